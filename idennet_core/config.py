@@ -1,0 +1,133 @@
+"""The settings of a training run: names, defaults, rules, and what identifies a result."""
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Setting = bool | int | float | str
+
+RECIPE = 1  # raised whenever the same settings would train to other numbers
+FACE_SIZE, STORED_SIZE, CROP_SIZE = (
+    60,
+    80,
+    48,
+)  # pixels: a face, the face with its margin, the network's input
+GROWTH, STEM = 12, 24  # filters a layer, channels of the stem (paper Sec. 3.3)
+VARIANTS = ("original", "i", "f", "if")
+TASKS = ("emotion", "identity")
+
+HEAD_DEFAULTS: dict[str, Setting] = {
+    "variant": "if",
+    "depth": 40,
+    "bottleneck": 12,
+    "compression": 1.0,
+    "alpha": 0.1,
+    "gamma": 15.0,
+    "id_rate": 1.0,
+    "dropout": 0.5,
+    "lr": 0.01,
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+    "epochs": 100,
+    "batch_size": 128,
+    "augment": True,
+    "bank_seed": 0,
+}
+TRUNK_DEFAULTS: dict[str, dict[str, Setting]] = {
+    "emotion": {"dataset": "ferplus", "epochs": 100, "batch_size": 128, "lr": 0.1, "seed": 0},
+    "identity": {"dataset": "casia-webface", "epochs": 40, "batch_size": 128, "lr": 0.1, "seed": 0},
+}
+IDENTITY_LOSS = ("alpha", "gamma", "id_rate")
+ARCHITECTURE = ("depth", "bottleneck", "compression")
+
+_at_least_one: tuple[Callable[[Any], bool], str] = (lambda value: value >= 1, "an integer of at least 1")
+_not_negative: tuple[Callable[[Any], bool], str] = (lambda value: value >= 0, "a number of at least 0")
+_positive: tuple[Callable[[Any], bool], str] = (lambda value: value > 0, "a number above 0")
+_rules: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "variant": (lambda value: value in VARIANTS, f"one of {', '.join(VARIANTS)}"),
+    "depth": (lambda value: value >= 10 and value % 6 == 4, "6n + 4 with n >= 1, such as 16, 22 or 40"),
+    "bottleneck": _at_least_one,
+    "compression": (lambda value: 0 < value <= 1, "a share above 0 and at most 1"),
+    "alpha": _not_negative,
+    "gamma": _not_negative,
+    "id_rate": (lambda value: 0 <= value <= 1, "a share from 0 to 1"),
+    "dropout": (lambda value: 0 <= value < 1, "a share from 0 to below 1"),
+    "lr": _positive,
+    "momentum": (lambda value: 0 <= value < 1, "a number from 0 to below 1"),
+    "weight_decay": _not_negative,
+    "epochs": _at_least_one,
+    "batch_size": (lambda value: value >= 2, "an integer of at least 2"),
+    "augment": (lambda value: True, "true or false"),
+    "bank_seed": (lambda value: value >= 0, "an integer of at least 0"),
+    "seed": (lambda value: value >= 0, "an integer of at least 0"),
+    "dataset": (lambda value: True, "the name of a data set"),
+}
+
+
+def layers_per_block(depth: int) -> int:
+    """Layers of a dense block at this depth: two convolutions a layer, three blocks, depth = 6n + 4."""
+    return (depth - 4) // 6
+
+
+def content_id(content: object) -> str:
+    """A 128-bit hash (32 hex digits) of anything JSON can say, whatever the order of its keys."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def complete(settings: Mapping[str, Any], defaults: Mapping[str, Setting]) -> dict[str, Setting]:
+    """The settings over their defaults, each of its default's type.
+
+    Raises ValueError for an unknown name, a wrong type or a broken rule.
+    """
+    for name in settings:
+        if name not in defaults:
+            close = difflib.get_close_matches(name, defaults, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"valid settings: {', '.join(defaults)}"
+            raise ValueError(f"unknown setting '{name}'; {hint}")
+    return {name: _checked(name, settings.get(name, default), default) for name, default in defaults.items()}
+
+
+def canonical(settings: Mapping[str, Any]) -> dict[str, Setting]:
+    """The settings that decide a head's result, complete, and without those that cannot matter.
+
+    Without an identity loss (alpha 0, id_rate 0, variants `original` and `f`) `i` is `original`, `if` is `f`,
+    and alpha, gamma and id_rate are gone. Raises ValueError for an unknown setting or a broken rule.
+    """
+    whole = complete(settings, HEAD_DEFAULTS)
+    if whole["variant"] in ("original", "f") or whole["alpha"] == 0 or whole["id_rate"] == 0:
+        whole["variant"] = "f" if whole["variant"] in ("f", "if") else "original"
+        whole = {name: value for name, value in whole.items() if name not in IDENTITY_LOSS}
+    return whole
+
+
+def tasks(variant: str) -> tuple[str, ...]:
+    """The trunks a variant reads, in the order in which their features are stacked (paper Eq. 1)."""
+    return TASKS if variant in ("f", "if") else TASKS[:1]
+
+
+def trunk_recipe(
+    task: str, architecture: Mapping[str, Any], settings: Mapping[str, Any], data_id: str
+) -> dict[str, Setting]:
+    """All that decides a trunk's weights; `content_id` of it is the `trunk_id`."""
+    return {
+        "recipe": RECIPE,
+        "task": task,
+        "data_id": data_id,
+        **{name: architecture[name] for name in ARCHITECTURE},
+        **complete(settings, TRUNK_DEFAULTS[task]),
+    }
+
+
+def _checked(name: str, value: Any, default: Setting) -> Setting:
+    holds, rule = _rules[name]
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(f"{name} must be {rule}, got {value!r}")
+    if not holds(value):
+        raise ValueError(f"{name} must be {rule}, got {value!r}")
+    return value + 0.0 if isinstance(value, float) else value  # -0.0 and 0.0 are one value
