@@ -1,0 +1,117 @@
+"""Oulu-CASIA NIR&VIS: six expressions of 80 people, from neutral to the peak.
+
+As the paper uses it: visible light (VL), strong illumination, the last three frames of each sequence.
+"""
+
+import re
+from functools import partial
+from pathlib import Path
+
+from idennet_core.datasets.prepared import Face, Skipped
+from idennet_core.datasets.scan import (
+    Scan,
+    check_root,
+    first_names,
+    is_drawn,
+    is_picture,
+    levels_below,
+    natural,
+    read_picture,
+    subfolders,
+)
+
+NAME = "oulu-casia"
+CLASSES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
+NUM_SUBJECTS = 80
+NUM_FRAMES = 3  # the tail of a sequence, where the expression is at its peak
+SUBJECT = re.compile(r"P\d{3}", re.IGNORECASE)
+
+
+def scan(root: Path) -> Scan:
+    """Find `VL/Strong/P001/Anger/*.jpeg` below `root` and take each sequence's last three frames.
+
+    The root may also be the `VL` or `Strong` folder itself, and letter case does not matter. Raises
+    ValueError for another layout, FileNotFoundError or NotADirectoryError for a root that is not a folder.
+    """
+    check_root(root)
+    strong = _find_strong(root)
+    synthetic = is_drawn(strong)
+    pictures: list[Face] = []
+    skipped: list[Skipped] = []
+
+    def skip(path: Path, reason: str) -> None:
+        skipped.append(Skipped(path.relative_to(root).as_posix(), reason))
+
+    subjects = {path.name.upper(): path for path in subfolders(strong) if SUBJECT.fullmatch(path.name)}
+    for path in sorted(strong.iterdir()):
+        if path not in subjects.values():
+            skip(path, "not a subject's folder (P001, P002, …)")
+    last = max(int(subject[1:]) for subject in subjects)
+    expected = (f"P{i:03d}" for i in range(1, (last if synthetic else max(last, NUM_SUBJECTS)) + 1))
+    for subject in expected:
+        if subject not in subjects:
+            skip(strong / subject, "the subject's folder is missing")
+    for subject, folder in sorted(subjects.items()):
+        expressions = {child.name.lower(): child for child in subfolders(folder)}
+        for path in sorted(folder.iterdir()):
+            if path.name.lower() not in CLASSES or path not in expressions.values():
+                skip(path, "not a folder of one of the six expressions")
+        for label in CLASSES:
+            if label not in expressions:
+                skip(folder / label.capitalize(), "the expression's folder is missing")
+                continue
+            sequence = expressions[label]
+            frames = []
+            for path in sorted(sequence.iterdir(), key=lambda path: natural(path.name)):
+                if is_picture(path):
+                    frames.append(path)
+                else:
+                    skip(path, "not a picture (.jpeg, .jpg or .png)")
+            if len(frames) < NUM_FRAMES:
+                skip(sequence, f"{len(frames)} frames, the last {NUM_FRAMES} are needed")
+                continue
+            tail = frames[-NUM_FRAMES:]
+            if _numbers_jump(tail):
+                skip(sequence, f"a frame is missing among the last {NUM_FRAMES}: the ones left are used")
+            pictures += [
+                Face(subject, label, f"{subject}/{label}", path.stem, "", path.relative_to(root).as_posix())
+                for path in tail
+            ]
+    return Scan(
+        name=NAME,
+        classes=CLASSES,
+        pictures=pictures,
+        skipped=skipped,
+        files=[root / picture.source for picture in pictures],
+        read=partial(read_picture, root),
+        synthetic=synthetic,
+        protocol={"light": "VL", "illumination": "Strong", "frames": f"last {NUM_FRAMES}"},
+    )
+
+
+def _find_strong(root: Path) -> Path:
+    for level in levels_below(root):
+        found = [folder for folder in level if _is_strong(folder)]
+        if len(found) > 1:
+            raise ValueError(
+                f"--root {root} holds VL/Strong {len(found)} times ({found[0]}, {found[1]}): give one of them"
+            )
+        if found:
+            return found[0]
+    raise ValueError(
+        f"--root {root} is not {NAME}: looked for VL/Strong/P001 in and below it, found {first_names(root)}"
+    )
+
+
+def _is_strong(folder: Path) -> bool:
+    place = folder.resolve()  # a root of "." has no name of its own
+    return (place.parent.name.lower(), place.name.lower()) == ("vl", "strong") and any(
+        SUBJECT.fullmatch(child.name) for child in subfolders(folder)
+    )
+
+
+def _numbers_jump(frames: list[Path]) -> bool:
+    if not all(frame.stem.isdecimal() for frame in frames):
+        return False
+    numbers = [int(frame.stem) for frame in frames]
+    return numbers != list(range(numbers[0], numbers[0] + len(numbers)))

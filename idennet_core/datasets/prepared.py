@@ -1,0 +1,215 @@
+"""Prepared sets: aligned faces and their index in a folder that is either whole or not there.
+
+A set is `faces.npy` (uint8 [N, 80, 80], memory-mapped), `faces.csv` (a row a face, in the same order) and
+`metadata.json`. It is identified by its content, so that results name the very faces they were measured on.
+"""
+
+import csv
+import hashlib
+import json
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idennet_core.config import STORED_SIZE
+
+FORMAT = 1
+METADATA = "metadata.json"
+
+
+@dataclass(frozen=True)
+class Face:
+    """A picture of a face: a row of a scan and of a prepared set's index; '' where there is no such thing."""
+
+    subject: str
+    label: str  # a class name
+    sequence: str  # unique over all subjects
+    frame: str
+    split: str  # train, valid or test where the data set's publisher says so
+    source: str  # where the picture lies below the root it was scanned from
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A picture, or a place where pictures should be, that is not used, and why."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """A prepared set: N faces in the order of (subject, sequence, frame)."""
+
+    name: str
+    data_id: str  # 32 hexadecimal digits
+    synthetic: bool
+    classes: tuple[str, ...]
+    faces: NDArray[np.uint8]  # [N, 80, 80], grey, memory-mapped
+    subject: NDArray[np.str_]  # [N], like the other columns
+    label: NDArray[np.str_]
+    sequence: NDArray[np.str_]
+    frame: NDArray[np.str_]
+    split: NDArray[np.str_]
+    source: NDArray[np.str_]
+    metadata: Mapping[str, Any]
+
+
+COLUMNS = tuple(field.name for field in fields(Face))
+
+
+def data_id(classes: Sequence[str], faces: NDArray[np.uint8], rows: Sequence[Face]) -> str:
+    """128-bit BLAKE2b of the classes, the index and the pixels, as 32 hexadecimal digits.
+
+    Sources do not count: the same faces in another folder are the same data.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    index = [astuple(row)[: COLUMNS.index("source")] for row in rows]
+    digest.update(json.dumps([list(classes), faces.shape, index]).encode())
+    digest.update(np.ascontiguousarray(faces).data.cast("B"))
+    return digest.hexdigest()
+
+
+def by_reason(skipped: Sequence[Skipped]) -> list[dict[str, Any]]:
+    """What was skipped, one entry a reason, commonest first: `reason`, `count` and all `sources`."""
+    counts = Counter(entry.reason for entry in skipped)
+    return [
+        {"reason": reason, "count": number, "sources": [s.source for s in skipped if s.reason == reason]}
+        for reason, number in counts.most_common()
+    ]
+
+
+def save(
+    directory: Path,
+    name: str,
+    classes: Sequence[str],
+    synthetic: bool,
+    faces: NDArray[np.uint8],
+    rows: Sequence[Face],
+    skipped: Sequence[Skipped],
+    settings: Mapping[str, Any],
+    fingerprint: str = "",
+    point_error: Mapping[str, float] | None = None,
+) -> str:
+    """Write a prepared set under `directory` and return its data id.
+
+    `faces` is uint8 [N, 80, 80] in the order of `rows`. A set with the same data id keeps its faces and gets
+    the new metadata; a different one is kept beside, as `<directory>.<first 8 digits of its data id>`. Raises
+    ValueError for no faces, faces of another shape, or a `directory` that holds something else.
+    """
+    if len(faces) == 0:
+        raise ValueError(f"a prepared set needs at least one face, but {name} has none: see what was skipped")
+    if faces.shape != (len(rows), STORED_SIZE, STORED_SIZE) or faces.dtype != np.uint8:
+        raise ValueError(
+            f"{len(rows)} rows need uint8 faces of shape {(len(rows), STORED_SIZE, STORED_SIZE)}, "
+            f"but got {faces.dtype} {faces.shape}"
+        )
+    order = sorted(range(len(rows)), key=lambda i: (rows[i].subject, rows[i].sequence, rows[i].frame))
+    if order != list(range(len(rows))):
+        faces, rows = faces[order], [rows[i] for i in order]
+    metadata = {
+        "format": FORMAT,
+        "name": name,
+        "data_id": data_id(classes, faces, rows),
+        "synthetic": synthetic,
+        "classes": list(classes),
+        "num_faces": len(rows),
+        "subjects": sorted({row.subject for row in rows} - {""}),
+        "settings": dict(settings),
+        "fingerprint": fingerprint,
+        "point_error": point_error,
+        "skipped": by_reason(skipped),
+    }
+    old_id = read_metadata(directory)["data_id"] if directory.exists() else None
+    if old_id == metadata["data_id"]:
+        beside = directory / f".{METADATA}.{uuid.uuid4().hex[:8]}"
+        _write_json(beside, metadata)
+        beside.replace(directory / METADATA)
+        return str(metadata["data_id"])
+
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    beside = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:8]}")
+    beside.mkdir()
+    try:
+        np.save(beside / "faces.npy", faces)
+        with (beside / "faces.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows(astuple(row) for row in rows)
+        _write_json(beside / METADATA, metadata)
+        if old_id is not None:
+            directory.rename(_place_beside(directory, old_id))
+        beside.replace(directory)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return str(metadata["data_id"])
+
+
+def read_metadata(directory: Path) -> dict[str, Any]:
+    """The metadata of a prepared set, without reading a face.
+
+    Keys: format, name, data_id, synthetic, classes, num_faces, subjects, settings, fingerprint, point_error
+    and skipped (entries of reason, count, sources). Raises FileNotFoundError where there is no prepared set,
+    ValueError for a damaged one or one of another format.
+    """
+    path = directory / METADATA
+    if not directory.is_dir():
+        raise FileNotFoundError(f"no prepared set in {directory}: run `idenctl data prepare` first")
+    if not path.is_file():
+        raise ValueError(f"{directory} is not a prepared set (no {METADATA}): move it away and prepare again")
+    try:
+        metadata: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        written = metadata["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: move {directory} away and prepare again") from error
+    if written != FORMAT:
+        raise ValueError(f"{directory} has format {written}, this version reads {FORMAT}: upgrade idenctl")
+    return metadata
+
+
+def load(directory: Path) -> FaceSet:
+    """A prepared set with its faces memory-mapped, read-only.
+
+    Raises FileNotFoundError where there is none, ValueError for a damaged one.
+    """
+    metadata = read_metadata(directory)
+    try:
+        faces: NDArray[np.uint8] = np.load(directory / "faces.npy", mmap_mode="r")
+        with (directory / "faces.csv").open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        columns = {
+            name: np.array(values, np.str_) for name, values in zip(header, zip(*rows, strict=True), strict=True)
+        }
+    except (OSError, EOFError, ValueError) as error:
+        raise ValueError(f"{directory} is damaged ({error}): move it away and prepare again") from error
+    if tuple(columns) != COLUMNS or faces.shape != (len(rows), STORED_SIZE, STORED_SIZE):
+        raise ValueError(
+            f"{directory} is damaged ({len(rows)} rows, faces {faces.shape}): move it away and prepare again"
+        )
+    return FaceSet(
+        name=metadata["name"],
+        data_id=metadata["data_id"],
+        synthetic=metadata["synthetic"],
+        classes=tuple(metadata["classes"]),
+        faces=faces,
+        metadata=metadata,
+        **columns,
+    )
+
+
+def _place_beside(directory: Path, old_id: str) -> Path:
+    names = (f"{directory.name}.{old_id[:8]}" + (f".{n}" if n else "") for n in count())
+    return next(place for place in map(directory.with_name, names) if not place.exists())
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

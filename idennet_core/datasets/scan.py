@@ -1,0 +1,124 @@
+"""What a look at a data set's folders finds, before any picture is decoded."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from idennet_core.datasets.folds import NUM_FOLDS, fold_of
+from idennet_core.datasets.prepared import Face, Skipped, by_reason
+
+DRAWN_MARK = "SYNTHETIC.json"  # lies in the root of a data set that idenctl drew
+PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png")
+SEARCH_DEPTH = 6  # how far below the root a layout is looked for
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The pictures of a data set, and what was skipped."""
+
+    name: str
+    classes: tuple[str, ...]
+    pictures: list[Face]
+    skipped: list[Skipped]
+    files: list[Path]  # what the pictures are read from: a change to one of them is a change of the data
+    read: Callable[[Face], NDArray[np.uint8]]  # decodes to BGR [height, width, 3] or grey [height, width]
+    synthetic: bool
+    cropped: bool = False  # the pictures are faces cut out by the publisher
+    protocol: Mapping[str, str] = field(default_factory=dict)  # which part of the data set this is
+
+
+def read_picture(root: Path, picture: Face) -> NDArray[np.uint8]:
+    """Decode a file to BGR [height, width, 3]. Raises OSError or ValueError for one that cannot be read."""
+    encoded = np.frombuffer((root / picture.source).read_bytes(), np.uint8)
+    pixels = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    if pixels is None:
+        raise ValueError("not a readable picture: empty, cut off or of another format")
+    return np.asarray(pixels, np.uint8)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file's name is that of a picture: a known suffix, not hidden."""
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+
+
+def is_drawn(place: Path) -> bool:
+    """Whether a folder belongs to a data set that was drawn: the mark lies in it or above it."""
+    return any((folder / DRAWN_MARK).is_file() for folder in (place.resolve(), *place.resolve().parents))
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Sort key that puts `9.png` before `10.png`."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"([0-9]+)", name)]
+
+
+def check_root(root: Path) -> None:
+    """Raise FileNotFoundError, NotADirectoryError or ValueError unless `root` holds something."""
+    if not root.exists():
+        raise FileNotFoundError(f"--root {root} does not exist: give the folder that holds the data set")
+    if not root.is_dir():
+        raise NotADirectoryError(f"--root {root} is a file: give the folder that holds the data set")
+    if not any(root.iterdir()):
+        raise ValueError(f"--root {root} is empty: give the folder that holds the data set")
+
+
+def levels_below(root: Path, depth: int = SEARCH_DEPTH) -> Iterable[list[Path]]:
+    """The root, then the folders directly in it, and so on down: sorted, hidden ones left out."""
+    level = [root]
+    for _ in range(depth + 1):
+        yield level
+        level = [child for folder in level for child in subfolders(folder)]
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders directly in a folder, sorted, hidden ones left out."""
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def first_names(folder: Path, limit: int = 5) -> str:
+    """What a folder holds, for a message: its first few names."""
+    names = sorted(child.name for child in folder.iterdir())
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def describe(scan: Scan) -> dict[str, Any]:
+    """Counts of a scan: subjects, sequences and frames, by class, split and fold too, and what was skipped.
+
+    Folds are given where there are classes and enough subjects to cross-validate over.
+    """
+    subjects = sorted({picture.subject for picture in scan.pictures} - {""})
+    folds = fold_of(subjects) if scan.classes and len(subjects) >= NUM_FOLDS else {}
+    in_fold = [[p for p in scan.pictures if folds.get(p.subject) == i] for i in range(NUM_FOLDS if folds else 0)]
+    frames = Counter(picture.label for picture in scan.pictures)
+    return {
+        "name": scan.name,
+        "synthetic": scan.synthetic,
+        "protocol": dict(scan.protocol),
+        "subjects": len(subjects),
+        "sequences": _num_sequences(scan.pictures),
+        "frames": len(scan.pictures),
+        "classes": {label: frames[label] for label in scan.classes},
+        "splits": dict(Counter(picture.split for picture in scan.pictures if picture.split)),
+        "folds": [
+            {
+                "fold": i,
+                "subjects": len({picture.subject for picture in fold}),
+                "sequences": _num_sequences(fold),
+                "frames": len(fold),
+            }
+            for i, fold in enumerate(in_fold)
+        ],
+        "skipped": by_reason(scan.skipped),
+    }
+
+
+def _num_sequences(pictures: list[Face]) -> int:
+    return len({picture.sequence for picture in pictures} - {""})
