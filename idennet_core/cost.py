@@ -1,0 +1,46 @@
+"""What a pack costs, from the network's shape: multiplications and bytes, before anything has run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from idennet_core.config import GROWTH, STEM, layers_per_block
+
+
+def trunk_flops(architecture: Mapping[str, Any]) -> int:
+    """Floating-point operations of one picture's way through one trunk, two a multiply-add."""
+    width, total = STEM, 9 * STEM * 48 * 48
+    width, flops = _block(architecture, width, 48)
+    total += flops
+    squeezed = int(width * architecture["compression"])
+    total += width * squeezed * 48 * 48
+    return 2 * (total + _block(architecture, squeezed, 24)[1])
+
+
+def trunk_width(architecture: Mapping[str, Any]) -> int:
+    """D, the feature maps that a trunk gives."""
+    width = _block(architecture, STEM, 48)[0]
+    return _block(architecture, int(width * architecture["compression"]), 24)[0]
+
+
+def head_flops(architecture: Mapping[str, Any], streams: int) -> int:
+    """Floating-point operations of one picture in one training step of a head: forward, and twice that backward.
+
+    The fusion convolution needs no gradient of its input, the bank being data.
+    """
+    width = trunk_width(architecture)
+    fused = int(width * architecture["compression"])
+    return 2 * (2 * streams * width * fused * 144 + 3 * _block(architecture, fused, 12)[1])
+
+
+def bank_bytes(architecture: Mapping[str, Any], streams: int, pictures: int) -> int:
+    """Bytes of a bank of this many pictures: 12 x 12 maps in fp32."""
+    return pictures * streams * trunk_width(architecture) * 144 * 4
+
+
+def _block(architecture: Mapping[str, Any], width: int, side: int) -> tuple[int, int]:
+    """The output width of a dense block and its multiply-adds on maps of side x side."""
+    bottleneck, flops = architecture["bottleneck"], 0
+    for _ in range(layers_per_block(architecture["depth"])):
+        flops += (width * bottleneck + 9 * bottleneck * GROWTH) * side * side
+        width += GROWTH
+    return width, flops

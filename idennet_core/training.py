@@ -1,0 +1,208 @@
+"""The training of one network: schedule, threads, and the head of one trial."""
+
+import ctypes
+import math
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+from threading import Event
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from idennet_core import streams
+from idennet_core.config import Setting, tasks
+from idennet_core.datasets.folds import fold_of
+from idennet_core.losses import emotion_loss, identity_loss
+from idennet_core.network import Dropout, Head, initialise, start_from
+
+
+def learning_rate(step: int, total: int, initial: float) -> float:
+    """`initial`, divided by 10 from 50% and again from 75% of all steps (paper Sec. 4.3)."""
+    return initial * (1.0 if step < total * 0.5 else 0.1 if step < total * 0.75 else 0.01)
+
+
+def supervised_identities(subjects: list[str], rate: float, seed: int, fold: int) -> list[bool]:
+    """Which training subjects' identities are supervised: a share `rate`, rounded half up, at least two.
+
+    Nested: each subject has a rank from (seed, fold, subject), so a larger share holds the smaller one.
+    """
+    ranks = sorted(subjects, key=lambda subject: streams.key("identity rank", seed, fold, subject))
+    chosen = set(ranks[: max(2, math.floor(Fraction(str(rate)) * len(subjects) + Fraction(1, 2)))])
+    return [subject in chosen for subject in subjects]
+
+
+def single_threads(count: int) -> ThreadPoolExecutor:
+    """`count` threads, each of which runs torch on itself alone: results do not depend on `count`."""
+    return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory: pages that are returned and faulted in again halve a trunk's speed."""
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except OSError:  # another C library: only speed is lost
+        return
+    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # malloc.h
+    for parameter, value in [(mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**28), (arena_max, 1)]:
+        mallopt(parameter, value)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What trials learn from: N pictures' labels [N] and subjects [N], and how many views each picture has.
+
+    Row `view * N + picture` of a bank holds that view of that picture.
+    """
+
+    labels: NDArray[np.int64]
+    subjects: NDArray[np.str_]
+    classes: int
+    views: int
+
+    def test_rows(self, fold: int) -> NDArray[np.int64]:
+        """The pictures [n_test] of the fold's subjects."""
+        folds = fold_of(self.subjects.tolist())
+        return np.flatnonzero(np.array([folds[subject] == fold for subject in self.subjects]))
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of one trial, a row of its curve. Losses and train accuracy are means over the epoch's samples."""
+
+    epoch: int
+    lr: float
+    loss: float
+    emotion_loss: float
+    identity_loss: float
+    train_accuracy: float
+    test_accuracy: float
+
+
+class Member:
+    """One trial in a pack: its head, its optimiser, its own streams. It knows nothing of its pack mates."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, Setting],
+        fold: int,
+        seed: int,
+        examples: Examples,
+        width: int,
+        emotion_network: Mapping[str, Tensor],
+        device: torch.device,
+    ) -> None:
+        self.settings: dict[str, Any] = dict(settings)
+        self.fold, self.seed, self.device = fold, seed, device
+        self.failure: str | None = None
+        self.test_rows = examples.test_rows(fold)
+        train = np.setdiff1d(np.arange(len(examples.labels)), self.test_rows)
+        self.train_size = len(train)
+        self.train_rows = (train + len(examples.labels) * np.arange(examples.views)[:, None]).ravel()
+        self.steps_per_epoch = len(self.train_rows) // self.settings["batch_size"]
+        if self.steps_per_epoch == 0:
+            raise ValueError(
+                f"batch_size must not exceed the training pictures, got {self.settings['batch_size']} "
+                f"for {len(self.train_rows)}; set a smaller batch_size"
+            )
+        identities = sorted(set(examples.subjects[train].tolist()))
+        number = {subject: index for index, subject in enumerate(identities)}
+        identity_of = np.array([number.get(subject, 0) for subject in examples.subjects.tolist()])
+        self.labels = torch.from_numpy(np.tile(examples.labels, examples.views)).to(device)
+        self.identities = torch.from_numpy(np.tile(identity_of, examples.views)).to(device)
+        rate = self.settings.get("id_rate", 0.0)
+        self.supervised = torch.tensor(supervised_identities(identities, rate, seed, fold), device=device)
+        self.head = Head(
+            width,
+            len(tasks(self.settings["variant"])),
+            examples.classes,
+            len(identities) if rate else 0,
+            self.settings["depth"],
+            self.settings["bottleneck"],
+            self.settings["compression"],
+        )
+        initialise(self.head, "weights", seed, fold)
+        start_from(self.head, emotion_network)
+        self.head.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.dropout = Dropout(self.settings["dropout"], "dropout", seed, fold)
+        self.optimiser = torch.optim.SGD(
+            self.head.parameters(),
+            lr=self.settings["lr"],
+            momentum=self.settings["momentum"],
+            weight_decay=self.settings["weight_decay"],
+        )
+
+    def train_epoch(self, bank: Tensor, centre_bank: Tensor, epoch: int, stop: Event) -> EpochRecord:
+        """One pass over the training rows of `bank` [views * N, C, 12, 12], then a look at the test fold.
+
+        A loss that is not finite ends the trial: `failure` says so. `stop` ends the pass early; the record is
+        then of no use.
+        """
+        order = streams.generator("order", self.seed, self.fold, epoch).permutation(self.train_rows)
+        size, total = self.settings["batch_size"], self.settings["epochs"] * self.steps_per_epoch
+        sums = np.zeros(4)  # loss, emotion loss, identity loss, hits
+        self.head.train()
+        rate = 0.0
+        for index in range(self.steps_per_epoch):
+            if stop.is_set() or self.failure:
+                break
+            step = epoch * self.steps_per_epoch + index
+            rate = learning_rate(step, total, self.settings["lr"])
+            rows = torch.from_numpy(order[index * size : (index + 1) * size]).to(self.device)
+            measured = self._step(bank[rows], rows, step, rate)
+            sums += measured
+            if not np.isfinite(measured[0]):
+                self.failure = f"the loss was {measured[0]} in epoch {epoch}, step {index}"
+        loss, emotion, identity, hits = (sums / self.steps_per_epoch).tolist()
+        probabilities = self.probabilities(centre_bank)
+        if self.failure is None and not np.isfinite(probabilities).all():  # running statistics can overflow alone
+            self.failure = f"the test probabilities were not finite in epoch {epoch}"
+        tested = probabilities.argmax(1) == self.labels.cpu().numpy()[self.test_rows]
+        return EpochRecord(epoch, rate, loss, emotion, identity, hits / size, float(tested.mean()))
+
+    @torch.inference_mode()
+    def probabilities(self, centre_bank: Tensor) -> NDArray[np.float32]:
+        """Class probabilities [n_test, classes] of the test fold from the bank of centre crops [N, C, 12, 12]."""
+        self.head.eval()
+        logits, _ = self.head(centre_bank[torch.from_numpy(self.test_rows).to(self.device)])
+        return torch.softmax(logits, 1).cpu().numpy()
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a later epoch depends on: weights, running statistics, momenta."""
+        momenta = {
+            f"momentum.{name}": self.optimiser.state[parameter]["momentum_buffer"]
+            for name, parameter in self.head.named_parameters()
+            if self.optimiser.state.get(parameter)
+        }
+        return {f"head.{name}": value for name, value in self.head.state_dict().items()} | momenta
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave."""
+        head = {key.removeprefix("head."): value for key, value in state.items() if key.startswith("head.")}
+        self.head.load_state_dict(head)
+        for name, parameter in self.head.named_parameters():
+            if f"momentum.{name}" in state:
+                momentum = torch.empty_like(parameter).copy_(state[f"momentum.{name}"])
+                self.optimiser.state[parameter]["momentum_buffer"] = momentum
+
+    def _step(self, features: Tensor, rows: Tensor, step: int, rate: float) -> NDArray[np.float64]:
+        self.dropout.step = step
+        self.optimiser.param_groups[0]["lr"] = rate
+        emotion_logits, identity_logits = self.head(features, self.dropout)
+        labels = self.labels[rows]
+        emotion = emotion_loss(emotion_logits, labels)
+        loss, identity = emotion, None
+        if identity_logits is not None:
+            alpha, gamma = self.settings["alpha"], self.settings["gamma"]
+            identity = identity_loss(identity_logits, self.identities[rows], self.supervised, alpha, gamma)
+            loss = emotion + identity
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        hits = (emotion_logits.argmax(1) == labels).sum()
+        identity_value = 0.0 if identity is None else identity.item()
+        return np.array([loss.item(), emotion.item(), identity_value, hits.item()])

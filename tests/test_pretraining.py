@@ -1,0 +1,291 @@
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from idennet_core import config, pretraining
+from idennet_core.network import PretrainedNetwork, Trunk, initialise
+from idennet_core.streams import generator
+
+CPU = torch.device("cpu")
+ARCHITECTURE = {"depth": 10, "bottleneck": 12, "compression": 1.0}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def few(face_set):
+    """72 of the faces: a frame of each expression of subjects 3 to 9 and 13 to 17."""
+    rows = np.flatnonzero([name[2] in "3456789" for name in face_set.subject.tolist()])[:72]
+    columns = ("subject", "label", "sequence", "frame", "split", "source")
+    return replace(face_set, faces=face_set.faces[rows], **{c: getattr(face_set, c)[rows] for c in columns})
+
+
+def recipe_of(task="emotion", data_id="d" * 32, **settings):
+    return config.trunk_recipe(task, ARCHITECTURE, {"epochs": 2, "batch_size": 24, "lr": 0.05} | settings, data_id)
+
+
+def train(recipe, faces, root, on_progress=lambda _: None):
+    return pretraining.train_trunk(recipe, faces, root / "trunks", root / "checkpoints", CPU, on_progress)
+
+
+def stored(root):
+    return sorted(path.name for path in (root / "trunks").glob("*")) if (root / "trunks").exists() else []
+
+
+def equal(one, other):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(few, tmp_path_factory):
+    """A folder with an emotion trunk trained without a stop, and its progress."""
+    torch.set_num_threads(1)
+    root, seen = tmp_path_factory.mktemp("uninterrupted"), []
+    train(recipe_of(), few, root, lambda progress: seen.append((progress, stored(root))))
+    return root, seen
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill_at(done):
+    def on_progress(progress):
+        if progress.done == done:
+            raise Killed
+
+    return on_progress
+
+
+TRUNK_ID = config.content_id(recipe_of())
+
+
+def network_of(root, trunk_id=TRUNK_ID):
+    return pretraining.load_network(root / "trunks", trunk_id)
+
+
+def test_a_trained_trunk_is_stored_under_the_id_of_its_recipe_with_its_facts(uninterrupted, few):
+    root, _ = uninterrupted
+    assert stored(root) == [TRUNK_ID]
+    assert pretraining.is_stored(root / "trunks", TRUNK_ID)
+    facts = pretraining.facts(root / "trunks", TRUNK_ID)
+    assert facts["recipe"] == recipe_of()
+    assert facts["synthetic"] is True
+    assert facts["classes"] == list(few.classes)
+    assert facts["training_pictures"] + facts["held_out_pictures"] == 72
+    assert 0 <= facts["held_out_accuracy"] <= 1
+    assert list((root / "checkpoints").glob("*")) == []
+
+
+def test_the_trunk_that_is_loaded_is_the_one_that_was_trained(uninterrupted):
+    network = network_of(uninterrupted[0])
+    equal(network, load_file(uninterrupted[0] / "trunks" / TRUNK_ID / "network.safetensors"))
+    trunk = pretraining.load_trunk(network, ARCHITECTURE)
+    assert isinstance(trunk, Trunk)
+    assert not trunk.training
+    for name, value in trunk.state_dict().items():
+        assert torch.equal(value, network[f"trunk.{name}"]), name
+    start = PretrainedNetwork(6, 10)
+    initialise(start, "trunk", "emotion", 0, "weights")
+    changed = [name for name, value in start.named_parameters() if not torch.equal(value, network[name])]
+    assert changed == [name for name, _ in start.named_parameters()]
+    for name, value in network.items():
+        if name.endswith("num_batches_tracked"):
+            assert value == 4  # 66 or fewer training pictures in batches of 24: two steps an epoch
+
+
+def test_nothing_lies_under_trunks_until_the_trunk_is_done(uninterrupted):
+    _, seen = uninterrupted
+    assert all(names == [] for _, names in seen)
+    assert [progress.done for progress, _ in seen] == [0, 1, 2, 3, 4]
+    last, _ = seen[-1]
+    assert (last.total, last.task) == (4, "emotion")
+    assert math.isfinite(last.loss)
+    assert 0 <= last.accuracy <= 1
+
+
+@pytest.mark.parametrize("done", [1, 2, 3, 4])
+def test_a_killed_pretraining_run_again_equals_the_uninterrupted_to_the_bit(done, uninterrupted, few, tmp_path):
+    with pytest.raises(Killed):
+        train(recipe_of(), few, tmp_path, kill_at(done))
+    assert stored(tmp_path) == []
+    steps = []
+    assert train(recipe_of(), few, tmp_path, lambda progress: steps.append(progress.done)) == TRUNK_ID
+    assert steps[0] == 2 * (done // 2)  # nothing that a checkpoint holds is trained again
+    equal(network_of(tmp_path), network_of(uninterrupted[0]))
+
+
+@pytest.mark.parametrize("done", [2, 4])
+def test_a_killed_pretraining_run_again_states_the_same_facts(done, uninterrupted, few, tmp_path):
+    with pytest.raises(Killed):
+        train(recipe_of(), few, tmp_path, kill_at(done))
+    train(recipe_of(), few, tmp_path)
+    found, wanted = (pretraining.facts(root / "trunks", TRUNK_ID) for root in (tmp_path, uninterrupted[0]))
+    assert {**found, "seconds": 0} == {**wanted, "seconds": 0}
+
+
+@pytest.mark.parametrize("damage", ["empty", "short", "text"])
+def test_a_damaged_checkpoint_is_done_again(damage, uninterrupted, few, tmp_path):
+    with pytest.raises(Killed):
+        train(recipe_of(), few, tmp_path, kill_at(3))
+    (path,) = (tmp_path / "checkpoints").iterdir()
+    whole = path.read_bytes()
+    path.write_bytes({"empty": b"", "short": whole[: len(whole) * 2 // 3], "text": b"not a checkpoint" * 9}[damage])
+    steps = []
+    train(recipe_of(), few, tmp_path, lambda progress: steps.append(progress.done))
+    assert steps[0] == 0
+    equal(network_of(tmp_path), network_of(uninterrupted[0]))
+
+
+def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(uninterrupted, few, tmp_path):
+    with pytest.raises(Killed):
+        train(recipe_of(seed=1), few, tmp_path, kill_at(3))
+    train(recipe_of(), few, tmp_path)
+    equal(network_of(tmp_path), network_of(uninterrupted[0]))
+
+
+def test_a_leftover_half_written_folder_is_never_taken_for_a_trunk(uninterrupted, few, tmp_path):
+    source = uninterrupted[0] / "trunks" / TRUNK_ID / "network.safetensors"
+    half = tmp_path / "trunks" / f".{TRUNK_ID}.0123.tmp"
+    half.mkdir(parents=True)
+    (half / "network.safetensors").write_bytes(source.read_bytes()[:5000])
+    assert not pretraining.is_stored(tmp_path / "trunks", TRUNK_ID)
+    with pytest.raises(FileNotFoundError):
+        network_of(tmp_path)
+    train(recipe_of(), few, tmp_path)
+    equal(network_of(tmp_path), network_of(uninterrupted[0]))
+
+
+def test_a_trunk_that_cannot_be_moved_into_place_is_an_error_or_is_put_there(few, tmp_path):
+    """A folder of that name without trunk.json is no trunk."""
+    target = tmp_path / "trunks" / TRUNK_ID
+    target.mkdir(parents=True)
+    (target / "network.safetensors").write_bytes(b"what a broken copy left")
+    try:
+        train(recipe_of(), few, tmp_path)
+    except (OSError, ValueError):
+        return
+    assert pretraining.is_stored(tmp_path / "trunks", TRUNK_ID)
+
+
+def test_a_trunk_that_somebody_else_stored_meanwhile_stays(uninterrupted, few, tmp_path):
+    def store(progress):
+        if progress.done == progress.total:
+            train(recipe_of(), few, tmp_path)
+
+    train(recipe_of(), few, tmp_path, store)
+    assert stored(tmp_path) == [TRUNK_ID]
+    equal(network_of(tmp_path), network_of(uninterrupted[0]))
+
+
+@pytest.mark.parametrize("place", [0, 9, -1])
+def test_one_changed_byte_of_the_weights_is_refused(place, uninterrupted, tmp_path):
+    target = tmp_path / "trunks" / TRUNK_ID
+    target.mkdir(parents=True)
+    for name in ("network.safetensors", "trunk.json"):
+        (target / name).write_bytes((uninterrupted[0] / "trunks" / TRUNK_ID / name).read_bytes())
+    network_of(tmp_path)
+    data = bytearray((target / "network.safetensors").read_bytes())
+    data[place] ^= 1
+    (target / "network.safetensors").write_bytes(data)
+    with pytest.raises(ValueError, match="checksum") as refused:
+        network_of(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+# what identifies a trunk
+
+
+def test_a_trunks_id_depends_on_every_part_of_recipe_and_data():
+    ids = {
+        TRUNK_ID,
+        config.content_id(recipe_of("identity")),
+        config.content_id(recipe_of(data_id="e" * 32)),
+        *(
+            config.content_id(recipe_of(**{name: value}))
+            for name, value in {
+                "epochs": 3,
+                "batch_size": 25,
+                "lr": 0.06,
+                "seed": 1,
+                "dataset": "other",
+            }.items()
+        ),
+        *(
+            config.content_id({**recipe_of(), name: value})
+            for name, value in {"depth": 16, "bottleneck": 48, "compression": 0.5, "recipe": 0}.items()
+        ),
+    }
+    assert len(ids) == 12
+    assert all(len(trunk_id) == 32 and int(trunk_id, 16) >= 0 for trunk_id in ids)
+
+
+def test_a_trunks_id_depends_on_nothing_else():
+    reverse = dict(reversed(recipe_of().items()))
+    assert list(reverse) != list(recipe_of())
+    assert config.content_id(reverse) == TRUNK_ID
+    assert config.content_id(json.loads(json.dumps(recipe_of()))) == TRUNK_ID
+    whole = config.canonical({"depth": 10, "alpha": 3, "lr": 1, "bank_seed": 5, "epochs": 7})
+    settings = {"lr": 0.05, "batch_size": 24, "epochs": 2, "seed": 0}
+    assert config.content_id(config.trunk_recipe("emotion", whole, settings, "d" * 32)) == TRUNK_ID
+    assert config.content_id(recipe_of(lr=1)) == config.content_id(recipe_of(lr=1.0))
+
+
+def test_other_seeds_and_tasks_train_other_weights(uninterrupted, few, tmp_path):
+    other = train(recipe_of(seed=1, epochs=1), few, tmp_path)
+    identity = train(recipe_of("identity", epochs=1), few, tmp_path)
+    stem = [network["trunk.stem.weight"] for network in (network_of(uninterrupted[0]), network_of(tmp_path, other))]
+    assert not torch.equal(*stem)
+    network = network_of(tmp_path, identity)
+    assert network["classifier.weight"].shape == (12, 60)  # subjects, 24 + 12 + 12 + 12 maps
+    assert pretraining.facts(tmp_path / "trunks", identity)["classes"] == sorted(set(few.subject.tolist()))
+
+
+# what it learns from
+
+
+def test_held_out_pictures_train_nothing(few, tmp_path):
+    """Which they are is read from the facts and from whose pixels leave the weights alone."""
+    split = np.array(["train", "valid", "train", "test"])[np.arange(72) % 4]
+    noise = generator("other pixels").integers(0, 256, few.faces.shape, dtype=np.uint8)
+    for root, keep in (("a", split != ""), ("b", split == "train")):
+        faces = replace(few, split=split, faces=np.where(keep[:, None, None], few.faces, noise))
+        train(recipe_of(epochs=1), faces, tmp_path / root)
+    trunk_id = config.content_id(recipe_of(epochs=1))
+    facts = pretraining.facts(tmp_path / "a/trunks", trunk_id)
+    assert (facts["training_pictures"], facts["held_out_pictures"]) == (36, 18)
+    equal(network_of(tmp_path / "a", trunk_id), network_of(tmp_path / "b", trunk_id))
+
+
+def test_a_set_without_a_split_of_its_own_holds_out_one_picture_in_ten_of_each_class(few, tmp_path):
+    train(recipe_of(epochs=1), few, tmp_path)
+    facts = pretraining.facts(tmp_path / "trunks", config.content_id(recipe_of(epochs=1)))
+    assert facts["held_out_pictures"] == 6  # each of 6 expressions has 12 pictures
+
+
+def test_too_few_pictures_for_a_batch_are_refused_in_one_line(few, tmp_path):
+    with pytest.raises(ValueError, match="batch_size of a trunk must not exceed the training pictures, got 67 for 66"):
+        train(recipe_of(batch_size=67), few, tmp_path)
+    assert stored(tmp_path) == []
+
+
+def test_a_loss_that_is_not_finite_is_an_error_and_stores_no_trunk(few, tmp_path):
+    with pytest.raises(ValueError, match="loss must stay finite"):
+        train(recipe_of(lr=1e30), few, tmp_path)
+    assert stored(tmp_path) == []
+
+
+def test_a_network_that_computes_no_numbers_is_never_stored_also_when_its_training_loss_is_finite(few, tmp_path):
+    with pytest.raises(ValueError, match="finite"):
+        train(recipe_of(lr=1e10, epochs=1, batch_size=66), few, tmp_path)
+    assert stored(tmp_path) == []
