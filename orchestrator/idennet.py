@@ -1,0 +1,365 @@
+"""IDEnNet as a workload: the only door from studies to networks. Planning a study loads no torch."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from idennet_core import config, cost
+from idennet_core.datasets import prepared
+from idennet_core.datasets.folds import fold_of
+from orchestrator.design import Cell
+from orchestrator.planning import Estimate
+from orchestrator.progress import Progress
+from orchestrator.store import Store, this_host, write_text
+from orchestrator.study import Rules, Study
+from orchestrator.trial import Configuration, Pack, Predictions, Setting, Trial, TrialResult
+from orchestrator.workload import Context
+
+if TYPE_CHECKING:
+    from idennet_core.pretraining import Progress as TrunkProgress
+    from idennet_core.training import EpochRecord, Member
+
+DATASETS = ("oulu-casia", "ferplus", "casia-webface")
+REPORT_EVERY = 1.0  # seconds between two progress events of a pack
+FLOPS_UNMEASURED = {
+    "cpu": {"trunk": 9e9, "head": 11e9},
+    "gpu": {"trunk": 5e12, "head": 1e12},
+}  # a thread, a GPU
+
+
+def rules() -> Rules:
+    """What a study file of IDEnNet may say."""
+    return Rules(config.HEAD_DEFAULTS, config.TRUNK_DEFAULTS, DATASETS, config.complete)
+
+
+def configurations(study: Study, cells: Sequence[Cell], store: Store) -> list[Configuration]:
+    """The configuration of each cell, in order, on the data that lies in the store.
+
+    Raises FileNotFoundError or ValueError where a prepared set is missing or cannot be studied.
+    """
+    data = _metadata(store, study.dataset)
+    if not data["subjects"] or not data["classes"]:
+        lacking = "subjects" if data["classes"] else "expressions"
+        raise ValueError(
+            f"a study needs a data set with subjects and expressions, {study.dataset} has no {lacking}; "
+            "set dataset to another one"
+        )
+    fold_of(data["subjects"])
+    found = []
+    for cell in cells:
+        settings = config.canonical(cell.settings)
+        ids = {
+            f"trunk_{task}": config.content_id(_trunk_recipe(study, settings, task, store))
+            for task in config.tasks(str(settings["variant"]))
+        }
+        inputs = {"data": data["data_id"], "recipe": str(config.RECIPE), **ids}
+        found.append(Configuration({"dataset": study.dataset, **settings}, inputs))
+    return found
+
+
+def is_synthetic(study: Study, store: Store) -> bool:
+    """Whether the study's faces, or those that its trunks learn from, are drawn."""
+    names = {study.dataset}
+    for task, defaults in config.TRUNK_DEFAULTS.items():
+        names.add(str(config.complete(study.trunks.get(task, {}), defaults)["dataset"]))
+    return any(_metadata(store, name)["synthetic"] for name in names if (store.data / name).exists())
+
+
+def missing_trunks(study: Study, cells: Sequence[Cell], store: Store) -> dict[str, dict[str, Setting]]:
+    """The recipes of the trunks that the study needs and the store lacks, by trunk_id."""
+    needed = {}
+    for settings in (config.canonical(cell.settings) for cell in cells):
+        for task in config.tasks(str(settings["variant"])):
+            recipe = _trunk_recipe(study, settings, task, store)
+            needed[config.content_id(recipe)] = recipe
+    return {
+        trunk_id: recipe
+        for trunk_id, recipe in needed.items()
+        if not (store.trunks / trunk_id / "trunk.json").is_file()
+    }
+
+
+def train_trunks(
+    recipes: Sequence[Mapping[str, Setting]],
+    store: Store,
+    device: str,
+    threads: int,
+    on_progress: "Callable[[TrunkProgress], None]",
+) -> None:
+    """Train the trunks of these recipes into the store, side by side, each on one thread."""
+    import torch
+
+    from idennet_core.pretraining import train_trunk
+    from idennet_core.training import keep_freed_memory, single_threads
+
+    keep_freed_memory()
+    place = torch.device("cuda" if device == "gpu" else "cpu")
+
+    def one(recipe: Mapping[str, Setting]) -> None:
+        faces = prepared.load(store.data / str(recipe["dataset"]))
+        train_trunk(recipe, faces, store.trunks, store.checkpoints, place, on_progress)
+
+    with single_threads(threads) as pool:
+        for future in [pool.submit(one, recipe) for recipe in recipes]:
+            future.result()
+
+
+class Idennet:
+    """IDEnNet as a workload: a pack is a feature bank and the heads that learn from it."""
+
+    settings: Mapping[str, Setting] = config.HEAD_DEFAULTS
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def pack_key(self, trial: Trial) -> str:
+        """Trials share a bank, and the schedule on it."""
+        settings, inputs = trial.configuration.settings, trial.configuration.inputs
+        names = ("dataset", "epochs", "augment", "bank_seed", "batch_size", *config.ARCHITECTURE)
+        return json.dumps([{name: settings[name] for name in names}, dict(inputs)], sort_keys=True)
+
+    def estimate(self, pack: Pack, device: str, threads: int) -> Estimate:
+        """Seconds, from the arithmetic and the speed of the last pack on such a device; bytes, of the banks."""
+        settings: dict[str, Any] = dict(pack.trials[0].configuration.settings)
+        pictures = _metadata(self.store, settings["dataset"])["num_faces"]
+        work = _work(settings, pictures, len(pack.trials), settings["epochs"] - pack.first_epoch)
+        measured = _speed(self.store, device)
+        speed = measured or FLOPS_UNMEASURED[device]
+        workers = 1 if device == "gpu" else threads
+        streams = len(config.tasks(settings["variant"]))
+        views = 14 if settings["augment"] else 1
+        memory = cost.bank_bytes(settings, streams, pictures * (views + 1)) + 2**30  # 1 GiB: libraries, activations
+        seconds = sum(work[part] / speed[part] for part in work) / workers
+        return Estimate(seconds, memory, measured is not None)
+
+    def run(self, pack: Pack, context: Context) -> list[TrialResult]:
+        """Build the members, go on from their checkpoints, train, and measure them on their test folds."""
+        import torch
+
+        from idennet_core import packed
+        from idennet_core.training import keep_freed_memory
+
+        keep_freed_memory()
+        settings: dict[str, Any] = dict(pack.trials[0].configuration.settings)
+        device = torch.device("cuda" if context.device == "gpu" else "cpu")
+        faces = _faces(self.store, pack.trials[0])
+        trunks, members = _networks(self.store, pack, faces, device)
+        curves = _resume(context.store, pack, members)
+        total = settings["epochs"] * sum(member.steps_per_epoch for member in members)
+        heard = {"at": 0.0}
+        latest: dict[str, float] = {}
+
+        def failures() -> dict[str, str]:
+            return {t.trial_id: m.failure for t, m in zip(pack.trials, members, strict=True) if m.failure}
+
+        def tell(epoch: int, done: int, stage: str, now: bool = False) -> None:
+            if now or time.monotonic() - heard["at"] >= REPORT_EVERY:
+                heard["at"] = time.monotonic()
+                event = Progress(pack.pack_id, done, total, epoch, settings["epochs"], stage, dict(latest), failures())
+                context.listen(event)
+
+        def on_epoch(epoch: int, records: "dict[int, EpochRecord]") -> None:
+            for place, record in records.items():
+                curves[place].append(asdict(record))
+                latest[pack.trials[place].trial_id] = record.test_accuracy
+            _checkpoint(context.store, pack, members, curves, epoch + 1)
+            tell(epoch, total * (epoch + 1) // settings["epochs"], "heads", now=True)
+
+        began = time.monotonic()
+        tested, seconds = packed.train(
+            members,
+            trunks,
+            faces,
+            first_epoch=pack.first_epoch,
+            device=device,
+            threads=1 if context.device == "gpu" else context.threads,
+            on_progress=lambda progress: tell(progress.epoch, progress.done, progress.stage),
+            on_epoch=on_epoch,
+        )
+        share = (time.monotonic() - began) / len(members)
+        results = [
+            _result(trial, member, faces, curve, probabilities, share)
+            for trial, member, curve, probabilities in zip(pack.trials, members, curves, tested, strict=True)
+        ]
+        for result, member in zip(results, members, strict=True):
+            if result.state == "complete":
+                _keep_head(context.store, result.trial, member)
+        epochs = settings["epochs"] - pack.first_epoch
+        if epochs:
+            work = _work(settings, len(faces.faces), len(members), epochs)
+            workers = 1 if context.device == "gpu" else context.threads
+            spent = {"trunk": seconds.trunks * workers, "head": seconds.heads * workers}
+            speed = {part: work[part] / spent[part] for part in work}
+            write_text(_calibration(context.store, context.device), json.dumps(speed | {"seconds": asdict(seconds)}))
+        return results
+
+
+def _metadata(store: Store, dataset: str) -> dict[str, Any]:
+    try:
+        return prepared.read_metadata(store.data / dataset)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"the data set {dataset} must be prepared, {store.data} does not hold it; "
+            f"run: idenctl data prepare {dataset} --root DIR --store {store.root}"
+        ) from None
+
+
+def _faces(store: Store, trial: Trial) -> prepared.FaceSet:
+    faces = prepared.load(store.data / str(trial.configuration.settings["dataset"]))
+    if faces.data_id != trial.configuration.inputs["data"]:
+        raise ValueError(f"the faces of {faces.name} changed after the study was planned; run the study again")
+    return faces
+
+
+def _trunk_recipe(study: Study, settings: Mapping[str, Setting], task: str, store: Store) -> dict[str, Setting]:
+    wanted = config.complete(study.trunks.get(task, {}), config.TRUNK_DEFAULTS[task])
+    data = _metadata(store, str(wanted["dataset"]))
+    if not data["classes" if task == "emotion" else "subjects"]:
+        lacking = "expressions" if task == "emotion" else "subjects"
+        raise ValueError(f"the {task} trunk needs a data set with {lacking}, {wanted['dataset']} has none; set another")
+    return config.trunk_recipe(task, settings, wanted, data["data_id"])
+
+
+def _work(settings: Mapping[str, Any], pictures: int, trials: int, epochs: int) -> dict[str, float]:
+    """Floating-point operations of a pack: trunk forward passes, and head steps on nine folds of ten."""
+    streams = len(config.tasks(settings["variant"]))
+    views = 14 if settings["augment"] else 1
+    return {
+        "trunk": float(cost.trunk_flops(settings) * streams * pictures * (views * epochs + 1)),
+        "head": float(cost.head_flops(settings, streams) * trials * epochs * pictures * views * 0.9),
+    }
+
+
+def _calibration(store: Store, device: str) -> Path:
+    return store.calibration / f"{device}-{this_host()}.json"
+
+
+def _speed(store: Store, device: str) -> dict[str, float] | None:
+    """Floating-point operations a second and thread (or GPU) of the last pack on this machine, None before one."""
+    try:
+        speed: dict[str, float] = json.loads(_calibration(store, device).read_text())
+    except (OSError, ValueError):
+        return None
+    return speed
+
+
+def _networks(store: Store, pack: Pack, faces: prepared.FaceSet, device: Any) -> tuple[list[Any], "list[Member]"]:
+    """The pack's trunks, and a member for each trial as it starts."""
+    from idennet_core import packed, pretraining
+    from idennet_core.training import Member
+
+    first = pack.trials[0].configuration
+    ids = [first.inputs[f"trunk_{task}"] for task in config.tasks(str(first.settings["variant"]))]
+    networks = [pretraining.load_network(store.trunks, trunk_id) for trunk_id in ids]
+    trunks = [pretraining.load_trunk(network, first.settings) for network in networks]
+    examples = packed.examples(faces, bool(first.settings["augment"]))
+    members = [
+        Member(
+            trial.configuration.settings,
+            trial.fold,
+            trial.seed,
+            examples,
+            trunks[0].out_width,
+            networks[0],
+            device,
+        )
+        for trial in pack.trials
+    ]
+    return trunks, members
+
+
+def _resume(store: Store, pack: Pack, members: "Sequence[Member]") -> list[list[dict[str, Any]]]:
+    """Bring each member to the pack's first epoch; gives the curves so far."""
+    from idennet_core import checkpoint
+
+    curves: list[list[dict[str, Any]]] = [[] for _ in members]
+    if pack.first_epoch == 0:
+        return curves
+    where = store.checkpointed()
+    loaded = {path: checkpoint.load(path) for _, path in {where[t.trial_id] for t in pack.trials}}
+    for place, (trial, member) in enumerate(zip(pack.trials, members, strict=True)):
+        epoch, path = where[trial.trial_id]
+        found = loaded[path]
+        if found is None or epoch != pack.first_epoch:
+            raise ValueError(f"the checkpoint {path} changed after the study was planned; run the study again")
+        tensors, metadata = found
+        prefix = f"{trial.trial_id}/"
+        member.load_state({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        curves[place] = json.loads(metadata["curves"])[trial.trial_id]
+        member.failure = json.loads(metadata["failures"]).get(trial.trial_id)
+    return curves
+
+
+def _checkpoint(
+    store: Store, pack: Pack, members: "Sequence[Member]", curves: Sequence[list[dict[str, Any]]], epoch: int
+) -> None:
+    """Store all that later epochs depend on; `epoch` is the one to go on with."""
+    from idennet_core import checkpoint
+
+    ids = [trial.trial_id for trial in pack.trials]
+    tensors = {
+        f"{name}/{key}": value
+        for name, member in zip(ids, members, strict=True)
+        for key, value in member.state().items()
+    }
+    metadata = {
+        "epoch": str(epoch),
+        "trials": json.dumps(ids),
+        "curves": json.dumps(dict(zip(ids, curves, strict=True))),
+        "failures": json.dumps({n: m.failure for n, m in zip(ids, members, strict=True) if m.failure}),
+    }
+    checkpoint.save(store.checkpoints / f"pack-{pack.pack_id}.safetensors", tensors, metadata)
+
+
+def _keep_head(store: Store, trial: Trial, member: "Member") -> None:
+    from idennet_core import checkpoint
+
+    about = {"settings": json.dumps(dict(trial.configuration.settings)), "fold": str(trial.fold)}
+    inputs = {"inputs": json.dumps(dict(trial.configuration.inputs)), "seed": str(trial.seed)}
+    path = store.heads / f"{trial.trial_id}.safetensors"
+    checkpoint.save(path, member.head.state_dict(), about | inputs)
+
+
+def _result(
+    trial: Trial,
+    member: "Member",
+    faces: prepared.FaceSet,
+    curve: Sequence[Mapping[str, Any]],
+    probabilities: "np.ndarray | None",
+    seconds: float,
+) -> TrialResult:
+    from idennet_core import metrics
+
+    rows = member.test_rows
+    accuracy = sequence_accuracy = predictions = None
+    if probabilities is not None:
+        labels = np.array([faces.classes.index(label) for label in faces.label[rows]])
+        accuracy = metrics.accuracy(probabilities, labels)
+        sequence_accuracy = metrics.sequence_accuracy(probabilities, labels, faces.sequence[rows])
+        predictions = Predictions(
+            subject=faces.subject[rows].tolist(),
+            sequence=faces.sequence[rows].tolist(),
+            frame=faces.frame[rows].tolist(),
+            label=faces.label[rows].tolist(),
+            probabilities=probabilities,
+            classes=faces.classes,
+        )
+    return TrialResult(
+        trial=trial,
+        state="complete" if member.failure is None else "failed",
+        reason=member.failure,
+        synthetic=faces.synthetic,
+        epochs=len(curve),
+        accuracy=accuracy,
+        sequence_accuracy=sequence_accuracy,
+        n_train=member.train_size,
+        n_test=len(rows),
+        seconds=seconds,
+        curve=curve,
+        predictions=predictions,
+    )

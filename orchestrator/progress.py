@@ -1,0 +1,175 @@
+"""What a running study tells whoever watches it, and what they know from it."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+
+WINDOW = 120.0  # seconds of the past that rates are read from
+
+
+@dataclass(frozen=True)
+class PackStarted:
+    """A worker has taken up a pack."""
+
+    pack_id: str
+    trial_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a pack is; by trial_id, the latest epoch's accuracies (shares) and the reasons of failures."""
+
+    pack_id: str
+    steps: int
+    total_steps: int
+    epoch: int  # epochs done
+    epochs: int
+    stage: str  # "bank", "heads", ...
+    accuracies: Mapping[str, float] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PackDone:
+    """A pack's trials are in the store; by trial_id, the accuracies (shares) and the reasons of failures."""
+
+    pack_id: str
+    accuracies: Mapping[str, float]
+    failed: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class PackFailed:
+    """A pack ended without rows for its trials."""
+
+    pack_id: str
+    reason: str
+    traceback: str = ""
+
+
+Event = PackStarted | Progress | PackDone | PackFailed
+
+
+@dataclass(frozen=True)
+class RunningPack:
+    """A pack at work; `latest` is None until its first report."""
+
+    trial_ids: tuple[str, ...]
+    latest: Progress | None = None
+
+    @property
+    def share(self) -> float:
+        """How much of the pack is done, from 0 to 1."""
+        return self.latest.steps / max(self.latest.total_steps, 1) if self.latest else 0.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What this run had trained by a time: trials, a half-trained one as a half, and steps, each trial's."""
+
+    time: float  # seconds, as all times here
+    trials: float
+    steps: float
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What is known of a run of a study. `cells` names the cell of each of its trials, by trial_id."""
+
+    title: str
+    cells: Mapping[str, str]
+    stored: Mapping[str, float]  # accuracies (shares) of the trials that the store held at the start
+    packs: int
+    started: float
+    running: Mapping[str, RunningPack] = field(default_factory=dict)
+    accuracies: Mapping[str, float] = field(default_factory=dict)  # the latest of each trial seen in this run
+    done: frozenset[str] = frozenset()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    packs_done: int = 0
+    samples: tuple[Sample, ...] = ()
+
+    def apply(self, event: Event, now: float) -> "RunState":
+        """The state after an event."""
+        if isinstance(event, PackStarted):
+            running = {**self.running, event.pack_id: RunningPack(event.trial_ids)}
+            return replace(self, running=running)._sampled(now, 0, 0)
+        pack = self.running.get(event.pack_id, RunningPack(()))
+        others = {pack_id: other for pack_id, other in self.running.items() if pack_id != event.pack_id}
+        if isinstance(event, PackFailed):
+            return replace(self, running=others)
+        known = replace(
+            self, accuracies={**self.accuracies, **event.accuracies}, failed={**self.failed, **event.failed}
+        )
+        if isinstance(event, PackDone):
+            left = (1 - pack.share) * len(pack.trial_ids)
+            steps = left * pack.latest.total_steps if pack.latest else 0
+            done = self.done | event.accuracies.keys()
+            known = replace(known, running=others, done=done, packs_done=self.packs_done + 1)
+            return known._sampled(now, left, steps)
+        after = replace(pack, latest=event)
+        # a first report past the first epoch: what came before a checkpoint is not this run's work
+        before = after if pack.latest is None and event.epoch > 1 else pack
+        trials = (after.share - before.share) * len(pack.trial_ids)
+        running = {**self.running, event.pack_id: after}
+        return replace(known, running=running)._sampled(now, trials, trials * event.total_steps)
+
+    def _sampled(self, now: float, trials: float, steps: float) -> "RunState":
+        last = self.samples[-1] if self.samples else Sample(now, 0, 0)
+        samples = [*self.samples, Sample(now, last.trials + trials, last.steps + steps)]
+        while len(samples) > 2 and samples[1].time < now - WINDOW:
+            samples.pop(0)
+        return replace(self, samples=tuple(samples))
+
+    @property
+    def num_running(self) -> int:
+        """Trials of running packs that have not failed."""
+        return sum(t not in self.failed for pack in self.running.values() for t in pack.trial_ids)
+
+    @property
+    def num_waiting(self) -> int:
+        """Trials that no running pack has taken up."""
+        taken = {trial_id for pack in self.running.values() for trial_id in pack.trial_ids}
+        return len(self.cells.keys() - self.stored.keys() - self.done - self.failed.keys() - taken)
+
+    @property
+    def left(self) -> float:
+        """Trials still to train; a half-trained one is half a trial."""
+        return self.num_waiting + sum(
+            (1 - pack.share) * sum(trial_id not in self.failed for trial_id in pack.trial_ids)
+            for pack in self.running.values()
+        )
+
+    @property
+    def share(self) -> float:
+        """How much of what this run has to train is done, from 0 to 1."""
+        return 1 - self.left / max(len(self.cells.keys() - self.stored.keys()), 1)
+
+    @property
+    def steps_a_second(self) -> float | None:
+        """Training steps a second, each trial's counted; None until there is something to go by."""
+        return self._rate(lambda sample: sample.steps)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds to the end at the present rate; None until there is something to go by."""
+        rate = self._rate(lambda sample: sample.trials)
+        return self.left / rate if rate else None
+
+    def _rate(self, amount: Callable[[Sample], float]) -> float | None:
+        if len(self.samples) < 2 or self.samples[-1].time <= self.samples[0].time:
+            return None
+        first, last = self.samples[0], self.samples[-1]
+        return (amount(last) - amount(first)) / (last.time - first.time) or None
+
+    @property
+    def best(self) -> tuple[str, float, int, int] | None:
+        """The cell with the highest mean accuracy so far: name, mean, number of trials seen and in all."""
+        seen: dict[str, list[float]] = defaultdict(list)
+        for trial_id, accuracy in {**self.stored, **self.accuracies}.items():
+            if trial_id in self.cells and trial_id not in self.failed:
+                seen[self.cells[trial_id]].append(accuracy)
+        if not seen:
+            return None
+        cell = max(seen, key=lambda name: fmean(seen[name]))
+        return cell, fmean(seen[cell]), len(seen[cell]), list(self.cells.values()).count(cell)

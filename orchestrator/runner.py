@@ -1,0 +1,233 @@
+"""A study from its file to its rows: plan, train what is missing, and say what came of it."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from orchestrator import idennet, inline_engine, planning, study
+from orchestrator.design import Cell, cells
+from orchestrator.idennet import Idennet
+from orchestrator.planning import Capacity, Estimate
+from orchestrator.progress import Event
+from orchestrator.store import Store, write_text
+from orchestrator.study import Study
+from orchestrator.trial import Configuration, Pack, Setting, Trial
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Exactly what `run` will do."""
+
+    study: Study
+    cells: tuple[Cell, ...]
+    configurations: tuple[Configuration, ...]  # of the cells, in order
+    synthetic: bool  # the data is drawn
+    trials: tuple[Trial, ...]  # each once
+    states: Mapping[str, str]  # of the trials that are stored, by trial_id
+    trunks: Mapping[str, Mapping[str, Setting]]  # recipes of those to train first, by trunk_id
+    packs: tuple[Pack, ...]
+    estimates: tuple[Estimate, ...]  # of the packs, in order
+    capacity: Capacity
+
+    @property
+    def failed(self) -> tuple[Trial, ...]:
+        """The trials whose stored result is a failure."""
+        return tuple(trial for trial in self.trials if self.states.get(trial.trial_id) == "failed")
+
+    @property
+    def seconds(self) -> float:
+        """The wall time that the packs are expected to take."""
+        return planning.wall_seconds(self.estimates, self.capacity.devices)
+
+
+def this_machine() -> Capacity:
+    """What this machine has: its GPUs, each with its share of the cores, or all cores as one device."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    if visible is not None:
+        gpus = min(gpus, len([name for name in visible.split(",") if name not in ("", "-1")]))
+    return Capacity("gpu", gpus, max(cores // gpus, 1)) if gpus else Capacity("cpu", 1, cores)
+
+
+def plan(wanted: Study, store: Store, capacity: Capacity) -> Plan:
+    """What running the study would do, given what the store holds. Raises ValueError for what cannot be run."""
+    members = cells(wanted)
+    workload = Idennet(store)
+    configurations = idennet.configurations(wanted, members, store)
+    trials = planning.unique(
+        Trial(configuration, fold, seed)
+        for configuration in configurations
+        for seed in wanted.seeds
+        for fold in wanted.folds
+    )
+    states = store.states()
+    checkpointed = {trial_id: epoch for trial_id, (epoch, _) in store.checkpointed().items()}
+    packs = planning.packs(trials, states, checkpointed, workload.pack_key, capacity.devices)
+    return Plan(
+        study=wanted,
+        cells=members,
+        configurations=tuple(configurations),
+        synthetic=idennet.is_synthetic(wanted, store),
+        trials=trials,
+        states={trial.trial_id: states[trial.trial_id] for trial in trials if trial.trial_id in states},
+        trunks=idennet.missing_trunks(wanted, members, store),
+        packs=packs,
+        estimates=tuple(workload.estimate(pack, capacity.kind, capacity.cpus) for pack in packs),
+        capacity=capacity,
+    )
+
+
+def run_packs(
+    planned: Plan,
+    store: Store,
+    listen: Callable[[Event], None],
+    engine: str = "tune",
+    address: str | None = None,
+    verbose: bool = False,
+) -> None:
+    """Run the plan's packs; an empty plan never starts Ray."""
+    if not planned.packs:
+        return
+    workload = Idennet(store)
+    if engine == "inline":
+        inline_engine.run(planned.packs, workload, store, planned.capacity, listen)
+        return
+    from orchestrator import tune_engine
+
+    tune_engine.run(planned.packs, workload, store, planned.capacity, listen, address, verbose)
+
+
+def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
+    """Write the study as it is run by `command`, its cells and its provenance to its folder; gives the folder.
+
+    A study file that was frozen there before and differs is kept beside, by the time of its last use.
+    """
+    folder = store.studies / planned.study.folder
+    frozen, text = folder / "study.yaml", study.dump(planned.study)
+    if frozen.is_file() and frozen.read_text() != text:
+        used = datetime.fromtimestamp(frozen.stat().st_mtime, UTC)
+        frozen.replace(folder / f"study-{used:%Y%m%dT%H%M%S.%f}.yaml")
+    write_text(frozen, text)
+    write_text(folder / "plan.json", json.dumps(_cells(planned, command), indent=1) + "\n")
+    write_text(folder / "provenance.json", json.dumps(_provenance(planned, command), indent=1) + "\n")
+    return folder
+
+
+def accuracies(planned: Plan, store: Store) -> dict[str, float]:
+    """The accuracy (a share) of each of the plan's trials that is stored complete, by trial_id."""
+    rows = store.trials().select("trial_id", "accuracy").drop_nulls().iter_rows()
+    return {trial_id: accuracy for trial_id, accuracy in rows if trial_id in planned.states}
+
+
+def stored_studies(store: Store) -> list[dict[str, Any]]:
+    """What the store knows of each study that was run: its cells, its trials, and how many have which state."""
+    rows = store.trials().select("configuration_id", "fold", "seed", "state").iter_rows()
+    states = {(configuration_id, fold, seed): state for configuration_id, fold, seed, state in rows}
+    found = []
+    for path in sorted(store.studies.glob("*/plan.json")):
+        kept = json.loads(path.read_text())
+        ids = {cell["configuration_id"] for cell in kept["cells"]}
+        wanted = [(i, fold, seed) for i in sorted(ids) for fold in kept["folds"] for seed in kept["seeds"]]
+        counts = [states.get(trial) for trial in wanted]
+        found.append(
+            {
+                "study": path.parent.name,
+                "dataset": kept["dataset"],
+                "synthetic": kept["synthetic"],
+                "cells": len(kept["cells"]),
+                "trials": len(wanted),
+                "complete": counts.count("complete"),
+                "failed": counts.count("failed"),
+            }
+        )
+    return found
+
+
+@contextmanager
+def only_run(store: Store, name: str) -> Any:
+    """Hold the study's lock, which ends with this process however it ends. Raises ValueError where it is taken."""
+    import fcntl
+
+    path = store.studies / name / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"a study runs once at a time, {name} is being run by process {file.read().strip()}; wait for it"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _cells(planned: Plan, command: Sequence[str]) -> dict[str, Any]:
+    wanted = planned.study
+    return {
+        "study": wanted.name,
+        "profile": wanted.profile,
+        "command": shlex.join(command),
+        "question": wanted.question,
+        "dataset": wanted.dataset,
+        "synthetic": planned.synthetic,
+        "data_id": planned.configurations[0].inputs["data"],
+        "folds": list(wanted.folds),
+        "seeds": list(wanted.seeds),
+        "cells": [
+            {
+                "label": dict(cell.label),
+                "settings": dict(cell.settings),
+                "configuration_id": configuration.configuration_id,
+                "inputs": dict(configuration.inputs),
+            }
+            for cell, configuration in zip(planned.cells, planned.configurations, strict=True)
+        ],
+        "reference": wanted.reference.model_dump() if wanted.reference else None,
+        "report": wanted.report.model_dump(),
+    }
+
+
+def _provenance(planned: Plan, command: Sequence[str]) -> dict[str, Any]:
+    packages = ("idenctl", "torch", "ray", "numpy", "polars", "pyarrow", "opencv-python-headless")
+    return {
+        "written_at": datetime.now(UTC).isoformat(),
+        "command": list(command),
+        "git": _git("rev-parse", "HEAD"),
+        "git_changes": bool(_git("status", "--porcelain")),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
+        "device": planned.capacity.kind,
+        "overrides": dict(planned.study.overrides),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the code that runs; None where it is not in a git checkout."""
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        lines: Sequence[str] = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,271 @@
+"""The store: the folder that holds prepared data, trunks and results, and is the one source of truth.
+
+A pack writes three Parquet files of one name under `predictions`, `curves` and, last, `trials`: the trials count as
+stored from the moment the last one is in place. Nothing is overwritten: a pack that runs again writes other files,
+and readers keep one row a trial.
+"""
+
+import json
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.trial import Setting, State, TrialResult
+
+FORMAT = 1
+TABLES = ("predictions", "curves", "trials")  # in the order in which a pack writes them
+log = logging.getLogger("idenctl")
+
+_time = pa.timestamp("us", tz="UTC")
+_types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+_curves = pa.schema(
+    [("trial_id", pa.string()), ("pack_id", pa.string()), ("epoch", pa.int64())]
+    + [(name, pa.float64()) for name in ("lr", "loss", "emotion_loss", "identity_loss")]
+    + [(name, pa.float64()) for name in ("train_accuracy", "test_accuracy")]
+)
+_predictions = pa.schema(
+    [(name, pa.string()) for name in ("trial_id", "pack_id", "subject", "sequence", "frame", "label")]
+    + [("probabilities", pa.list_(pa.float32())), ("classes", pa.list_(pa.string()))]
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where and when a pack ran."""
+
+    device: str
+    host: str
+    started_at: datetime
+    finished_at: datetime
+    version: str
+
+
+def _trials(settings: Mapping[str, Setting]) -> pa.Schema:
+    """The columns of `trials`; a setting's type is that of its default."""
+    text, number = pa.string(), pa.float64()
+    return pa.schema(
+        [(name, text) for name in ("trial_id", "configuration_id", "data_id", "dataset")]
+        + [("synthetic", pa.bool_()), ("trunk_ids", pa.list_(text))]
+        + [(name, _types[type(default)]) for name, default in settings.items()]
+        + [("fold", pa.int64()), ("seed", pa.int64()), ("state", text), ("reason", text)]
+        + [("trained_epochs", pa.int64())]
+        + [(name, number) for name in ("accuracy", "sequence_accuracy", "validation_accuracy")]
+        + [("n_train", pa.int64()), ("n_test", pa.int64()), ("seconds", number)]
+        + [(name, text) for name in ("pack_id", "device", "host")]
+        + [("started_at", _time), ("finished_at", _time), ("version", text)]
+    )
+
+
+class Store:
+    """A store in a local folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.data, self.trunks, self.heads = root / "data", root / "trunks", root / "heads"
+        self.checkpoints, self.studies = root / "checkpoints", root / "studies"
+        self.calibration = root / "calibration"
+
+    def check(self) -> "Store":
+        """Raise ValueError for a store that this version cannot read; a folder that is not there yet is fine."""
+        if self.root.exists() and not self.root.is_dir():
+            raise NotADirectoryError(f"a store is a folder, got the file {self.root}; give another --store")
+        marker = self.root / "store.json"
+        if marker.is_file():
+            try:
+                found = json.loads(marker.read_text())["format"]
+            except (ValueError, KeyError, TypeError):
+                raise ValueError(
+                    f"{marker} must say the store's format, but it is damaged; restore it from a copy"
+                ) from None
+            if found > FORMAT:
+                raise ValueError(
+                    f"this idenctl reads stores up to format {FORMAT}, {self.root} has {found}; install a newer idenctl"
+                )
+        return self
+
+    def open(self) -> "Store":
+        """Make the store's folder where it is missing. Raises PermissionError where it cannot be written."""
+        self.check()
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            marker = self.root / "store.json"
+            if not marker.is_file():
+                write_text(marker, json.dumps({"format": FORMAT}) + "\n")
+            if not os.access(self.root, os.W_OK):
+                raise OSError
+        except OSError:
+            raise PermissionError(f"a store must be writable, {self.root} is not; give another --store") from None
+        return self
+
+    def write_pack(self, results: Sequence[TrialResult], settings: Mapping[str, Setting], run: Run) -> None:
+        """Store a pack's results: all, or none. `settings` names the setting columns, with defaults."""
+        pack_id = uuid.uuid4().hex
+        trials = [_trial_row(result, settings, run, pack_id) for result in results]
+        curves = [{"trial_id": r.trial.trial_id, "pack_id": pack_id, **point} for r in results for point in r.curve]
+        predictions = pa.concat_tables([_prediction_table(r, pack_id) for r in results])
+        self._write(predictions, "predictions", pack_id)
+        self._write(pa.Table.from_pylist(curves, _curves), "curves", pack_id)
+        self._write(pa.Table.from_pylist(trials, _trials(settings)), "trials", pack_id)
+        self._drop_checkpoints()
+
+    def trials(self) -> pl.DataFrame:
+        """One row a trial: complete before pruned before failed, then the earliest."""
+        rank = pl.col("state").replace_strict({"complete": 0, "pruned": 1, "failed": 2}, return_dtype=pl.Int8)
+        rows = self._read("trials").sort(rank, "finished_at", "pack_id")
+        return rows.unique("trial_id", keep="first", maintain_order=True)
+
+    def curves(self) -> pl.DataFrame:
+        """The learning curves of `trials()`, a row a trial and epoch."""
+        return self._of_stored("curves")
+
+    def predictions(self) -> pl.DataFrame:
+        """The test predictions of `trials()`, a row a trial and test frame."""
+        return self._of_stored("predictions")
+
+    def states(self) -> dict[str, State]:
+        """The state of every stored trial, by trial_id."""
+        return dict(self.trials().select("trial_id", "state").iter_rows())
+
+    def checkpointed(self) -> dict[str, tuple[int, Path]]:
+        """By trial_id, the epoch to go on with and the file, of the furthest checkpoint a trial is in."""
+        found: dict[str, tuple[int, Path]] = {}
+        for path in sorted(self.checkpoints.glob("pack-*.safetensors")):
+            metadata = checkpoint_metadata(path)
+            for trial_id in json.loads(metadata.get("trials", "[]")):
+                epoch = int(metadata["epoch"])
+                if epoch > found.get(trial_id, (-1, path))[0]:
+                    found[trial_id] = (epoch, path)
+        return found
+
+    def _of_stored(self, table: str) -> pl.DataFrame:
+        return self._read(table).join(self.trials().select("trial_id", "pack_id"), ["trial_id", "pack_id"], "semi")
+
+    def _write(self, table: pa.Table, name: str, pack_id: str) -> None:
+        folder = self.root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = folder / f".{pack_id}.tmp"
+        pq.write_table(table, beside, compression="zstd", write_page_checksum=True)
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(folder / f"{pack_id}.parquet")
+
+    def _read(self, table: str) -> pl.DataFrame:
+        """All rows of a table. A pack with a damaged file is named in a warning and left out, in every table."""
+        frames = []
+        for path in sorted((self.root / "trials").glob("*.parquet")):
+            files = {name: self.root / name / path.name for name in TABLES}
+            found = {name: _load(file, whole=name == table) for name, file in files.items()}
+            for name in [name for name in TABLES if found[name] is None]:
+                _warn_once(f"{files[name]} is damaged or missing: left as it is, its trials will run again")
+            if None not in found.values():
+                frames.append(pl.DataFrame(found[table]))
+        schema = {"trials": _trials({}), "curves": _curves, "predictions": _predictions}[table]
+        return pl.concat([pl.DataFrame(schema.empty_table()), *frames], how="diagonal_relaxed")
+
+    def _drop_checkpoints(self) -> None:
+        """Remove the checkpoints of which every trial is stored."""
+        stored = self.states()
+        for path in self.checkpoints.glob("pack-*.safetensors"):
+            if all(trial_id in stored for trial_id in json.loads(checkpoint_metadata(path).get("trials", "[]"))):
+                path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file beside its place and move it there: a reader sees the old text or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    beside.write_text(text)
+    beside.replace(path)
+
+
+def checkpoint_metadata(path: Path) -> dict[str, str]:
+    """The metadata in a safetensors file's header; empty for a file that is damaged or gone."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size)) if size < path.stat().st_size else {}
+    except (OSError, ValueError):
+        return {}
+    return dict(header.get("__metadata__", {})) if isinstance(header, dict) else {}
+
+
+def this_host() -> str:
+    """The name of this machine, for the rows."""
+    return socket.gethostname()
+
+
+def _trial_row(result: TrialResult, settings: Iterable[str], run: Run, pack_id: str) -> dict[str, Any]:
+    configuration = result.trial.configuration
+    return {
+        "trial_id": result.trial.trial_id,
+        "configuration_id": configuration.configuration_id,
+        "data_id": configuration.inputs.get("data"),
+        "dataset": configuration.settings.get("dataset"),
+        "synthetic": result.synthetic,
+        "trunk_ids": [value for name, value in configuration.inputs.items() if name.startswith("trunk")],
+        **{name: configuration.settings.get(name) for name in settings},
+        "fold": result.trial.fold,
+        "seed": result.trial.seed,
+        "state": result.state,
+        "reason": result.reason,
+        "trained_epochs": result.epochs,
+        "accuracy": result.accuracy,
+        "sequence_accuracy": result.sequence_accuracy,
+        "validation_accuracy": None,
+        "n_train": result.n_train,
+        "n_test": result.n_test,
+        "seconds": result.seconds,
+        "pack_id": pack_id,
+        "device": run.device,
+        "host": run.host,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "version": run.version,
+    }
+
+
+def _prediction_table(result: TrialResult, pack_id: str) -> pa.Table:
+    found = result.predictions
+    if found is None:
+        return _predictions.empty_table()
+    count, width = found.probabilities.shape
+    offsets = pa.array(range(0, count * width + 1, width), pa.int32())
+    columns = {
+        "trial_id": [result.trial.trial_id] * count,
+        "pack_id": [pack_id] * count,
+        "subject": list(found.subject),
+        "sequence": list(found.sequence),
+        "frame": list(found.frame),
+        "label": list(found.label),
+        "probabilities": pa.ListArray.from_arrays(offsets, pa.array(found.probabilities.ravel())),
+        "classes": [list(found.classes)] * count,
+    }
+    return pa.table(columns, _predictions)
+
+
+def _load(path: Path, whole: bool) -> pa.Table | None:
+    """The file's rows, none of them where only its footer is asked for; None where it is damaged or missing."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read() if whole else file.schema_arrow.empty_table()
+    except (OSError, pa.ArrowException):
+        return None
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        log.warning(message)

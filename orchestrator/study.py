@@ -1,0 +1,342 @@
+"""Study files: YAML -> `Study`. A mistake is one line: its place, the rule, the value, the valid choices."""
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
+
+from orchestrator import strict_yaml
+from orchestrator.strict_yaml import Place
+from orchestrator.trial import Setting
+
+NUM_FOLDS = 10
+_FOLDS_RULE = f"must be all, or a list of folds from 0 to {NUM_FOLDS - 1}"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the workload of a study accepts.
+
+    `complete(settings, defaults)` raises ValueError for an unknown setting, a wrong type or a broken rule.
+    """
+
+    settings: Mapping[str, Setting]  # the settings of a training run and their defaults
+    trunks: Mapping[str, Mapping[str, Setting]]  # the same for the pre-training of each task
+    datasets: Sequence[str]
+    complete: Callable[[Mapping[str, Setting], Mapping[str, Setting]], object]
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", text):
+        raise ValueError("must be 1 to 64 letters, digits, _ or -")
+    return text
+
+
+def _setting(value: object) -> Setting:
+    if isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise ValueError("must be true or false, a finite number, or text")
+
+
+def _all_folds(value: object) -> object:
+    if value != "all" and not isinstance(value, list):
+        raise ValueError(_FOLDS_RULE)
+    return list(range(NUM_FOLDS)) if value == "all" else value
+
+
+def _folds(folds: list[int]) -> list[int]:
+    if not all(0 <= fold < NUM_FOLDS for fold in folds):
+        raise ValueError(_FOLDS_RULE)
+    return folds
+
+
+def _seeds(seeds: list[int]) -> list[int]:
+    if not all(seed >= 0 for seed in seeds):
+        raise ValueError("must be integers of at least 0")
+    return seeds
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    if not values:
+        raise ValueError("must not be empty, or the study has no trials")
+    if any(value in values[:index] for index, value in enumerate(values)):
+        raise ValueError("must not hold a value twice")
+    return values
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Value = Annotated[Setting, PlainValidator(_setting)]
+Settings = dict[str, Value]
+Folds = Annotated[list[int], BeforeValidator(_all_folds), AfterValidator(_folds), AfterValidator(_distinct)]
+Seeds = Annotated[list[int], AfterValidator(_seeds), AfterValidator(_distinct)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class Design(_Section):
+    """The configurations to compare: cells as listed, and all combinations of a grid."""
+
+    cells: list[Settings] = []
+    grid: dict[str, Annotated[list[Value], AfterValidator(_distinct)]] = {}
+
+    def labels(self) -> list[dict[str, Setting]]:
+        """What the design says of each cell: those listed, then the grid with its last setting fastest."""
+        points = [dict(zip(self.grid, point, strict=True)) for point in product(*self.grid.values())]
+        return [*self.cells, *(points if self.grid else [])]
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The settings that the design gives a value, in file order."""
+        return tuple(dict.fromkeys([*(name for cell in self.cells for name in cell), *self.grid]))
+
+
+class Reference(_Section):
+    """A published curve to set beside the measured one; `values` are percentages by the setting `by`."""
+
+    source: str
+    metric: Literal["accuracy", "sequence_accuracy"]
+    by: str
+    values: dict[Value, float]
+    note: str = ""
+
+
+class Report(_Section):
+    """What the report shows: accuracy by the setting `by`, each cell compared with each baseline."""
+
+    by: str
+    baselines: list[Settings] = []
+
+
+class Profile(_Section):
+    """What `--profile` changes in a study: mappings are merged key by key, all else is replaced."""
+
+    base: Settings = {}
+    design: Design = Design()
+    trunks: dict[str, Settings] = {}
+    folds: Folds | None = None
+    seeds: Seeds | None = None
+
+
+def _not_empty(design: Design) -> Design:
+    if not design.cells and not design.grid:
+        raise ValueError("must list cells or a grid, or the study has no trials")
+    return design
+
+
+class Study(_Section):
+    """One question and the training runs that answer it; `profile` and `overrides` say what was applied."""
+
+    name: Name
+    question: str
+    dataset: str
+    folds: Folds = list(range(NUM_FOLDS))
+    seeds: Seeds = [0]
+    base: Settings = {}
+    design: Annotated[Design, AfterValidator(_not_empty)]
+    trunks: dict[str, Settings] = {}
+    profiles: dict[Name, Profile] = {}
+    reference: Reference | None = None
+    report: Report
+    profile: Name | None = None
+    overrides: Settings = {}
+
+    @property
+    def folder(self) -> str:
+        """The study's folder in the store: its name, and its profile where it has one."""
+        return f"{self.name}@{self.profile}" if self.profile else self.name
+
+
+def load(path: Path, profile: str | None = None, overrides: Mapping[str, str] | None = None, *, rules: Rules) -> Study:
+    """The study in a YAML file, its profile merged over it and `overrides` (text by key) over that.
+
+    The result holds no profiles any more. Raises ValueError for whatever the file, the profile, an override
+    or the rules do not allow, and FileNotFoundError where there is no file.
+    """
+    data, places = strict_yaml.read(_text(path), str(path))
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}:1: a study is a mapping of keys such as name and design, got {_show(data)}")
+    study = _validated(data, places)
+    recorded = [key for key in ("profile", "overrides") if study.profiles and key in data]
+    if recorded:
+        raise ValueError(f"{places[recorded[0],]}: '{recorded[0]}' is what a frozen study records; remove it")
+    for name, part in study.profiles.items():
+        _check(part, ("profiles", name), places, rules)
+    data.pop("profiles", None)
+    if profile is not None:
+        if profile not in study.profiles:
+            raise ValueError(f"{path}: unknown profile '{profile}'; {_suggest(profile, study.profiles)}")
+        data = _merged(data, study.profiles[profile].model_dump(exclude_unset=True)) | {"profile": profile}
+        chosen = ("profiles", profile)
+        places |= {place[2:]: at for place, at in places.items() if place[:2] == chosen and len(place) > 2}
+        study = _validated(data, places)
+    for key, text in (overrides or {}).items():
+        at = f"--set {key}={text}"
+        place = _override_place(key, study.design.varied, at)
+        value = strict_yaml.read(text, at, numbered=False)[0]
+        change: Any = value
+        for part_of_key in reversed(place):
+            change = {part_of_key: change}
+        data = _merged(data, change | {"overrides": {key: value}})
+        places |= {place[:2]: places.get(place[:2], at), place: at, ("overrides", key): at}
+    study = _validated(data, places)
+    _check(study, (), places, rules)
+    return study
+
+
+def dump(study: Study) -> str:
+    """The study as YAML that loads to an equal `Study`."""
+    return strict_yaml.dump(study.model_dump(exclude={"profiles"}, exclude_none=True))
+
+
+def assignments(items: Iterable[str]) -> dict[str, str]:
+    """`key=value` arguments as a mapping. Raises ValueError for one without `=` and for a key given twice."""
+    found: dict[str, str] = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not key or not equals:
+            raise ValueError(f"--set takes key=value, got '{item}'")
+        if key in found:
+            raise ValueError(f"--set gives '{key}' twice: {found[key]} and {text}; keep one")
+        found[key] = text
+    return found
+
+
+def _check(part: Study | Profile, at: Place, places: Mapping[Place, str], rules: Rules) -> None:
+    names = _unknown(part, rules) if isinstance(part, Study) else ()
+    for place, reason in chain(_refused(part, rules), names):
+        raise ValueError(f"{_at(places, (*at, *place))}: {reason}")
+
+
+def _unknown(study: Study, rules: Rules) -> Iterator[tuple[Place, str]]:
+    """The place and reason of each name in a study that the rules or its design do not know."""
+    if study.dataset not in rules.datasets:
+        yield ("dataset",), f"unknown data set '{study.dataset}'; {_suggest(study.dataset, rules.datasets)}"
+    for section, part in (("report", study.report), ("reference", study.reference)):
+        if part and part.by not in rules.settings:
+            yield (section, "by"), f"unknown setting '{part.by}'; {_suggest(part.by, rules.settings)}"
+    for index, baseline in enumerate(study.report.baselines):
+        if baseline not in study.design.labels():
+            reason = f"a baseline must be one cell of the design, got {_show(baseline)}"
+            yield ("report", "baselines", index), reason
+
+
+def _refused(part: Study | Profile, rules: Rules) -> Iterator[tuple[Place, str]]:
+    """The place and reason of each setting that the rules refuse."""
+    for place, name, value in _settings(part):
+        if reason := _refusal(rules, {name: value}, rules.settings):
+            yield place, reason
+    for task, settings in part.trunks.items():
+        if task not in rules.trunks:
+            yield ("trunks", task), f"unknown trunk '{task}'; {_suggest(task, rules.trunks)}"
+            continue
+        for name, value in settings.items():
+            if reason := _refusal(rules, {name: value}, rules.trunks[task]):
+                yield ("trunks", task, name), reason
+            elif name == "dataset" and value not in rules.datasets:
+                reason = f"unknown data set '{value}'; {_suggest(str(value), rules.datasets)}"
+                yield ("trunks", task, name), reason
+
+
+def _settings(part: Study | Profile) -> Iterator[tuple[Place, str, Setting]]:
+    """Every setting that is given a value for training runs: place, name, value."""
+    for name, value in part.base.items():
+        yield ("base", name), name, value
+    for index, cell in enumerate(part.design.cells):
+        for name, value in cell.items():
+            yield ("design", "cells", index, name), name, value
+    for name, values in part.design.grid.items():
+        for index, value in enumerate(values):
+            yield ("design", "grid", name, index), name, value
+
+
+def _refusal(rules: Rules, settings: Mapping[str, Setting], defaults: Mapping[str, Setting]) -> str | None:
+    try:
+        rules.complete(settings, defaults)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _override_place(key: str, varied: Sequence[str], at: str) -> Place:
+    if key in varied:
+        raise ValueError(f"{at}: the design varies {key}; edit the design instead")
+    parts = tuple(key.split("."))
+    if len(parts) == 1:
+        return ("base", key)
+    if len(parts) == 3 and parts[0] == "trunks":
+        return parts
+    raise ValueError(f"{at}: a key is a setting, or trunks.TASK.SETTING, got '{key}'")
+
+
+def _merged(under: Any, over: Any) -> Any:
+    if not (isinstance(under, dict) and isinstance(over, dict)):
+        return over
+    return under | {key: _merged(under.get(key), value) for key, value in over.items()}
+
+
+def _validated(data: Mapping[Any, Any], places: Mapping[Place, str]) -> Study:
+    try:
+        return Study.model_validate(data)
+    except ValidationError as error:
+        # a misspelt key is also a missing one: name what was written, not what was not
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+        place = tuple(part for part in first["loc"] if part != "[key]")
+        where = ".".join(map(str, place))
+        if first["type"] == "extra_forbidden":
+            reason = f"unknown key '{where}'; {_suggest(str(place[-1]), _keys(place[:-1]))}"
+        elif first["type"] == "missing":
+            reason = f"the key '{where}' is missing"
+        else:
+            rule = re.sub("^(Value error,|Input) ", "", first["msg"]).replace("dictionary", "mapping")
+            reason = f"{where} {rule}, got {_show(first['input'])}"
+        raise ValueError(f"{_at(places, place)}: {reason}") from None
+
+
+def _keys(place: Place) -> Iterable[str]:
+    """The keys that a section of a study file may have."""
+    if place[:1] == ("profiles",):
+        return Profile.model_fields if len(place) == 2 else Design.model_fields
+    sections: dict[Place, type[_Section]] = {
+        ("design",): Design,
+        ("reference",): Reference,
+        ("report",): Report,
+    }
+    return sections.get(place, Study).model_fields
+
+
+def _at(places: Mapping[Place, str], place: Place) -> str:
+    while place not in places:
+        place = place[:-1]
+    return places[place]
+
+
+def _suggest(word: str, choices: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(choices), n=1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}valid: {', '.join(choices) or 'none'}"
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _text(path: Path) -> str:
+    if not path.exists():
+        near = sorted(str(other) for other in path.parent.glob("*.y*ml"))
+        raise FileNotFoundError(f"no study file {path}; {_suggest(str(path), near)}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give a study file")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise ValueError(f"{path}: a study file is UTF-8 text, got the byte {byte:#04x}") from None

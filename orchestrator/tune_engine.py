@@ -1,0 +1,148 @@
+"""Packs on Ray Tune: one Tune trial is one pack.
+
+Ray Tune owns the loop and places packs on devices; the store owns the truth, so Tune's own experiment state is
+thrown away with its folder and never restored.
+"""
+
+import logging
+import os
+import shutil
+import tempfile
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# Read by Ray when it is imported.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # this machine's own Ray listens for this process alone
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is KeyboardInterrupt here, as everywhere else
+os.environ["TUNE_WARN_THRESHOLD_S"] = "60"
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a box even when it is told to be quiet
+os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from orchestrator.planning import Capacity
+from orchestrator.progress import Event, PackFailed
+from orchestrator.store import Store
+from orchestrator.trial import Pack
+from orchestrator.workload import Context, Workload, run_pack
+
+OBJECT_STORE = 256 * 2**20  # bytes: packs and events pass through it, never data
+
+
+class PackSearcher(Searcher):
+    """Hands out pack ids in order, and ends when there are none left."""
+
+    def __init__(self, pack_ids: Sequence[str]) -> None:
+        super().__init__(metric="done", mode="max")
+        self.waiting = deque(pack_ids)
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next pack's id as a Tune trial's configuration, or `FINISHED`."""
+        return {"pack": self.waiting.popleft()} if self.waiting else Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: what a pack found is in the store."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the plan is made anew from the store at every start."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as there is nothing saved."""
+
+
+class _Listener(tune.Callback):
+    """Passes on the events that workers report."""
+
+    def __init__(self, listen: Callable[[Event], None]) -> None:
+        self.listen = listen
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune writes its callbacks to its state file, and whoever listens belongs to this process."""
+        return {}
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **_: Any) -> None:
+        self.listen(result["event"])
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        reason = str(trial.get_error() or "its worker died").strip().splitlines()[-1]
+        self.listen(PackFailed(trial.config["pack"], reason))
+
+
+def _scratch() -> str:
+    """A new short folder for Ray's sockets and logs; those that killed processes left behind are removed."""
+    for folder in Path(tempfile.gettempdir()).glob("idenctl-*-*"):
+        owner = folder.name.split("-")[1]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=f"idenctl-{os.getpid()}-")
+
+
+def run(
+    packs: Sequence[Pack],
+    workload: Workload,
+    store: Store,
+    capacity: Capacity,
+    listen: Callable[[Event], None],
+    address: str | None = None,
+    verbose: bool = False,
+) -> None:
+    """Run the packs on the Ray cluster at `address`, or on one that lives as long as this call.
+
+    Tells `listen` what happens. A pack that raises is told as failed; one whose worker dies is tried again from its
+    checkpoint, twice.
+    """
+    by_id = {pack.pack_id: pack for pack in packs}
+    scratch = _scratch()
+    if not address:
+        ray.init(
+            address="local",
+            num_cpus=capacity.cpus * capacity.devices,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE,
+            log_to_driver=verbose,
+            logging_level=logging.INFO if verbose else logging.ERROR,
+            configure_logging=verbose,
+            _temp_dir=scratch,
+        )
+    else:
+        ray.init(address=address, log_to_driver=verbose, logging_level=logging.ERROR)
+    device = {"cpu": float(capacity.cpus), "gpu": 1.0 if capacity.kind == "gpu" else 0.0}
+    logging.getLogger("ray.tune").setLevel(logging.INFO if verbose else logging.ERROR)
+
+    def train_pack(configuration: Mapping[str, str]) -> None:
+        def tell(event: Event) -> None:
+            tune.report({"event": event, "done": 0})
+
+        context = Context(store, capacity.kind, capacity.cpus, tell)
+        try:
+            run_pack(workload, by_id[configuration["pack"]], context)
+        except Exception as error:
+            tell(PackFailed(configuration["pack"], f"{type(error).__name__}: {error}", traceback.format_exc()))
+
+    try:
+        tune.Tuner(
+            tune.with_resources(train_pack, device),
+            tune_config=tune.TuneConfig(
+                search_alg=PackSearcher(list(by_id)),
+                num_samples=-1,
+                max_concurrent_trials=max(len(packs), 1),
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="packs",
+                storage_path=f"{scratch}/tune",
+                failure_config=tune.FailureConfig(max_failures=2),
+                callbacks=[_Listener(listen)],
+                verbose=1 if verbose else 0,
+            ),
+        ).fit()
+    finally:
+        ray.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)

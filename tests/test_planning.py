@@ -1,0 +1,91 @@
+import itertools
+
+from orchestrator.planning import Estimate, packs, unique, wall_seconds
+from orchestrator.trial import Configuration, Trial
+
+
+def make_trials(streams=("one", "two"), alphas=(0.1, 0.2), folds=range(3)):
+    return [
+        Trial(Configuration({"streams": stream, "alpha": alpha}, {"data": "d"}), fold, 0)
+        for stream, alpha, fold in itertools.product(streams, alphas, folds)
+    ]
+
+
+def by_streams(trial):
+    return trial.configuration.settings["streams"]
+
+
+def ids(packed):
+    return sorted(trial.trial_id for pack in packed for trial in pack.trials)
+
+
+def test_every_trial_that_is_not_stored_is_in_exactly_one_pack():
+    trials = make_trials()
+    stored = {trials[0].trial_id, trials[7].trial_id}
+    packed = packs(trials, stored, {}, by_streams, 2)
+    assert ids(packed) == sorted(t.trial_id for t in trials if t.trial_id not in stored)
+
+
+def test_a_pack_holds_trials_of_one_key_only():
+    for pack in packs(make_trials(), (), {}, by_streams, 1):
+        assert len({by_streams(trial) for trial in pack.trials}) == 1
+
+
+def test_all_folds_of_a_configuration_stay_in_one_pack_on_any_number_of_devices():
+    for devices in (1, 2, 3, 8):
+        home = {}
+        for pack in packs(make_trials(), (), {}, by_streams, devices):
+            for trial in pack.trials:
+                assert home.setdefault(trial.configuration.configuration_id, pack.pack_id) == pack.pack_id
+
+
+def test_two_devices_share_a_group_and_one_device_gets_it_whole():
+    one_kind = make_trials(streams=("one",))
+    assert [len(pack.trials) for pack in packs(one_kind, (), {}, by_streams, 1)] == [6]
+    assert [len(pack.trials) for pack in packs(one_kind, (), {}, by_streams, 2)] == [3, 3]
+
+
+def test_trials_at_different_epochs_are_in_different_packs():
+    trials = make_trials(streams=("one",))
+    reached = {trials[0].trial_id: 3, trials[1].trial_id: 3, trials[2].trial_id: 1}
+    packed = packs(trials, (), reached, by_streams, 1)
+    assert {(pack.first_epoch, len(pack.trials)) for pack in packed} == {(3, 2), (1, 1), (0, 3)}
+    for pack in packed:
+        assert {reached.get(trial.trial_id, 0) for trial in pack.trials} == {pack.first_epoch}
+
+
+def test_the_same_trials_make_the_same_pack_ids():
+    first, again = (packs(make_trials(), (), {}, by_streams, 2) for _ in range(2))
+    assert [pack.pack_id for pack in first] == [pack.pack_id for pack in again]
+
+
+def test_a_complete_store_leaves_nothing_to_run():
+    trials = make_trials()
+    assert packs(trials, [trial.trial_id for trial in trials], {}, by_streams, 4) == ()
+
+
+def test_two_cells_that_are_one_configuration_are_trained_once():
+    trials = make_trials()
+    assert unique(trials + make_trials()) == tuple(trials)
+
+
+def test_a_trial_id_depends_on_every_setting_input_fold_and_seed_and_on_nothing_else():
+    base = Trial(Configuration({"alpha": 0.1, "depth": 40}, {"data": "d"}), 0, 0)
+    same = Trial(Configuration({"depth": 40, "alpha": 0.1}, {"data": "d"}), 0, 0)
+    others = [
+        Trial(Configuration({"alpha": 0.2, "depth": 40}, {"data": "d"}), 0, 0),
+        Trial(Configuration({"alpha": 0.1, "depth": 22}, {"data": "d"}), 0, 0),
+        Trial(Configuration({"alpha": 0.1, "depth": 40}, {"data": "e"}), 0, 0),
+        Trial(Configuration({"alpha": 0.1, "depth": 40}, {"data": "d"}), 1, 0),
+        Trial(Configuration({"alpha": 0.1, "depth": 40}, {"data": "d"}), 0, 1),
+    ]
+    assert base.trial_id == same.trial_id
+    assert len({base.trial_id, *(other.trial_id for other in others)}) == 6
+    assert len(base.trial_id) == 32  # 128 bits
+
+
+def test_wall_time_fills_the_device_that_is_free_first():
+    estimates = [Estimate(seconds, 0, True) for seconds in (4, 1, 1, 1)]
+    assert wall_seconds(estimates, 1) == 7
+    assert wall_seconds(estimates, 2) == 4
+    assert wall_seconds([], 2) == 0

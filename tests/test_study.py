@@ -1,0 +1,319 @@
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from idennet_core import config
+from orchestrator import strict_yaml
+from orchestrator.cli import app
+from orchestrator.design import cells, describe
+from orchestrator.study import Rules, assignments, dump
+from orchestrator.study import load as load_by
+
+RULES = Rules(config.HEAD_DEFAULTS, config.TRUNK_DEFAULTS, ("oulu-casia", "ferplus", "casia-webface"), config.complete)
+load = partial(load_by, rules=RULES)
+SHIPPED = Path(__file__).parent.parent / "studies" / "oulu_idrate.yaml"
+# Kept one value a line, so that a mistake's line number says which value was meant.
+GOOD = """\
+name: small
+question: Does it load?
+dataset: oulu-casia
+folds: [0, 1]
+seeds: [0]
+base:
+  variant: if
+  depth: 16
+  alpha: 0.1
+design:
+  cells: [{variant: f}]
+  grid:
+    id_rate: [0.5, 1]
+trunks:
+  emotion: {epochs: 2}
+profiles:
+  quick:
+    base: {epochs: 3}
+    design: {grid: {id_rate: [1]}}
+    folds: all
+    trunks: {emotion: {lr: 0.2}}
+reference: {source: somewhere, metric: accuracy, by: id_rate, values: {0: 80, 1: 90.5}}
+report: {by: id_rate, baselines: [{variant: f}]}
+"""
+# (what is written, instead of what, the line and the words of the message)
+MISTAKES = [
+    ("name: ../small", "name: small", "1: name must be 1 to 64 letters, digits, _ or -, got '../small'"),
+    ("name: 7", "name: small", "1: name should be a valid string, got 7"),
+    ("name: [", "name: small", "not YAML: "),
+    ("\tname: small", "name: small", "1: not YAML: "),
+    (
+        "nam: small",
+        "name: small",
+        "1: unknown key 'nam'; did you mean 'name'? valid: name, question, dataset",
+    ),
+    ("", "report: {by: id_rate, baselines: [{variant: f}]}\n", "1: the key 'report' is missing"),
+    ("<<: {name: x}\nname: small", "name: small", "1: unknown key '<<'"),
+    ("dataset: oulu", "dataset: oulu-casia", "3: unknown data set 'oulu'; valid: oulu-casia, ferplus"),
+    ("dataset: ferpuls", "dataset: oulu-casia", "3: unknown data set 'ferpuls'; did you mean 'ferplus'?"),
+    ("folds: [0, 10]", "folds: [0, 1]", "4: folds must be all, or a list of folds from 0 to 9, got [0, 10]"),
+    ("folds: [-1]", "folds: [0, 1]", "4: folds must be all, or a list of folds from 0 to 9, got [-1]"),
+    ("folds: some", "folds: [0, 1]", "4: folds must be all, or a list of folds from 0 to 9, got 'some'"),
+    ("folds: [1, 1]", "folds: [0, 1]", "4: folds must not hold a value twice, got [1, 1]"),
+    ("folds: [0.5]", "folds: [0, 1]", "4: folds.0 should be a valid integer, got 0.5"),
+    ("folds: []", "folds: [0, 1]", "4: folds must not be empty, or the study has no trials, got []"),
+    ("seeds: []", "seeds: [0]", "5: seeds must not be empty, or the study has no trials, got []"),
+    ("seeds: [-1]", "seeds: [0]", "5: seeds must be integers of at least 0, got [-1]"),
+    ("depth: 17", "depth: 16", "8: depth must be 6n + 4 with n >= 1, such as 16, 22 or 40, got 17"),
+    ("alpha: -1", "alpha: 0.1", "9: alpha must be a number of at least 0, got -1.0"),
+    ("alpha: .inf", "alpha: 0.1", "9: alpha must be a number of at least 0, got '.inf'"),
+    ("alpha: 1e999", "alpha: 0.1", "9: base.alpha must be true or false, a finite number, or text, got inf"),
+    (
+        "alpha: [0.1]",
+        "alpha: 0.1",
+        "9: base.alpha must be true or false, a finite number, or text, got [0.1]",
+    ),
+    ("alpha:", "alpha: 0.1", "9: base.alpha must be true or false, a finite number, or text, got None"),
+    ("alpha: &a 0.1\n  gamma: *a", "alpha: 0.1", "10: aliases such as *name are not supported"),
+    ("alpha: !!float 1", "alpha: 0.1", "9: tags are not supported, got tag:yaml.org,2002:float"),
+    ("augment: no", "alpha: 0.1", "9: augment must be true or false, got 'no'"),
+    ("alpah: 0.1", "alpha: 0.1", "9: unknown setting 'alpah'; did you mean 'alpha'?"),
+    ("alpha: 0.1\n  depth: 22", "alpha: 0.1", "10: the key 'depth' is given twice, first at "),
+    (
+        "cells: [{variant: g}]",
+        "cells: [{variant: f}]",
+        "11: variant must be one of original, i, f, if, got 'g'",
+    ),
+    (
+        "cells: {variant: f}",
+        "cells: [{variant: f}]",
+        "11: design.cells should be a valid list, got {'variant': 'f'}",
+    ),
+    ("id_rate: [0.5, 1.5]", "id_rate: [0.5, 1]", "13: id_rate must be a share from 0 to 1, got 1.5"),
+    ("id_rate: 1", "id_rate: [0.5, 1]", "13: design.grid.id_rate should be a valid list, got 1"),
+    (
+        "id_rate: []",
+        "id_rate: [0.5, 1]",
+        "13: design.grid.id_rate must not be empty, or the study has no trials",
+    ),
+    ("id_rate: [1, 1.0]", "id_rate: [0.5, 1]", "13: design.grid.id_rate must not hold a value twice"),
+    (
+        " {}",
+        "\n  cells: [{variant: f}]\n  grid:\n    id_rate: [0.5, 1]",
+        "10: design must list cells or a grid",
+    ),
+    (
+        "  emotoin: {epochs: 2}",
+        "  emotion: {epochs: 2}",
+        "15: unknown trunk 'emotoin'; did you mean 'emotion'?",
+    ),
+    ("{epochs: 0}", "{epochs: 2}", "15: epochs must be an integer of at least 1, got 0"),
+    ("{dataset: fer}", "{epochs: 2}", "15: unknown data set 'fer'; "),
+    ("base: {epoch: 3}", "base: {epochs: 3}", "18: unknown setting 'epoch'; did you mean 'epochs'?"),
+    (
+        "bases: {epochs: 3}",
+        "base: {epochs: 3}",
+        "18: unknown key 'profiles.quick.bases'; did you mean 'base'? valid: base",
+    ),
+    ("{0: 80, 1: x}", "{0: 80, 1: 90.5}", "22: reference.values.1 should be a valid number, got 'x'"),
+    ("{by: id_rat, base", "{by: id_rate, base", "23: unknown setting 'id_rat'; did you mean 'id_rate'?"),
+    ("[{variant: original}]}\n", "[{variant: f}]}\n", "a baseline must be one cell of the design"),
+    ("profile: quick\nname: small", "name: small", "1: 'profile' is what a frozen study records; remove it"),
+]
+OVERRIDES = [
+    ("id_rate=1", "--set id_rate=1: the design varies id_rate; edit the design instead"),
+    ("variant=f", "--set variant=f: the design varies variant; edit the design instead"),
+    ("depht=16", "--set depht=16: unknown setting 'depht'; did you mean 'depth'?"),
+    ("depth=17", "--set depth=17: depth must be 6n + 4 with n >= 1, such as 16, 22 or 40, got 17"),
+    ("epochs=", "--set epochs=: base.epochs must be true or false, a finite number, or text, got None"),
+    ("epochs=[1]", "--set epochs=[1]: base.epochs must be true or false, a finite number, or text, got [1]"),
+    ("epochs=[", "--set epochs=[: not YAML: "),
+    ("folds.x=1", "--set folds.x=1: a key is a setting, or trunks.TASK.SETTING, got 'folds.x'"),
+    ("trunks.x.lr=1", "--set trunks.x.lr=1: unknown trunk 'x'; valid: emotion, identity"),
+    (
+        "trunks.emotion.epoch=1",
+        "--set trunks.emotion.epoch=1: unknown setting 'epoch'; did you mean 'epochs'?",
+    ),
+    ("epochs", "--set takes key=value, got 'epochs'"),
+]
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    def write(text=GOOD):
+        path = tmp_path / "small.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def with_mistake(written, instead_of):
+    assert instead_of in GOOD
+    return GOOD.replace(instead_of, written, 1)
+
+
+def refused(call):
+    with pytest.raises((ValueError, OSError)) as caught:
+        call()
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def command(monkeypatch, capsys, *arguments):
+    """Exit status and stderr of a command line."""
+    monkeypatch.setattr(sys, "argv", ["idenctl", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    return ended.value.code, capsys.readouterr().err
+
+
+def test_a_study_file_becomes_what_it_says(study_file):
+    study = load(study_file())
+    assert (study.name, study.folder, study.folds, study.seeds) == ("small", "small", [0, 1], [0])
+    assert study.base == {"variant": "if", "depth": 16, "alpha": 0.1}
+    assert [describe(cell.label) for cell in cells(study)] == ["variant=f", "id_rate=0.5", "id_rate=1"]
+    assert study.reference.values == {0: 80, 1: 90.5}
+
+
+@pytest.mark.parametrize(("written", "instead_of", "message"), MISTAKES)
+def test_a_mistake_is_one_line_with_its_place_and_the_value(study_file, written, instead_of, message):
+    path = study_file(with_mistake(written, instead_of))
+    said = refused(lambda: load(path))
+    assert said.startswith(f"{path}:")
+    assert message in said.removeprefix(f"{path}:")
+
+
+@pytest.mark.parametrize(("written", "instead_of", "message"), MISTAKES)
+def test_a_mistake_in_a_study_file_exits_with_2_and_one_line(
+    monkeypatch, capsys, tmp_path, study_file, written, instead_of, message
+):
+    path = study_file(with_mistake(written, instead_of))
+    status, said = command(monkeypatch, capsys, "study", "plan", path, "--store", tmp_path / "runs")
+    assert status == 2
+    assert said.startswith(f"error: {path}:")
+    assert message in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "1: a study is a mapping of keys such as name and design, got None"),
+        (b"- a\n- b\n", "1: a study is a mapping of keys such as name and design, got ['a', 'b']"),
+        (b"\x89PNG", " a study file is UTF-8 text, got the byte 0x89"),
+        (b"a: \x01", " not YAML: special characters are not allowed"),
+        (b"a: 1\n---\nb: 2\n", "2: not YAML: "),
+    ],
+)
+def test_a_file_that_is_no_study_is_refused(tmp_path, content, message):
+    path = tmp_path / "odd.yaml"
+    path.write_bytes(content)
+    assert f"{path}:{message}" in refused(lambda: load(path))
+
+
+def test_a_missing_file_names_the_one_that_was_meant(study_file):
+    path = study_file()
+    missing = path.with_name("smal.yaml")
+    with pytest.raises(FileNotFoundError, match=f"no study file {missing}; did you mean '{path}'?"):
+        load(missing)
+    with pytest.raises(IsADirectoryError, match="is a folder; give a study file"):
+        load(path.parent)
+
+
+def test_a_missing_file_exits_with_2_and_only_debug_shows_a_traceback(monkeypatch, capsys, tmp_path):
+    arguments = ["study", "plan", tmp_path / "none.yaml", "--store", tmp_path / "runs"]
+    status, said = command(monkeypatch, capsys, *arguments)
+    assert (status, len(said.splitlines())) == (2, 1)
+    status, said = command(monkeypatch, capsys, *arguments, "--debug")
+    assert status == 2
+    assert "Traceback" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("if", "if"), ("no", "no"), ("off", "off"), ("y", "y"), ("true", True),
+        ("null", None), ("~", None), ("", None),
+        ("1e-4", 1e-4), ("1e3", 1000.0), (".5", 0.5), ("1.", 1.0), ("-3", -3),
+        ("010", "010"), ("0x10", "0x10"), ("1_000", "1_000"), ("1:30", "1:30"), ("2024-01-01", "2024-01-01"),
+        ("'1'", "1"), ('"true"', "true"),
+    ],
+)  # fmt: skip
+def test_scalars_follow_yaml_1_2(text, value):
+    read = strict_yaml.read(f"key: {text}", "f")[0]["key"]
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize("text", ["1e-4", "no", "true", "null", "", "12", "a: b", "#", "two\nlines", " x ", "é", "*a"])
+def test_dumped_text_is_read_back_as_the_same_text(text):
+    assert strict_yaml.read(strict_yaml.dump({"key": text, text: [text]}), "f")[0] == {
+        "key": text,
+        text: [text],
+    }
+
+
+def test_a_profile_is_merged_key_by_key_and_lists_are_replaced(study_file):
+    study = load(study_file(), "quick")
+    assert study.folder == "small@quick"
+    assert study.base == {"variant": "if", "depth": 16, "alpha": 0.1, "epochs": 3}
+    assert study.trunks == {"emotion": {"epochs": 2, "lr": 0.2}}
+    assert study.design.grid == {"id_rate": [1]}
+    assert study.design.cells == [{"variant": "f"}]
+    assert study.folds == list(range(10))
+
+
+def test_an_unknown_profile_is_refused_with_those_there(study_file):
+    assert "unknown profile 'quik'; did you mean 'quick'? valid: quick" in refused(lambda: load(study_file(), "quik"))
+
+
+def test_a_rule_that_a_profile_breaks_is_placed_in_the_profile(study_file):
+    path = study_file(with_mistake("base: {depth: 17}", "base: {epochs: 3}"))
+    for profile in (None, "quick"):
+        assert refused(lambda name=profile: load(path, name)).startswith(f"{path}:18: depth must be")
+
+
+def test_overrides_come_after_the_profile_and_are_recorded(study_file):
+    study = load(study_file(), "quick", {"epochs": "7", "lr": "1e-3", "trunks.identity.seed": "4"})
+    assert study.base["epochs"] == 7
+    assert study.base["lr"] == 0.001
+    assert study.trunks["identity"] == {"seed": 4}
+    assert (study.profile, study.overrides) == (
+        "quick",
+        {"epochs": 7, "lr": 0.001, "trunks.identity.seed": 4},
+    )
+
+
+@pytest.mark.parametrize(("override", "message"), OVERRIDES)
+def test_an_override_that_cannot_be_is_refused(monkeypatch, capsys, tmp_path, study_file, override, message):
+    path = study_file()
+    assert message in refused(lambda: load(path, None, assignments([override])))
+    arguments = ["study", "plan", path, "--store", tmp_path / "runs", "--set", override]
+    status, said = command(monkeypatch, capsys, *arguments)
+    assert (status, len(said.splitlines())) == (2, 1)
+    assert message in said
+
+
+def test_a_key_cannot_be_overridden_twice():
+    assert "--set gives 'lr' twice: 1 and 2; keep one" in refused(lambda: assignments(["lr=1", "lr=2"]))
+
+
+@pytest.mark.parametrize(("profile", "overrides"), [(None, {}), ("quick", {"gamma": "2", "trunks.emotion.lr": "1e-5"})])
+def test_a_frozen_study_loads_to_the_same_study(tmp_path, profile, overrides):
+    study = load(SHIPPED, profile, overrides)
+    frozen = tmp_path / "study.yaml"
+    frozen.write_text(dump(study), encoding="utf-8")
+    assert load(frozen) == study
+    assert dump(load(frozen)) == dump(study)
+
+
+def test_the_shipped_study_holds_original_f_and_five_rates_on_ten_folds():
+    for profile in (None, "quick"):
+        study = load(SHIPPED, profile)
+        labels = [dict(cell.label) for cell in cells(study)]
+        assert labels == [{"variant": "original"}, {"variant": "f"}] + [
+            {"id_rate": rate} for rate in (0.2, 0.4, 0.6, 0.8, 1.0)
+        ]
+        assert len(labels) * len(study.folds) * len(study.seeds) == 70
+        assert study.reference.values == {0: 87.18, 0.2: 87.56, 0.4: 89.06, 0.6: 89.46, 0.8: 91.02, 1: 93.95}
+        assert "unclear" in study.reference.note
