@@ -1,0 +1,120 @@
+"""Means, intervals and paired tests over folds. Pure: frames of trials in, numbers out.
+
+The folds of a cross-validation share most of their training subjects, so their accuracies are not independent
+and the variance of their mean is not s²/k. Everything here uses the corrected variance
+(1/k + n_test/n_train) s² with k - 1 degrees of freedom: Nadeau & Bengio 2003, "Inference for the
+Generalization Error", Machine Learning 52, 239-281; Bouckaert & Frank 2004, "Evaluating the Replicability of
+Significance Tests for Comparing Learning Algorithms", PAKDD. It was derived for random splits; for k folds it
+is the usual approximation.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+from scipy.special import stdtr, stdtrit
+
+CONFIDENCE = 0.95
+ROUNDING = 1e-9  # percent; folds closer than this are equal, a subtraction has rounded
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over folds and how sure it is, in the unit of the values.
+
+    `half_width` is that of the corrected 95% interval; `plain_half_width`, from s²/k, is there for comparison
+    only. What cannot be had is None, and `reason` says why.
+    """
+
+    num_folds: int
+    mean: float | None = None
+    sd: float | None = None
+    half_width: float | None = None
+    plain_half_width: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A difference to a baseline over common folds; `t` and two-sided `p` from the corrected paired t-test.
+
+    `p` is not corrected for the number of comparisons made.
+    """
+
+    baseline: str
+    difference: Estimate
+    t: float | None = None
+    p: float | None = None
+
+
+def corrected_variance(values: Sequence[float], test_to_train: float) -> float:
+    """The variance of the mean of k >= 2 folds, (1/k + n_test/n_train) s²; s²/k at `test_to_train` 0."""
+    return (1 / len(values) + test_to_train) * statistics.variance(values)
+
+
+def estimate(values: Sequence[float], test_to_train: float) -> Estimate:
+    """The mean of one value a fold, with its 95% interval.
+
+    One fold, or folds that are all equal, have no interval: a width of zero would claim certainty.
+    """
+    k = len(values)
+    if k == 0:
+        return Estimate(0, reason="no fold to average")
+    mean = statistics.fmean(values)
+    if k == 1:
+        return Estimate(1, mean, reason="a single fold has no interval")
+    if max(values) - min(values) < ROUNDING:
+        return Estimate(k, mean, 0.0, reason=f"all {k} folds are equal, so there is no interval")
+    quantile = float(stdtrit(k - 1, (1 + CONFIDENCE) / 2))
+    return Estimate(
+        num_folds=k,
+        mean=mean,
+        sd=statistics.stdev(values),
+        half_width=quantile * math.sqrt(corrected_variance(values, test_to_train)),
+        plain_half_width=quantile * math.sqrt(corrected_variance(values, 0.0)),
+    )
+
+
+def compare(baseline: str, differences: Sequence[float], test_to_train: float) -> Comparison:
+    """The corrected t-test of one difference a fold against zero."""
+    difference = estimate(differences, test_to_train)
+    if difference.half_width is None or difference.mean is None:
+        return Comparison(baseline, difference)
+    t = difference.mean / math.sqrt(corrected_variance(differences, test_to_train))
+    return Comparison(baseline, difference, t, p=2 * float(stdtr(len(differences) - 1, -abs(t))))
+
+
+def held_out_ratio(trials: pl.DataFrame) -> float:
+    """n_test/n_train over the trials, in frames before augmentation: 1/(k-1) for k folds; 0 for no trial."""
+    return float(trials["n_test"].sum()) / float(trials["n_train"].sum()) if trials.height else 0.0
+
+
+def mean_over_folds(trials: pl.DataFrame, metric: str) -> Estimate:
+    """The estimate of a configuration's metric from its complete trials; seeds are averaged within a fold.
+
+    `trials` has the columns fold, n_train, n_test and the metric; those without the metric do not count.
+    """
+    measured = trials.drop_nulls(metric)
+    folds = measured.group_by("fold").agg(pl.col(metric).mean()).sort("fold")
+    return estimate(folds[metric].to_list(), held_out_ratio(measured))
+
+
+def paired_comparison(trials: pl.DataFrame, baseline: pl.DataFrame, name: str, metric: str) -> Comparison:
+    """A configuration minus the baseline `name`, over the folds and seeds both have completed.
+
+    A fold's difference is the mean over its common seeds, so a fold or seed that only one of the two has
+    never moves the difference.
+    """
+    other = baseline.drop_nulls(metric).select("fold", "seed", baseline=metric)
+    pairs = trials.drop_nulls(metric).join(other, on=["fold", "seed"])
+    folds = pairs.group_by("fold").agg(difference=(pl.col(metric) - pl.col("baseline")).mean()).sort("fold")
+    return compare(name, folds["difference"].to_list(), held_out_ratio(pairs))
+
+
+def pooled(trials: pl.DataFrame) -> float | None:
+    """The accuracy over all test frames at once, each fold weighing by its n_test; None without a trial."""
+    if trials.is_empty():
+        return None
+    return float((trials["accuracy"] * trials["n_test"]).sum()) / float(trials["n_test"].sum())

@@ -1,0 +1,12 @@
+"""Reports: a study's results as tables, in several formats."""
+
+from enum import StrEnum
+
+
+class Format(StrEnum):
+    """The formats a report can be written in."""
+
+    TERMINAL = "terminal"
+    MARKDOWN = "markdown"
+    CSV = "csv"
+    JSON = "json"

@@ -1,0 +1,164 @@
+"""A report for the eye: tables that fit 80 columns and, where there is room, a strip of drawn intervals."""
+
+import io
+import math
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.report.tables import Report, Row
+from orchestrator.report.wording import compared, number, provenance_lines, with_interval
+
+NARROWEST = 80  # columns; a narrower terminal wraps by itself rather than lose digits
+STRIP_WIDTHS = (24, 48)  # columns of the strip, least and most
+COMPARISONS_ACROSS = 2  # baselines side by side in 80 columns
+
+
+def to_terminal(report: Report, width: int, styled: bool) -> str:
+    """The report in `width` columns (at least 80); without control characters unless `styled`."""
+    console = Console(
+        file=io.StringIO(),
+        width=max(width, NARROWEST),
+        force_terminal=styled,
+        color_system="standard" if styled else None,
+        highlight=False,
+        legacy_windows=False,
+    )
+    with console.capture() as capture:
+        _print(console, report)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+def _print(console: Console, report: Report) -> None:
+    title = Text(report.title, style="bold")
+    title.highlight_words(["SYNTHETIC"], style="bold yellow")
+    console.print(title)
+    table = _accuracies(report, strip=0)
+    measured = Measurement.get(console, console.options, table)
+    room = console.width - measured.maximum - 3  # the strip's own padding
+    if room >= STRIP_WIDTHS[0] and any(row.accuracy.num_folds for row in report.rows):
+        strip = min(room, STRIP_WIDTHS[1])
+        console.print(_accuracies(report, strip))
+        console.print(Text(_legend(report), style="dim"))
+    else:
+        console.print(table)
+    for start in range(0, len(report.baselines), COMPARISONS_ACROSS):
+        console.print(_differences(report, start, min(start + COMPARISONS_ACROSS, len(report.baselines))))
+    for note in report.notes:
+        _print_hanging(console, "-", note, "yellow" if note.startswith("SYNTHETIC") else "")
+    console.print()
+    for name, value in provenance_lines(report):
+        _print_hanging(console, f"{name:<8}", value, "dim")
+
+
+def _print_hanging(console: Console, head: str, text: str, style: str) -> None:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(head, style=style), Text(text, style=style))
+    console.print(Padding(grid, (0, 0, 0, 1)))
+
+
+def _accuracies(report: Report, strip: int) -> Table:
+    """One row a cell; `strip` is the width of the drawn column, 0 for none."""
+    mark = "SYNTHETIC\n" if report.synthetic else ""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column(report.by, overflow="fold")
+    for header in ("folds", f"{mark}accuracy %", "pooled", "seq."):
+        table.add_column(header, justify="right", no_wrap=True)
+    if report.reference_source:
+        table.add_column("paper", justify="right", no_wrap=True, style="cyan")
+        table.add_column(f"{mark}minus paper", justify="right", no_wrap=True)
+    table.add_column("s/trial", justify="right", no_wrap=True)
+    axis = _axis(report) if strip else (0.0, 1.0, 1.0)
+    if strip:
+        table.add_column(_ticks(axis, strip), no_wrap=True, header_style="dim")
+    for row in report.rows:
+        cells = [
+            row.label,
+            f"{row.accuracy.num_folds}/{report.num_folds}",
+            with_interval(row.accuracy),
+            number(row.pooled),
+            number(row.sequence_accuracy.mean),
+        ]
+        if report.reference_source:
+            cells += [number(row.reference), number(row.deviation, "+z.2f")]
+        cells.append(number(row.seconds, ".2f"))
+        table.add_row(*cells, *([_strip(row, axis, strip)] if strip else []))
+    return table
+
+
+def _differences(report: Report, start: int, stop: int) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column(report.by, overflow="fold")
+    for baseline in report.baselines[start:stop]:
+        table.add_column(f"minus {baseline}", justify="right", no_wrap=True)
+        table.add_column("p", justify="right", no_wrap=True)
+    for row in report.rows:
+        table.add_row(row.label, *(text for c in row.comparisons[start:stop] for text in compared(c)))
+    return table
+
+
+def _axis(report: Report) -> tuple[float, float, float]:
+    """Lowest value, highest value and distance of the ticks, in percent; all intervals fit in."""
+    ends = [
+        row.accuracy.mean + side * (row.accuracy.half_width or 0.0)
+        for row in report.rows
+        for side in (-1, 1)
+        if row.accuracy.mean is not None
+    ]
+    ends += [row.reference for row in report.rows if row.reference is not None]
+    span = max(ends) - min(ends)
+    step = next((step for step in (1, 2, 5, 10, 20) if span / step <= 6), 50)
+    low = math.floor(min(ends) / step) * step
+    high = math.ceil(max(ends) / step) * step
+    return float(low), float(max(high, low + step)), float(step)
+
+
+def _column(value: float, axis: tuple[float, float, float], width: int) -> int:
+    low, high, _ = axis
+    return round((value - low) / (high - low) * (width - 1))
+
+
+def _ticks(axis: tuple[float, float, float], width: int) -> str:
+    low, high, step = axis
+    line = [" "] * width
+    free_from = 0
+    for index in range(round((high - low) / step) + 1):
+        label = f"{low + index * step:g}"
+        centred = _column(low + index * step, axis, width) - len(label) // 2
+        start = min(max(centred, 0), width - len(label))
+        if start >= free_from:
+            line[start : start + len(label)] = label
+            free_from = start + len(label) + 1
+    return "".join(line)
+
+
+def _strip(row: Row, axis: tuple[float, float, float], width: int) -> Text:
+    line = [" "] * width
+    if row.accuracy.mean is not None:
+        if row.accuracy.half_width is not None:
+            left = _column(row.accuracy.mean - row.accuracy.half_width, axis, width)
+            right = _column(row.accuracy.mean + row.accuracy.half_width, axis, width)
+            line[left : right + 1] = ["─"] * (right + 1 - left)
+            line[left], line[right] = "├", "┤"
+        line[_column(row.accuracy.mean, axis, width)] = "●"
+    if row.reference is not None:
+        at = _column(row.reference, axis, width)
+        line[at] = "◈" if line[at] == "●" else "◇"
+    strip = Text("".join(line))
+    strip.highlight_regex("[◇◈]", "cyan")
+    strip.highlight_regex("●", "bold")
+    return strip
+
+
+def _legend(report: Report) -> str:
+    mark = " (SYNTHETIC)" if report.synthetic else ""
+    legend = f" ● mean, ├─┤ 95% interval{mark}"
+    if report.reference_source:
+        legend += f"   ◇ the paper's value, {report.reference_source}   ◈ both"
+    return legend

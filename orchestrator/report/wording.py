@@ -1,0 +1,51 @@
+"""How numbers, intervals and provenance read, in every format that people read."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.analysis import Comparison, Estimate
+from orchestrator.report.tables import Report
+
+
+def number(value: float | None, spec: str = "z.2f") -> str:
+    """A number as tables show it, `-` where there is none; `z` keeps a rounded zero from reading -0.00."""
+    return "-" if value is None else format(value, spec)
+
+
+def with_interval(estimate: Estimate, sign: str = "") -> str:
+    """`63.21 ± 4.10`, in the unit of the estimate; the mean alone where there is no interval."""
+    mean = number(estimate.mean, f"{sign}z.2f")
+    return mean if estimate.half_width is None else f"{mean} ± {estimate.half_width:.2f}"
+
+
+def p_value(p: float | None) -> str:
+    """Three decimals, never 0."""
+    return "<0.001" if p is not None and p < 0.001 else number(p, ".3f")
+
+
+def compared(comparison: Comparison | None) -> tuple[str, str]:
+    """A comparison's difference and p as tables show them; `-` in the baseline's own row."""
+    if comparison is None:
+        return "-", "-"
+    return with_interval(comparison.difference, "+"), p_value(comparison.p)
+
+
+def provenance_lines(report: Report) -> list[tuple[str, str]]:
+    """Where the numbers come from, as (name, value) lines for a reader."""
+    source = report.provenance
+    lines = [("data", source["data"] + (" (SYNTHETIC)" if report.synthetic else ""))]
+    if source["trunks"]:
+        lines.append(("trunks", ", ".join(source["trunks"])))
+    lines += [
+        ("settings", _listed(source["settings"])),
+        ("trials", "{trials_complete} of {trials_planned}, {seconds:.1f} s in all".format(**source)),
+        ("folds", ", ".join(map(str, source["folds"]))),
+        ("seeds", ", ".join(map(str, source["seeds"]))),
+        ("version", ", ".join(source["version"])),
+        ("again", source["command"]),
+    ]
+    return [(name, value) for name, value in lines if value]
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
