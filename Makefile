@@ -1,0 +1,39 @@
+PYTHON ?= python3
+DEMO ?= demo
+DETECTOR ?=
+IDENCTL := .venv/bin/idenctl
+FACES := $(DEMO)/faces
+STUDY := studies/oulu_idrate.yaml
+export IDENCTL_STORE = $(DEMO)/runs
+
+# Where the five points of a face come from: a YuNet file, or the true points of the drawn pictures.
+points = $(if $(DETECTOR),--detector $(DETECTOR),--landmarks $(FACES)/$(1)/landmarks.csv)
+
+.PHONY: demo test lint clean
+
+demo: .venv/ready  ## draw faces, prepare them, train the trunks, run Fig. 3 in small, report
+	$(IDENCTL) data synth oulu-casia --out $(FACES)/oulu-casia --sheet $(DEMO)/faces.png
+	$(IDENCTL) data synth ferplus --out $(FACES)/ferplus
+	$(IDENCTL) data synth casia-webface --out $(FACES)/casia-webface
+	$(IDENCTL) data prepare oulu-casia --root $(FACES)/oulu-casia $(call points,oulu-casia)
+	$(IDENCTL) data prepare ferplus --root $(FACES)/ferplus
+	$(IDENCTL) data prepare casia-webface --root $(FACES)/casia-webface $(call points,casia-webface)
+	$(IDENCTL) study run $(STUDY) --profile quick
+	$(IDENCTL) report oulu_idrate --format markdown --out $(DEMO)/report.md
+	$(IDENCTL) report oulu_idrate
+
+test: lint  ## the test-suite
+	.venv/bin/python -m pytest
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:  ## remove the environment; the demo's results stay
+	rm -rf .venv

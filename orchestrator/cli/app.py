@@ -1,0 +1,82 @@
+"""`idenctl`: the commands, and the one place where errors become messages."""
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli import data, report, study, trunk
+
+app = typer.Typer(
+    name="idenctl",
+    help="Studies of the facial-expression network IDEnNet: many small training runs, folds first.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data.app, name="data")
+app.add_typer(trunk.app, name="trunk")
+app.add_typer(study.app, name="study")
+app.command("report")(report.report)
+
+WRONG_INPUT = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"idenctl {version('idenctl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Take the options that belong to no command; `main` acts on `--debug`."""
+
+
+def main() -> None:
+    """Run one command; errors become one line on stderr and an exit status.
+
+    0 done, 1 something failed, 2 the request was wrong, 130 interrupted. `--debug`, anywhere on the command
+    line, shows the traceback too.
+    """
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        try:
+            app(arguments, prog_name="idenctl")
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # the reader, such as head, has left; the interpreter's flush at exit must not complain about it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        wrong = isinstance(error, WRONG_INPUT)
+        known = wrong or isinstance(error, ConnectionError)
+        note = "" if known or debug else " (run with --debug for the traceback)"
+        name = "error" if known else f"internal error: {type(error).__name__}"
+        print(f"{name}: {_one_line(error)}{note}", file=sys.stderr)
+        sys.exit(2 if wrong else 1)
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+if __name__ == "__main__":
+    main()

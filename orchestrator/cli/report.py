@@ -1,0 +1,78 @@
+"""`idenctl report`: what the store knows of a study, as tables."""
+
+import difflib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.report import Format
+
+
+def report(
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Studies that were run: NAME or NAME@PROFILE.")],
+    format: Annotated[Format, typer.Option(help="How to write it.")] = Format.TERMINAL,
+    out: Annotated[Path | None, typer.Option(help="Write to this file, not the terminal.")] = None,
+    store: Annotated[Path, typer.Option(envvar="IDENCTL_STORE", help="The store's folder.")] = Path("runs"),
+) -> None:
+    """Print a study's accuracies, intervals, differences and the paper's values beside them."""
+    from orchestrator.report import formats, tables
+    from orchestrator.store import Store
+
+    results = Store(store).check()
+    known = sorted(path.name for path in results.studies.glob("*") if path.is_dir())
+    plans = [read_plan(results.studies / resolve(name, known) / "plan.json") for name in names]
+    trials = results.trials()
+    reports = [tables.build(plan, trials) for plan in plans]
+    # a file or a pipe has no width of its own: COLUMNS, or enough for the drawn intervals
+    width = shutil.get_terminal_size(fallback=(120, 24)).columns if out is None else 120
+    text = formats.render(reports, format, width, styled=out is None and sys.stdout.isatty())
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write(out, text)
+        typer.echo(f"report written to {out}", err=True)
+
+
+def resolve(name: str, known: Collection[str]) -> str:
+    """The stored study that `name` means: itself, or its only profiled run, `name@profile`.
+
+    Raises ValueError when there is none, naming the similar ones, and when several profiles were run.
+    """
+    if name in known:
+        return name
+    profiled = [study for study in known if study.startswith(f"{name}@")]
+    if len(profiled) == 1:
+        return profiled[0]
+    if profiled:
+        raise ValueError(f"study '{name}' was run with several profiles; name one of {', '.join(profiled)}")
+    if not known:
+        raise ValueError(f"no study '{name}': the store holds no study yet; next: idenctl study run FILE")
+    similar = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(similar)}?" if similar else f"the store holds {', '.join(known)}"
+    raise ValueError(f"no study '{name}' in the store; {hint}")
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """A study's plan; raises ValueError, naming the file, when it is missing or not JSON."""
+    try:
+        plan: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing; run the study again: idenctl study run FILE") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}; run it again: idenctl study run FILE") from None
+    return plan
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file beside and move it in place: a reader finds the old one or the new one, never half."""
+    if not path.parent.is_dir():
+        raise NotADirectoryError(f"--out must be in an existing folder, got {path}; create {path.parent}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)

@@ -1,0 +1,201 @@
+"""`idenctl study`: plan a study, run it, see what is there."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.trunk import Profile, Set, StoreFolder, train_missing
+
+if TYPE_CHECKING:
+    from orchestrator.runner import Plan
+    from orchestrator.store import Store
+
+app = typer.Typer(help="Studies: plan, run, list.", no_args_is_help=True)
+
+StudyFile = Annotated[Path, typer.Argument(metavar="FILE", help="The study file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+class Engine(StrEnum):
+    """What runs the packs."""
+
+    TUNE = "tune"
+    INLINE = "inline"
+
+
+@app.command()
+def plan(
+    file: StudyFile,
+    profile: Profile = None,
+    set_: Set = None,
+    store: StoreFolder = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Say exactly what `run` would do: trials, those stored, packs, time and memory."""
+    from orchestrator.store import Store
+
+    planned = _plan(file, profile, set_, Store(store).check())
+    facts = _facts(planned)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+        return
+    _print_plan(planned, facts)
+
+
+@app.command()
+def run(
+    file: StudyFile,
+    profile: Profile = None,
+    set_: Set = None,
+    store: StoreFolder = Path("runs"),
+    engine: Annotated[Engine, typer.Option(help="Ray Tune, or this process for debugging.")] = Engine.TUNE,
+    address: Annotated[str | None, typer.Option(help="A running Ray; else one on this machine.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show what Ray and Tune say.")] = False,
+) -> None:
+    """Run what the store lacks of a study. Run it again after any interruption: it goes on where it was."""
+    from orchestrator import runner
+    from orchestrator.cli.screen import screen
+    from orchestrator.design import describe
+    from orchestrator.store import Store
+
+    place = Store(store).open()
+    planned = _plan(file, profile, set_, place)
+    pairs = zip(planned.configurations, planned.cells, strict=True)
+    names = {configuration.configuration_id: describe(cell.label) for configuration, cell in pairs}
+    with runner.only_run(place, planned.study.folder):
+        runner.freeze(planned, place, ["idenctl", *sys.argv[1:]])
+        train_missing(planned.trunks, place, planned.capacity)
+        if planned.packs:
+            stored = runner.accuracies(planned, place)
+            cells = {trial.trial_id: names[trial.configuration.configuration_id] for trial in planned.trials}
+            with screen(planned.study.folder, cells, stored, len(planned.packs), synthetic=planned.synthetic) as listen:
+                runner.run_packs(planned, place, listen, engine.value, address, verbose)
+    _conclude(runner.plan(planned.study, place, planned.capacity), place)
+
+
+@app.command("list")
+def list_(store: StoreFolder = Path("runs"), as_json: Json = False) -> None:
+    """List the studies in the store, with how many of their trials are stored."""
+    from orchestrator import runner
+    from orchestrator.store import Store
+
+    studies = runner.stored_studies(Store(store).check())
+    if as_json:
+        typer.echo(json.dumps(studies, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("study", "data set", "cells", "trials", "complete", "failed")
+    for study in studies:
+        drawn = " (synthetic)" if study["synthetic"] else ""
+        counts = [str(study[key]) for key in ("cells", "trials", "complete", "failed")]
+        table.add_row(study["study"], study["dataset"] + drawn, *counts)
+    Console().print(table if studies else f"no studies in {store}; next: idenctl study run FILE")
+
+
+def _plan(file: Path, profile: str | None, set_: list[str] | None, store: "Store") -> "Plan":
+    from orchestrator import idennet, runner, study
+
+    wanted = study.load(file, profile, study.assignments(set_ or []), rules=idennet.rules())
+    return runner.plan(wanted, store, runner.this_machine())
+
+
+def _facts(planned: "Plan") -> dict[str, Any]:
+    return {
+        "study": planned.study.folder,
+        "dataset": planned.study.dataset,
+        "synthetic": planned.synthetic,
+        "cells": [
+            {"label": dict(cell.label), "configuration_id": configuration.configuration_id}
+            for cell, configuration in zip(planned.cells, planned.configurations, strict=True)
+        ],
+        "trials": len(planned.trials),
+        "stored": len(planned.states),
+        "failed": len(planned.failed),
+        "trunks_to_train": [dict(recipe) for recipe in planned.trunks.values()],
+        "device": {
+            "kind": planned.capacity.kind,
+            "count": planned.capacity.devices,
+            "cpus": planned.capacity.cpus,
+        },
+        "packs": [
+            {
+                "pack_id": pack.pack_id,
+                "trials": len(pack.trials),
+                "first_epoch": pack.first_epoch,
+                "seconds": estimate.seconds,
+                "memory_bytes": estimate.memory,
+                "measured": estimate.measured,
+            }
+            for pack, estimate in zip(planned.packs, planned.estimates, strict=True)
+        ],
+        "seconds": planned.seconds,
+    }
+
+
+def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from orchestrator.design import describe
+
+    console = Console(highlight=False)
+    drawn = " (synthetic)" if planned.synthetic else ""
+    console.print(f"[bold]{planned.study.folder}[/] on {planned.study.dataset}{drawn}: {planned.study.question}")
+    cells = "; ".join(describe(cell.label) for cell in planned.cells)
+    console.print(f"{len(planned.cells)} cells: {cells}")
+    folds, seeds = len(planned.study.folds), len(planned.study.seeds)
+    console.print(
+        f"{len(planned.trials)} trials ({folds} folds x {seeds} seed{'s' * (seeds > 1)} a configuration), "
+        f"{len(planned.states)} of them stored, {len(planned.trials) - len(planned.states)} to train"
+    )
+    for recipe in planned.trunks.values():
+        console.print(
+            f"first, pre-train the {recipe['task']} trunk: depth {recipe['depth']}, {recipe['epochs']} epochs "
+            f"of {recipe['dataset']}"
+        )
+    if not planned.packs:
+        console.print("nothing to train; next: idenctl report " + planned.study.folder)
+        return
+    table = Table("pack", "trials", "from epoch", "time", "memory")
+    for pack, estimate in zip(planned.packs, planned.estimates, strict=True):
+        table.add_row(
+            pack.pack_id[:8],
+            str(len(pack.trials)),
+            str(pack.first_epoch),
+            _duration(estimate.seconds),
+            f"{estimate.memory / 2**30:.1f} GiB",
+        )
+    console.print(table)
+    capacity = planned.capacity
+    device = "the CPU" if capacity.kind == "cpu" else f"{capacity.devices} GPU{'s' * (capacity.devices > 1)}"
+    basis = "measured here" if all(e.measured for e in planned.estimates) else "a guess: no pack has run here yet"
+    console.print(
+        f"about {_duration(facts['seconds'])} for the packs on {device} with {capacity.cpus} threads each ({basis})"
+    )
+
+
+def _conclude(after: "Plan", store: "Store") -> None:
+    """Say what is in the store now; exit status 1 where a trial failed or is still missing."""
+    failed, missing = len(after.failed), len(after.trials) - len(after.states)
+    complete = len(after.trials) - failed - missing
+    line = f"{after.study.folder}: {complete} of {len(after.trials)} trials complete in {store.root}"
+    if failed:
+        line += f", {failed} failed"
+    if missing:
+        line += f", {missing} not run: run the same command again"
+    print(line, file=sys.stderr)
+    print(f"next: idenctl report {after.study.folder} --store {store.root}", file=sys.stderr)
+    if failed or missing:
+        raise typer.Exit(1)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

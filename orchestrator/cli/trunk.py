@@ -1,0 +1,135 @@
+"""`idenctl trunk`: pre-train the trunks that a study needs, list those there are."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from idennet_core.pretraining import Progress
+    from orchestrator.planning import Capacity
+    from orchestrator.store import Store
+
+app = typer.Typer(help="Pre-trained feature extractors, the trunks.", no_args_is_help=True)
+QUIET = 20.0  # seconds between plain lines
+
+StoreFolder = Annotated[Path, typer.Option("--store", envvar="IDENCTL_STORE", help="The store's folder.")]
+Profile = Annotated[str | None, typer.Option(help="A profile of the study file, such as quick.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")]
+
+
+@app.command()
+def train(
+    file: Annotated[Path, typer.Argument(help="The study file whose trunks to train.")],
+    profile: Profile = None,
+    set_: Set = None,
+    store: StoreFolder = Path("runs"),
+) -> None:
+    """Train the trunks that a study needs and the store lacks; `study run` does this by itself."""
+    from orchestrator import idennet, runner, study
+    from orchestrator.store import Store
+
+    place = Store(store).open()
+    wanted = study.load(file, profile, study.assignments(set_ or []), rules=idennet.rules())
+    planned = runner.plan(wanted, place, runner.this_machine())
+    if not planned.trunks:
+        typer.echo("every trunk of this study is stored")
+    train_missing(planned.trunks, place, planned.capacity)
+
+
+@app.command("list")
+def list_(
+    store: StoreFolder = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the trunks in the store."""
+    from orchestrator.store import Store
+
+    place = Store(store).check()
+    trunks = [json.loads(path.read_text()) for path in sorted(place.trunks.glob("[!.]*/trunk.json"))]
+    if as_json:
+        typer.echo(json.dumps(trunks, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("trunk", "task", "depth", "data", "pictures", "epochs", "held-out accuracy", "seconds")
+    for trunk in trunks:
+        recipe = trunk["recipe"]
+        drawn = " (synthetic)" if trunk["synthetic"] else ""
+        accuracy = trunk["held_out_accuracy"]
+        table.add_row(
+            trunk["trunk_id"][:12],
+            recipe["task"],
+            str(recipe["depth"]),
+            recipe["dataset"] + drawn,
+            f"{trunk['training_pictures']:,}",
+            str(recipe["epochs"]),
+            "-" if accuracy is None else f"{accuracy:.1%}",
+            f"{trunk['seconds']:.0f}",
+        )
+    Console().print(table if trunks else f"no trunks in {place.trunks}; next: idenctl trunk train FILE")
+
+
+def train_missing(recipes: Mapping[str, Mapping[str, Any]], store: "Store", capacity: "Capacity") -> None:
+    """Train these trunks into the store, showing how far they are on stderr."""
+    from orchestrator import idennet
+
+    if recipes:
+        with _progress(list(recipes.values())) as on_progress:
+            idennet.train_trunks(list(recipes.values()), store, capacity.kind, capacity.cpus, on_progress)
+
+
+@contextmanager
+def _progress(recipes: Sequence[Mapping[str, Any]]) -> "Iterator[Callable[[Progress], None]]":
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    names = ", ".join(f"{recipe['task']} on {recipe['dataset']} (depth {recipe['depth']})" for recipe in recipes)
+    print(f"pre-training {len(recipes)} trunks: {names}", file=sys.stderr, flush=True)
+    if not sys.stderr.isatty():
+        said: dict[str, float] = {}
+
+        def say(progress: "Progress") -> None:
+            now = time.monotonic()
+            if progress.done == progress.total or now - said.setdefault(progress.task, now) >= QUIET:
+                said[progress.task] = now
+                line = f"{progress.task} trunk: step {progress.done} of {progress.total}{_measured(progress)}"
+                print(line, file=sys.stderr, flush=True)
+
+        yield say
+        return
+    columns = (
+        TextColumn("{task.description:9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[measured]}"),
+    )
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        rows = {str(recipe["task"]): bars.add_task(str(recipe["task"]), total=None, measured="") for recipe in recipes}
+        yield lambda progress: bars.update(
+            rows[progress.task],
+            completed=progress.done,
+            total=progress.total,
+            measured=_measured(progress).removeprefix(", "),
+        )
+
+
+def _measured(progress: "Progress") -> str:
+    loss = "" if progress.loss is None else f", loss {progress.loss:.2f}"
+    return loss if progress.accuracy is None else f"{loss}, held-out accuracy {progress.accuracy:.1%}"

@@ -1,0 +1,104 @@
+"""The structure that the code keeps: who imports whom, who owns which library, what a fresh process loads."""
+
+import ast
+import re
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in ("orchestrator", "idennet_core")
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+DOORS = {"orchestrator.idennet", "orchestrator.cli.data", "orchestrator.cli.trunk"}
+OWNERS = {
+    "typer": {"orchestrator.cli"},
+    "rich": {"orchestrator.cli", "orchestrator.report"},
+    "pydantic": {"orchestrator.study"},
+    "yaml": {"orchestrator.strict_yaml"},
+    "optuna": {"orchestrator.search"},
+    "ray": {"orchestrator.tune_engine"},
+    "pyarrow": {"orchestrator.store"},
+    "scipy": {"orchestrator.analysis"},
+    "polars": {"orchestrator.store", "orchestrator.analysis", "orchestrator.report", "orchestrator.cli"},
+    "cv2": {"idennet_core.faces", "idennet_core.datasets"},
+    "torch": {"idennet_core", *DOORS},
+}
+
+
+def imports(module: str) -> set[str]:
+    """All that a module imports, in functions and for type checkers too; `from a import b` gives `a.b`."""
+    found = set()
+    for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import, which this test does not follow"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def modules_of(names: set[str]) -> set[str]:
+    """The project's modules among imported names: `a.b.function` is module `a.b`."""
+    return {name if name in SOURCES else name.rpartition(".")[0] for name in names} & SOURCES.keys()
+
+
+@pytest.mark.parametrize("module", [name for name in SOURCES if within(name, "idennet_core")])
+def test_idennet_core_imports_nothing_of_the_orchestrator(module):
+    assert not {name for name in imports(module) if within(name, "orchestrator")}
+
+
+@pytest.mark.parametrize("module", [name for name in SOURCES if within(name, "orchestrator")])
+def test_only_the_doors_import_idennet_core(module):
+    assert module in DOORS or not {name for name in imports(module) if within(name, "idennet_core")}
+
+
+@pytest.mark.parametrize("module", [name for name in SOURCES if within(name, "orchestrator")])
+def test_only_the_command_line_imports_the_command_line(module):
+    assert within(module, "orchestrator.cli") or not {
+        name for name in imports(module) if within(name, "orchestrator.cli")
+    }
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_a_library_is_imported_by_its_owners_alone(library):
+    users = {module for module in SOURCES if any(within(name, library) for name in imports(module))}
+    assert not {user for user in users if not any(within(user, owner) for owner in OWNERS[library])}
+
+
+@pytest.mark.parametrize("package", ["orchestrator", "idennet_core"])
+def test_modules_import_each_other_in_one_direction(package):
+    graph = {module: modules_of(imports(module)) - {module} for module in SOURCES if within(module, package)}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["study", "run", "--help"], ["--version"]])
+def test_asking_for_help_loads_no_heavy_library(arguments):
+    heavy = ["torch", "ray", "polars", "pyarrow", "cv2", "scipy", "optuna"]
+    script = (
+        "import sys; from orchestrator.cli.app import main\n"
+        f"sys.argv = {['idenctl', *arguments]!r}\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        f"print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert done.stdout
+
+
+@pytest.mark.parametrize("path", SOURCES.values(), ids=SOURCES)
+def test_a_source_file_is_short_and_finished(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 400
+    assert not re.findall(r"TODO|FIXME|XXX|NotImplementedError", text)

@@ -1,0 +1,226 @@
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import SimpleNamespace
+
+import polars as pl
+import pytest
+
+from idennet_core.datasets import prepared
+from idennet_core.faces.detection import MODEL_NAME, MODEL_SHA256
+from orchestrator.cli.app import main
+
+ROOT = Path(__file__).parents[1]
+MODEL = ROOT.parent / "shared/models/yunet_s_dynamic.onnx"
+needs_model = pytest.mark.skipif(not MODEL.exists(), reason=f"no YuNet model in {MODEL.parent}")
+
+
+def data(*arguments, store=None):
+    """`idenctl data …`, in this process because there are many: its exit status and what it printed."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+        patch.setattr(sys, "argv", ["idenctl", "data", *map(str, arguments)])
+        if store:
+            patch.setenv("IDENCTL_STORE", str(store))
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return SimpleNamespace(returncode=ended.value.code or 0, stdout=stdout.getvalue(), stderr=stderr.getvalue())
+
+
+def succeed(*arguments, store=None):
+    run = data(*arguments, store=store)
+    assert run.returncode == 0, run.stderr
+    return run
+
+
+def refusal(*arguments, store=None):
+    """The one line with which a wrong request is refused."""
+    run = data(*arguments, store=store)
+    assert (run.returncode, run.stdout) == (2, ""), run.stderr
+    assert run.stderr.count("\n") == 1, run.stderr
+    return run.stderr
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A drawn Oulu-CASIA of ten people."""
+    root = tmp_path_factory.mktemp("drawn") / "oulu"
+    run = succeed("synth", "oulu-casia", "--out", root, "--subjects", 10)
+    assert run.stdout.startswith("oulu-casia (synthetic) drawn: 10 people")
+    return root
+
+
+def test_show_counts_a_drawn_set_and_calls_it_synthetic(drawn):
+    shown = json.loads(succeed("show", "oulu-casia", "--root", drawn, "--json").stdout)
+    assert shown["synthetic"]
+    assert (shown["subjects"], shown["sequences"], shown["frames"]) == (10, 60, 180)
+    assert shown["classes"] == dict.fromkeys(("anger", "disgust", "fear", "happiness", "sadness", "surprise"), 30)
+    assert shown["folds"] == [{"fold": i, "subjects": 1, "sequences": 6, "frames": 18} for i in range(10)]
+    assert shown["skipped"] == []
+    assert succeed("show", "oulu-casia", "--root", drawn).stdout.startswith("oulu-casia (synthetic)\n10 subjects, 60")
+
+
+@needs_model
+def test_a_set_is_prepared_through_detection_and_measured_against_its_true_points(drawn, tmp_path):
+    run = succeed("prepare", "oulu-casia", "--root", drawn, "--detector", MODEL, store=tmp_path)
+    faces = prepared.load(tmp_path / "data/oulu-casia")
+    assert faces.synthetic
+    assert len(faces.faces) >= 0.98 * 180
+    assert run.stdout.startswith(f"oulu-casia (synthetic)\n{len(faces.faces)} faces prepared: ")
+    assert "points found against true points: mean " in run.stdout
+    assert faces.metadata["point_error"]["faces"] == len(faces.faces)
+    assert faces.metadata["point_error"]["mean"] < 10  # pixels; the drawn eyes are about 55 apart
+    assert faces.metadata["settings"]["sha256"] == hashlib.sha256(MODEL.read_bytes()).hexdigest()
+
+
+@needs_model
+def test_a_process_of_its_own_prints_results_on_stdout_and_only_plain_progress_on_stderr(drawn, tmp_path):
+    command = [sys.executable, "-m", "orchestrator.cli.app", "data", "prepare", "oulu-casia", "--root", str(drawn)]
+    command += ["--store", str(tmp_path), "--detector", str(MODEL), "--json"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(run.stdout)["synthetic"]
+    assert run.stderr.splitlines() == [f"oulu-casia (synthetic): {done} of 180 pictures" for done in (45, 90, 135, 180)]
+
+
+def test_preparing_again_does_nothing_and_says_so(drawn, tmp_path):
+    arguments = (
+        "prepare",
+        "oulu-casia",
+        "--root",
+        drawn,
+        "--landmarks",
+        drawn / "landmarks.csv",
+        "--store",
+        tmp_path,
+    )
+    first = json.loads(succeed(*arguments, "--json").stdout)
+    again = succeed(*arguments)
+    assert (first["fresh"], first["num_faces"]) == (True, 180)
+    assert "180 faces already prepared from the same files and settings, nothing to do" in again.stdout
+    assert again.stderr == ""
+    assert json.loads(succeed(*arguments, "--json").stdout) == first | {"fresh": False}
+
+
+def test_landmarks_from_parquet_and_csv_give_the_same_faces(drawn, tmp_path):
+    pl.read_csv(drawn / "landmarks.csv").write_parquet(tmp_path / "points.parquet")
+    ids = [
+        json.loads(succeed("prepare", "oulu-casia", "--root", drawn, "--landmarks", file, "--json", store=store).stdout)
+        for file, store in (
+            (tmp_path / "points.parquet", tmp_path / "a"),
+            (drawn / "landmarks.csv", tmp_path / "b"),
+        )
+    ]
+    assert ids[0]["data_id"] == ids[1]["data_id"]
+
+
+def test_a_missing_row_a_broken_picture_and_a_missing_folder_are_in_the_summary(drawn, tmp_path):
+    root = tmp_path / "oulu"
+    shutil.copytree(drawn, root)
+    points = pl.read_csv(root / "landmarks.csv")
+    strong = next(root.rglob("VL/Strong"))
+    last = sorted((strong / "P001/Anger").iterdir())[-1]
+    sorted((strong / "P002/Fear").iterdir())[-1].write_bytes(b"")
+    shutil.rmtree(strong / "P003/Sadness")
+    points.filter(pl.col("source") != last.relative_to(root).as_posix()).write_csv(tmp_path / "points.csv")
+    run = succeed(
+        "prepare", "oulu-casia", "--root", root, "--landmarks", tmp_path / "points.csv", "--json", store=tmp_path
+    )  # fmt: skip
+    skipped = {
+        Path(source).parts[-3:-1]: s["reason"] for s in json.loads(run.stdout)["skipped"] for source in s["sources"]
+    }
+    assert skipped == {
+        ("P001", "Anger"): "no row in the landmarks file",
+        ("P002", "Fear"): "not a readable picture: empty, cut off or of another format",
+        ("Strong", "P003"): "the expression's folder is missing",
+    }
+    table = succeed("prepare", "oulu-casia", "--root", root, "--landmarks", tmp_path / "points.csv", store=tmp_path)
+    assert "no row in the landmarks" in table.stdout
+
+
+def test_without_a_model_the_error_names_it_and_the_other_ways(drawn, tmp_path):
+    line = refusal("prepare", "oulu-casia", "--root", drawn, store=tmp_path)
+    for part in (
+        MODEL_NAME,
+        "OpenCV Zoo",
+        MODEL_SHA256,
+        "data detector get",
+        "--detector",
+        "--landmarks",
+        "--cropped",
+    ):
+        assert part in line
+
+
+def test_a_fetched_model_with_a_wrong_sum_is_refused(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"not the model")
+    url = (tmp_path / "model.onnx").as_uri()
+    line = refusal("detector", "get", "--url", url, store=tmp_path / "store")
+    assert f"must have sha256 {MODEL_SHA256}, but has " in line
+    assert list((tmp_path / "store/detector").iterdir()) == []
+
+
+def test_wrong_requests_are_refused_in_one_line(drawn, tmp_path):
+    points = drawn / "landmarks.csv"
+    (tmp_path / "wrong.csv").write_text("file,x,y\na,1,2\n")
+    lines = points.read_text().splitlines()
+    (tmp_path / "gaps.csv").write_text("\n".join([lines[0], lines[1].rpartition(",")[0] + ",nan"]))
+    (tmp_path / "twice.csv").write_text("\n".join([lines[0], lines[1], lines[1]]))
+    oulu = ("prepare", "oulu-casia", "--root", drawn, "--store", tmp_path / "store")
+    cases = {
+        (
+            "show",
+            "oulu",
+            "--root",
+            drawn,
+        ): "must be one of oulu-casia, ferplus, casia-webface, but got 'oulu': did you mean",
+        ("synth", "ferplsu", "--out", tmp_path / "x"): "did you mean ferplus?",
+        ("show", "oulu-casia", "--root", tmp_path / "none"): "does not exist",
+        (
+            "show",
+            "oulu-casia",
+            "--root",
+            tmp_path,
+        ): "looked for VL/Strong/P001 in and below it, found gaps.csv",
+        (*oulu, "--cropped", "--landmarks", points): "exclude each other, but got --landmarks --cropped",
+        (*oulu, "--detector", tmp_path / "none.onnx"): "none.onnx",
+        (
+            *oulu,
+            "--landmarks",
+            tmp_path / "wrong.csv",
+        ): "must have the columns source,rex,rey,lex,ley,nx,ny,rmx,rmy,lmx,lmy",
+        (*oulu, "--landmarks", tmp_path / "gaps.csv"): f"the points of {lines[1].partition(',')[0]} are not",
+        (*oulu, "--landmarks", tmp_path / "twice.csv"): "occurs twice",
+    }
+    for arguments, part in cases.items():
+        assert part in refusal(*arguments)
+    assert not (tmp_path / "store").exists()
+
+
+def test_cropped_pictures_need_no_detector(drawn, tmp_path):
+    run = succeed("prepare", "oulu-casia", "--root", drawn, "--cropped", "--json", store=tmp_path)
+    made = json.loads(run.stdout)
+    assert (made["num_faces"], made["settings"]["points"], made["synthetic"]) == (180, "cropped", True)
+
+
+@pytest.mark.parametrize("name", ["ferplus", "casia-webface"])
+def test_the_pretraining_sets_go_the_same_way(name, tmp_path):
+    succeed("synth", name, "--out", tmp_path / name, "--subjects", 6)
+    shown = json.loads(succeed("show", name, "--root", tmp_path / name, "--json").stdout)
+    points = [] if name == "ferplus" else ["--landmarks", tmp_path / name / "landmarks.csv"]
+    made = json.loads(
+        succeed("prepare", name, "--root", tmp_path / name, *points, "--json", store=tmp_path / "store").stdout
+    )
+    assert made["synthetic"]
+    assert made["num_faces"] == shown["frames"] > 0
+    assert made["subjects"] == [] if name == "ferplus" else len(made["subjects"]) == 6
+    if name == "ferplus":
+        assert "cropped faces: leave --detector out" in refusal(
+            "prepare", name, "--root", tmp_path / name, "--detector", MODEL
+        )  # fmt: skip
