@@ -1,5 +1,6 @@
 """`idenctl`: the commands, and the one place where errors become messages."""
 
+import logging
 import os
 import sys
 import traceback
@@ -47,6 +48,7 @@ def main() -> None:
     0 done, 1 something failed, 2 the request was wrong, 130 interrupted. `--debug`, anywhere on the command
     line, shows the traceback too.
     """
+    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:

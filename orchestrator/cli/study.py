@@ -68,13 +68,18 @@ def run(
     names = {configuration.configuration_id: describe(cell.label) for configuration, cell in pairs}
     with runner.only_run(place, planned.study.folder):
         runner.freeze(planned, place, ["idenctl", *sys.argv[1:]])
-        train_missing(planned.trunks, place, planned.capacity)
-        if planned.packs:
-            stored = runner.accuracies(planned, place)
-            cells = {trial.trial_id: names[trial.configuration.configuration_id] for trial in planned.trials}
-            with screen(planned.study.folder, cells, stored, len(planned.packs), synthetic=planned.synthetic) as listen:
-                runner.run_packs(planned, place, listen, engine.value, address, verbose)
-    _conclude(runner.plan(planned.study, place, planned.capacity), place)
+        try:
+            train_missing(planned.trunks, place, planned.capacity)
+            if planned.packs:
+                stored = runner.accuracies(planned, place)
+                cells = {trial.trial_id: names[trial.configuration.configuration_id] for trial in planned.trials}
+                title, count = planned.study.folder, len(planned.packs)
+                with screen(title, cells, stored, count, synthetic=planned.synthetic) as listen:
+                    runner.run_packs(planned, place, listen, engine.value, address, verbose)
+        except KeyboardInterrupt:
+            _conclude(runner.plan(planned.study, place, planned.capacity), place)
+            raise
+    raise typer.Exit(_conclude(runner.plan(planned.study, place, planned.capacity), place))
 
 
 @app.command("list")
@@ -180,19 +185,19 @@ def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
     )
 
 
-def _conclude(after: "Plan", store: "Store") -> None:
-    """Say what is in the store now; exit status 1 where a trial failed or is still missing."""
+def _conclude(after: "Plan", store: "Store") -> int:
+    """Say what is in the store now; the exit status: 1 where a trial failed or is still missing."""
     failed, missing = len(after.failed), len(after.trials) - len(after.states)
     complete = len(after.trials) - failed - missing
     line = f"{after.study.folder}: {complete} of {len(after.trials)} trials complete in {store.root}"
     if failed:
         line += f", {failed} failed"
     if missing:
-        line += f", {missing} not run: run the same command again"
+        line += f", {missing} not run: run the same command again, it goes on from the last checkpoint"
     print(line, file=sys.stderr)
-    print(f"next: idenctl report {after.study.folder} --store {store.root}", file=sys.stderr)
-    if failed or missing:
-        raise typer.Exit(1)
+    if complete:
+        print(f"next: idenctl report {after.study.folder} --store {store.root}", file=sys.stderr)
+    return 1 if failed or missing else 0
 
 
 def _duration(seconds: float) -> str:
