@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from idennet_core.datasets import oulu_casia
-from idennet_core.datasets.synthetic import synthesise
+from idennet_core.datasets.synthetic.sets import synthesise
 from idennet_core.faces.alignment import TEMPLATE, align, pad_cropped, similarity
 from idennet_core.faces.detection import Detector, choose, fetch, scales
 from idennet_core.streams import generator

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from idennet_core.datasets import synthetic
-from idennet_core.datasets.synthetic import synthesise
+from idennet_core.datasets.synthetic import oulu_casia, sets, world
+from idennet_core.datasets.synthetic.sets import synthesise
 from idennet_core.faces import people
 from idennet_core.faces.drawing import draw
 from idennet_core.faces.people import ACTIONS, Person, person_of
@@ -161,7 +161,7 @@ def test_a_set_already_drawn_is_left_alone_and_another_takes_its_place_whole(tmp
 
 
 def test_a_persons_traits_are_in_every_frame_and_in_no_other_data_set():
-    drawn = [person_of(name, 0, i) for name in synthetic.DEFAULT_SUBJECTS for i in range(300)]
+    drawn = [person_of(name, 0, i) for name in sets.DRAWN for i in range(300)]
     assert len({astuple(person) for person in drawn}) == 900
     assert person_of("oulu-casia", 0, 7) == person_of("oulu-casia", 0, 7)
     still = np.zeros((2, len(ACTIONS)))
@@ -172,14 +172,14 @@ def test_a_persons_traits_are_in_every_frame_and_in_no_other_data_set():
 
 def test_a_sequence_rises_from_the_resting_face_and_stays_at_the_peak_for_three_frames():
     for frames in (7, 8, 11):
-        strengths = synthetic.rising(frames)
+        strengths = world.rising(frames)
         assert strengths[0] == 0
         assert strengths[-1] == 1
         assert (np.diff(strengths) > 0).all()
         assert (strengths[-3:] > 0.9).all()
 
 
-@pytest.mark.parametrize("expression", synthetic.OULU_EXPRESSIONS)
+@pytest.mark.parametrize("expression", oulu_casia.EXPRESSIONS)
 def test_a_picture_departs_from_the_resting_face_as_the_expression_grows(expression):
     person, peak = person_of("oulu-casia", 0, 3), people.full_actions(expression)
     rest, *grown = (draw(person, level * peak, STILL)[0].astype(int) for level in (0, 0.25, 0.5, 0.75, 1))
@@ -237,7 +237,7 @@ def test_expressions_of_unseen_people_are_told_apart_well_but_not_perfectly():
     faces, labels, subjects = [], [], []
     for subject in range(40):
         person = person_of("oulu-casia", 0, subject)
-        for label, expression in enumerate(synthetic.OULU_EXPRESSIONS):
+        for label, expression in enumerate(oulu_casia.EXPRESSIONS):
             habits, now = generator("habits", subject, label), generator("now", subject, label)
             picture, points = draw(person, people.performed_actions(expression, habits, now), STILL)
             matrix, _ = cv2.estimateAffinePartial2D(points, template, method=cv2.LMEDS)
@@ -322,7 +322,7 @@ def test_a_performance_depends_on_its_own_streams_alone():
 
 
 def test_the_contact_sheet_is_a_picture_with_a_row_a_person_under_a_title(tmp_path):
-    synthetic.contact_sheet("oulu-casia", tmp_path / "sheet.png", subjects=2)
+    sets.contact_sheet("oulu-casia", tmp_path / "sheet.png", subjects=2)
     sheet = cv2.imread(str(tmp_path / "sheet.png"), cv2.IMREAD_GRAYSCALE)
     assert sheet.shape == (56 + 2 * 240, 7 * 200)
     assert (sheet[:56] < 128).sum() > 500  # ink: the title that says what these faces are
@@ -330,5 +330,5 @@ def test_the_contact_sheet_is_a_picture_with_a_row_a_person_under_a_title(tmp_pa
 
 
 def test_drawing_needs_no_torch():
-    code = "import idennet_core.datasets.synthetic, sys; sys.exit('torch' in sys.modules)"
+    code = "import idennet_core.datasets.synthetic.sets, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

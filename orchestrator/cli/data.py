@@ -51,14 +51,14 @@ def synth(
     sheet: Annotated[Path | None, typer.Option(help="Also write a contact sheet, a picture of some faces.")] = None,
 ) -> None:
     """Draw a data set in NAME's real layout, marked as synthetic."""
-    from idennet_core.datasets import synthetic
+    from idennet_core.datasets.synthetic import sets
 
-    check_name(name, synthetic.DEFAULT_SUBJECTS)
-    drawn = synthetic.synthesise(name, out, subjects, identity_effect, seed)
+    check_name(name, sets.DRAWN)
+    drawn = sets.synthesise(name, out, subjects, identity_effect, seed)
     done = "was there already" if drawn.reused else "drawn"
     typer.echo(f"{name} (synthetic) {done}: {drawn.subjects} people, {drawn.pictures} pictures in {out}")
     if sheet:
-        synthetic.contact_sheet(name, sheet, identity_effect=identity_effect, seed=seed)
+        sets.contact_sheet(name, sheet, identity_effect=identity_effect, seed=seed)
         typer.echo(f"contact sheet (synthetic): {sheet}")
 
 
