@@ -21,7 +21,7 @@ class Progress:
     """How far a pack is; by trial_id, the latest epoch's accuracies (shares) and the reasons of failures."""
 
     pack_id: str
-    steps: int
+    steps: int  # done by all its trials together
     total_steps: int
     epoch: int  # epochs done
     epochs: int
@@ -102,17 +102,17 @@ class RunState:
             self, accuracies={**self.accuracies, **event.accuracies}, failed={**self.failed, **event.failed}
         )
         if isinstance(event, PackDone):
-            left = (1 - pack.share) * len(pack.trial_ids)
+            left = 1 - pack.share
             steps = left * pack.latest.total_steps if pack.latest else 0
             done = self.done | event.accuracies.keys()
             known = replace(known, running=others, done=done, packs_done=self.packs_done + 1)
-            return known._sampled(now, left, steps)
+            return known._sampled(now, left * len(pack.trial_ids), steps)
         after = replace(pack, latest=event)
         # a first report past the first epoch: what came before a checkpoint is not this run's work
         before = after if pack.latest is None and event.epoch > 1 else pack
-        trials = (after.share - before.share) * len(pack.trial_ids)
+        gained = after.share - before.share
         running = {**self.running, event.pack_id: after}
-        return replace(known, running=running)._sampled(now, trials, trials * event.total_steps)
+        return replace(known, running=running)._sampled(now, gained * len(pack.trial_ids), gained * event.total_steps)
 
     def _sampled(self, now: float, trials: float, steps: float) -> "RunState":
         last = self.samples[-1] if self.samples else Sample(now, 0, 0)

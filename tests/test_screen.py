@@ -64,12 +64,12 @@ def test_time_left_is_the_work_left_at_the_rate_of_the_work_done():
     now = after(PackStarted("p1", ("t1", "t2")), progress(25), progress(50))
     assert now.share == pytest.approx(0.25)
     assert now.seconds_left == pytest.approx(60)
-    assert now.steps_a_second == pytest.approx(2 * 50 / 20)
+    assert now.steps_a_second == pytest.approx(50 / 20)  # a pack's steps are those of all its trials
 
 
 def test_work_from_before_a_checkpoint_does_not_count_as_speed():
     resumed = after(PackStarted("p1", ("t1", "t2")), progress(50, epoch=5), progress(60, epoch=6))
-    assert resumed.steps_a_second == pytest.approx(2 * 10 / 20)
+    assert resumed.steps_a_second == pytest.approx(10 / 20)
 
 
 def test_a_rate_is_read_from_the_recent_past():
