@@ -332,7 +332,8 @@ def _show(value: object) -> str:
 def _text(path: Path) -> str:
     if not path.exists():
         near = sorted(str(other) for other in path.parent.glob("*.y*ml"))
-        raise FileNotFoundError(f"no study file {path}; {_suggest(str(path), near)}")
+        hint = _suggest(str(path), near) if near else "give the path of a YAML file, such as studies/oulu_idrate.yaml"
+        raise FileNotFoundError(f"no study file {path}; {hint}")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; give a study file")
     try:

@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -317,3 +318,20 @@ def test_the_shipped_study_holds_original_f_and_five_rates_on_ten_folds():
         assert len(labels) * len(study.folds) * len(study.seeds) == 70
         assert study.reference.values == {0: 87.18, 0.2: 87.56, 0.4: 89.06, 0.6: 89.46, 0.8: 91.02, 1: 93.95}
         assert "unclear" in study.reference.note
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["bogus"], "error: No such command 'bogus'; see: idenctl --help"),
+        (["study", "run"], "error: Missing argument 'FILE'; see: idenctl study run --help"),
+        (["report", "x", "--format", "pdf"], "'pdf' is not one of 'terminal', 'markdown', 'csv', 'json'"),
+        (["study", "run", "x", "--bogus"], "--bogus"),
+    ],
+)
+def test_a_command_line_that_cannot_be_parsed_is_one_line(arguments, said):
+    command = [sys.executable, "-m", "orchestrator.cli.app", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -7,6 +7,7 @@ import traceback
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from orchestrator.cli import data, report, study, trunk
 
@@ -53,11 +54,18 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     try:
         try:
-            app(arguments, prog_name="idenctl")
+            status = typer.main.get_command(app).main(arguments, prog_name="idenctl", standalone_mode=False)
         finally:
             sys.stdout.flush()
-    except KeyboardInterrupt:
+        sys.exit(status)
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+    except TyperException as error:  # a command line that the parser refuses
+        if message := error.format_message():  # empty where the help was shown instead
+            context = getattr(error, "ctx", None)
+            where = context.command_path if context else "idenctl"
+            print(f"error: {_one_line(message.replace('Value error, ', ''))}; see: {where} --help", file=sys.stderr)
+        sys.exit(2)
     except BrokenPipeError:
         # the reader, such as head, has left; the interpreter's flush at exit must not complain about it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -69,15 +77,18 @@ def main() -> None:
         known = wrong or isinstance(error, ConnectionError)
         note = "" if known or debug else " (run with --debug for the traceback)"
         name = "error" if known else f"internal error: {type(error).__name__}"
-        print(f"{name}: {_one_line(error)}{note}", file=sys.stderr)
+        print(f"{name}: {_one_line(_text(error))}{note}", file=sys.stderr)
         sys.exit(2 if wrong else 1)
 
 
-def _one_line(error: Exception) -> str:
-    text = str(error)
+def _text(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
-        text = f"{error.filename}: {error.strerror}"
-    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _one_line(text: str) -> str:
+    return "; ".join(line.strip().removesuffix(".") for line in text.splitlines() if line.strip())
 
 
 if __name__ == "__main__":

@@ -88,9 +88,11 @@ def prepare(
 ) -> None:
     """Detect, align and crop the faces into the store; done before with the same files, this does nothing."""
     from idennet_core.datasets.preparation import prepare as prepare_faces
+    from orchestrator.store import Store as ResultStore
 
     scan = scan_of(name, root)
     locate, settings = points_of(scan, store, detector, landmarks, cropped)
+    ResultStore(store).open()
     drawn_points = root / DRAWN_LANDMARKS
     measured = scan.synthetic and settings["points"] == "detector" and drawn_points.is_file()
     with progress_of(title(scan.name, scan.synthetic)) as progress:

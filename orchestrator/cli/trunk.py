@@ -55,16 +55,18 @@ def list_(
     if as_json:
         typer.echo(json.dumps(trunks, indent=1))
         return
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("trunk", "task", "depth", "data", "pictures", "epochs", "held-out accuracy", "seconds")
+    heads = ("trunk", "task", "depth", "data", "pictures", "epochs", "held-out\naccuracy", "seconds")
+    table = Table(*heads, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for trunk in trunks:
         recipe = trunk["recipe"]
-        drawn = " (synthetic)" if trunk["synthetic"] else ""
+        drawn = "\n(synthetic)" if trunk["synthetic"] else ""
         accuracy = trunk["held_out_accuracy"]
         table.add_row(
-            trunk["trunk_id"][:12],
+            trunk["trunk_id"][:8],
             recipe["task"],
             str(recipe["depth"]),
             recipe["dataset"] + drawn,
