@@ -9,7 +9,7 @@ from typing import Any
 
 Setting = bool | int | float | str
 
-RECIPE = 1  # raised whenever the same settings would train to other numbers
+RECIPE = 2  # raised whenever the same settings would train to other numbers
 FACE_SIZE, STORED_SIZE, CROP_SIZE = (
     60,
     80,

@@ -3,10 +3,13 @@
 Maps are [B, C, H, W], kept channels-last in memory: a 1x1 convolution is then one matrix product.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -53,16 +56,19 @@ class Dropout:
     def __init__(self, rate: float, *stream: str | int) -> None:
         self.rate, self.stream, self.step = rate, stream, 0
 
+    def keep(self, shape: tuple[int, ...], layer: int) -> NDArray[np.uint8]:
+        """1 for what is kept, 0 for a share `rate` (to the nearest 1/65536) of maps of this shape."""
+        count = math.prod(shape)
+        bits = streams.generator(*self.stream, self.step, layer).bit_generator.random_raw(-(-count // 4))
+        draws = bits.astype("<u8", copy=False).view("<u2")[:count]
+        return (draws >= round(self.rate * 65536)).view(np.uint8).reshape(shape)
+
     def __call__(self, maps: Tensor, layer: int) -> Tensor:
         """`maps` [B, C, H, W] with a share `rate` set to 0 and the rest scaled up to keep the mean."""
         if self.rate == 0:
             return maps
-        batch, channels, height, width = maps.shape
-        draws = streams.generator(*self.stream, self.step, layer).random(
-            (batch, height, width, channels), dtype="float32"
-        )
-        scale = torch.from_numpy(draws >= self.rate).to(maps.device, maps.dtype) / (1 - self.rate)
-        return maps * scale.permute(0, 3, 1, 2)
+        keep = torch.from_numpy(self.keep(tuple(maps.shape), layer))
+        return maps * (keep.to(maps.device, maps.dtype) / (1 - self.rate))
 
 
 class Trunk(nn.Module):

@@ -70,7 +70,7 @@ def train(
     upright = np.ascontiguousarray(faces_only(faces.faces))
     pictures = views(np.asarray(faces.faces)) if shared["augment"] else upright
     for trunk in trunks:
-        trunk.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        trunk.eval().requires_grad_(False).to(device)
     steps = [member.steps_per_epoch for member in members]
     total, done = epochs * sum(steps), first_epoch * sum(steps)
     stop, mark = Event(), time.monotonic()

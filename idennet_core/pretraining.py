@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from idennet_core import bank, checkpoint, streams
+from idennet_core import bank, checkpoint, fused, streams
 from idennet_core.config import Setting, content_id
 from idennet_core.datasets.prepared import FaceSet
 from idennet_core.faces.augmentation import MAX_OFFSET, crops, faces_only
@@ -55,7 +55,7 @@ def train_trunk(
     target, resume_at = trunks / trunk_id, checkpoints / f"trunk-{trunk_id}.safetensors"
     labels, classes, train, held_out = _examples(str(recipe["task"]), faces)
     size, epochs = settings["batch_size"], settings["epochs"]
-    judged = held_out if len(held_out) else train[: bank.CHUNK]
+    judged = held_out if len(held_out) else train[:128]
     steps = len(train) // size
     if steps == 0:
         raise ValueError(
@@ -65,7 +65,7 @@ def train_trunk(
     network = PretrainedNetwork(len(classes), settings["depth"], settings["bottleneck"], settings["compression"])
     stream = ("trunk", settings["task"], settings["seed"])
     initialise(network, *stream, "weights")
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(device)
     optimiser = torch.optim.SGD(network.parameters(), lr=settings["lr"], momentum=0.9, weight_decay=1e-4)
     first_epoch, spent = _resume(resume_at, network, optimiser)
     pictures, targets = faces_only(faces.faces), torch.from_numpy(labels).to(device)
@@ -80,7 +80,7 @@ def train_trunk(
             rows = order[index * size : (index + 1) * size]
             batch = _random_crops(pictures[rows], generator).to(device)
             optimiser.zero_grad(set_to_none=True)
-            value = F.cross_entropy(network(batch), targets[torch.from_numpy(rows).to(device)])
+            value = F.cross_entropy(_logits(network, batch), targets[torch.from_numpy(rows).to(device)])
             value.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             losses.append(value.item())
@@ -158,7 +158,7 @@ def _random_crops(faces: NDArray[np.uint8], generator: np.random.Generator) -> T
     flip = generator.random(len(faces)) < 0.5
     turned = np.where(flip[:, None, None], faces[:, :, ::-1], faces)
     offsets = generator.integers(0, MAX_OFFSET + 1, (len(faces), 2))
-    return torch.from_numpy(crops(turned, offsets)).contiguous(memory_format=torch.channels_last)
+    return torch.from_numpy(crops(turned, offsets))
 
 
 @torch.inference_mode()
@@ -168,14 +168,21 @@ def _accuracy(
     """The share of faces recognised from their centre crops. Raises ValueError where the logits are no numbers."""
     network.eval()
     hits = 0
-    for start in range(0, len(faces), bank.CHUNK):
-        chunk = faces[start : start + bank.CHUNK]
+    size = bank.CHUNK[device.type]
+    for start in range(0, len(faces), size):
+        chunk = faces[start : start + size]
         images = torch.from_numpy(crops(chunk, bank.centre_offsets(len(chunk)))).to(device)
-        logits = network(images.contiguous(memory_format=torch.channels_last))
+        logits = _logits(network, images)
         if not torch.isfinite(logits).all():
             raise ValueError("a trunk's outputs must stay finite, and these do not; set a smaller lr under trunks")
-        hits += int((logits.argmax(1).cpu().numpy() == labels[start : start + bank.CHUNK]).sum())
+        hits += int((logits.argmax(1).cpu().numpy() == labels[start : start + size]).sum())
     return hits / len(faces)
+
+
+def _logits(network: PretrainedNetwork, images: Tensor) -> Tensor:
+    if images.is_cpu:
+        return fused.pretrained(network, images)
+    return network(images.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
 
 
 def _state(network: PretrainedNetwork, optimiser: torch.optim.SGD) -> dict[str, Tensor]:

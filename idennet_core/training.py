@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from idennet_core import streams
+from idennet_core import fused, streams
 from idennet_core.config import Setting, tasks
 from idennet_core.datasets.folds import fold_of
 from idennet_core.losses import emotion_loss, identity_loss
@@ -127,7 +127,7 @@ class Member:
         )
         initialise(self.head, "weights", seed, fold)
         start_from(self.head, emotion_network)
-        self.head.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.head.to(device)
         self.dropout = Dropout(self.settings["dropout"], "dropout", seed, fold)
         self.optimiser = torch.optim.SGD(
             self.head.parameters(),
@@ -153,7 +153,7 @@ class Member:
             step = epoch * self.steps_per_epoch + index
             rate = learning_rate(step, total, self.settings["lr"])
             rows = torch.from_numpy(order[index * size : (index + 1) * size]).to(self.device)
-            measured = self._step(bank[rows], rows, step, rate)
+            measured = self._step(bank, rows, step, rate)
             sums += measured
             if not np.isfinite(measured[0]):
                 self.failure = f"the loss was {measured[0]} in epoch {epoch}, step {index}"
@@ -168,7 +168,7 @@ class Member:
     def probabilities(self, centre_bank: Tensor) -> NDArray[np.float32]:
         """Class probabilities [n_test, classes] of the test fold from the bank of centre crops [N, C, 12, 12]."""
         self.head.eval()
-        logits, _ = self.head(centre_bank[torch.from_numpy(self.test_rows).to(self.device)])
+        logits, _ = self._logits(centre_bank, torch.from_numpy(self.test_rows).to(self.device))
         return torch.softmax(logits, 1).cpu().numpy()
 
     def state(self) -> dict[str, Tensor]:
@@ -189,10 +189,15 @@ class Member:
                 momentum = torch.empty_like(parameter).copy_(state[f"momentum.{name}"])
                 self.optimiser.state[parameter]["momentum_buffer"] = momentum
 
-    def _step(self, features: Tensor, rows: Tensor, step: int, rate: float) -> NDArray[np.float64]:
+    def _logits(self, bank: Tensor, rows: Tensor, dropout: Dropout | None = None) -> tuple[Tensor, Tensor | None]:
+        if bank.is_cpu:
+            return fused.head(self.head, bank, rows, dropout)
+        return self.head(bank[rows].contiguous(memory_format=torch.channels_last), dropout)  # type: ignore[no-any-return]
+
+    def _step(self, bank: Tensor, rows: Tensor, step: int, rate: float) -> NDArray[np.float64]:
         self.dropout.step = step
         self.optimiser.param_groups[0]["lr"] = rate
-        emotion_logits, identity_logits = self.head(features, self.dropout)
+        emotion_logits, identity_logits = self._logits(bank, rows, self.dropout)
         labels = self.labels[rows]
         emotion = emotion_loss(emotion_logits, labels)
         loss, identity = emotion, None

@@ -28,6 +28,7 @@ OWNERS = {
     "polars": {"orchestrator.store", "orchestrator.analysis", "orchestrator.report", "orchestrator.cli"},
     "cv2": {"idennet_core.faces", "idennet_core.datasets"},
     "torch": {"idennet_core", *DOORS},
+    "numba": {"idennet_core.kernels"},
 }
 
 
