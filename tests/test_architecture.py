@@ -18,6 +18,7 @@ SOURCES = {
 DOORS = {
     "orchestrator.idennet",
     "orchestrator.cli.data",
+    "orchestrator.cli.heatmap",
     "orchestrator.cli.network",
     "orchestrator.cli.trunk",
 }
@@ -31,7 +32,7 @@ OWNERS = {
     "pyarrow": {"orchestrator.store"},
     "scipy": {"orchestrator.analysis"},
     "polars": {"orchestrator.store", "orchestrator.analysis", "orchestrator.report", "orchestrator.cli"},
-    "cv2": {"idennet_core.faces", "idennet_core.datasets", "idennet_core.inference"},
+    "cv2": {"idennet_core.faces", "idennet_core.datasets", "idennet_core.heatmaps", "idennet_core.inference"},
     "onnxruntime": {"idennet_core.export"},
     "onnxscript": {"idennet_core.export"},
     "torch": {"idennet_core", *DOORS},
