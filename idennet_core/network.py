@@ -135,10 +135,13 @@ class Head(nn.Module):
         self.emotion = nn.Linear(self.block.out_width, classes)
         self.identity = nn.Linear(self.block.out_width, identities) if identities else None
 
+    def maps(self, pooled: Tensor, dropout: Dropout | None = None) -> Tensor:
+        """Pooled features [B, streams * D, 12, 12] to what the classifiers average, [B, C, 12, 12]."""
+        return F.relu_(self.norm(self.block(self.fusion(pooled), dropout)))
+
     def forward(self, pooled: Tensor, dropout: Dropout | None = None) -> tuple[Tensor, Tensor | None]:
         """Pooled features [B, streams * D, 12, 12] to expression logits [B, classes] and identity logits."""
-        maps = F.relu_(self.norm(self.block(self.fusion(pooled), dropout)))
-        features = maps.mean((2, 3))
+        features = self.maps(pooled, dropout).mean((2, 3))
         return self.emotion(features), None if self.identity is None else self.identity(features)
 
 

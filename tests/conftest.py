@@ -1,3 +1,8 @@
+import io
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
@@ -5,6 +10,7 @@ from idennet_core.datasets import prepared
 from idennet_core.datasets.oulu_casia import CLASSES
 from idennet_core.datasets.prepared import Face
 from idennet_core.streams import generator
+from orchestrator.cli.app import main
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +36,60 @@ def face_set(tmp_path_factory):
     directory = tmp_path_factory.mktemp("prepared") / "noise"
     prepared.save(directory, "noise", CLASSES, True, pixels, rows, [], {})
     return prepared.load(directory)
+
+
+TINY_STUDY = """
+name: tiny
+question: Does it see?
+dataset: oulu-casia
+folds: [0, 3]
+base: {depth: 10, epochs: 2, batch_size: 16, lr: 0.1, augment: false}
+design:
+  cells: [{variant: original}, {variant: f}]
+  grid: {id_rate: [0.5, 1.0]}
+trunks:
+  emotion: {epochs: 1, batch_size: 16}
+  identity: {epochs: 1, batch_size: 16}
+report: {by: id_rate}
+"""
+
+
+@pytest.fixture(scope="session")
+def trained_store(tmp_path_factory):
+    """A store with the study `tiny` trained on faces of noise: four cells, folds 0 and 3. Not to be written to."""
+    store = tmp_path_factory.mktemp("trained") / "store"
+    people = [(f"P{i:02}", label, frame) for i in range(20) for label in CLASSES for frame in "12"]
+    sets = {
+        "oulu-casia": (CLASSES, [Face(p, c, f"{p}/{c}", f, "", f"{p}/{c}/{f}") for p, c, f in people]),
+        "ferplus": (CLASSES, [Face("", CLASSES[i % 6], f"{i:02}", "", "train", f"{i}") for i in range(48)]),
+        "casia-webface": ((), [Face(f"{i % 4:07}", "", f"{i:03}", "", "", f"{i}") for i in range(48)]),
+    }
+    for name, (classes, rows) in sets.items():
+        pixels = generator("tiny", name).integers(0, 256, (len(rows), 80, 80), dtype=np.uint8)
+        prepared.save(store / "data" / name, name, classes, True, pixels, rows, [], {})
+    file = store / "tiny.yaml"
+    file.write_text(TINY_STUDY)
+    assert idenctl("study", "run", file, "--engine", "inline", "--store", store).status == 0
+    return store
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: exit status, and what it printed."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def idenctl(*arguments):
+    """`idenctl …` in this process: loading torch for each command would take longer than all the rest."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+        patch.setattr(sys, "argv", ["idenctl", *map(str, arguments)])
+        try:
+            main()
+            status = 0
+        except SystemExit as ended:
+            status = ended.code or 0
+    return Ended(status, stdout.getvalue(), stderr.getvalue())

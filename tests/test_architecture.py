@@ -15,7 +15,13 @@ SOURCES = {
     for package in ("orchestrator", "idennet_core")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-DOORS = {"orchestrator.idennet", "orchestrator.cli.data", "orchestrator.cli.trunk"}
+DOORS = {
+    "orchestrator.idennet",
+    "orchestrator.cli.data",
+    "orchestrator.cli.heatmap",
+    "orchestrator.cli.network",
+    "orchestrator.cli.trunk",
+}
 OWNERS = {
     "typer": {"orchestrator.cli"},
     "rich": {"orchestrator.cli", "orchestrator.report"},
@@ -26,7 +32,9 @@ OWNERS = {
     "pyarrow": {"orchestrator.store"},
     "scipy": {"orchestrator.analysis"},
     "polars": {"orchestrator.store", "orchestrator.analysis", "orchestrator.report", "orchestrator.cli"},
-    "cv2": {"idennet_core.faces", "idennet_core.datasets"},
+    "cv2": {"idennet_core.faces", "idennet_core.datasets", "idennet_core.heatmaps", "idennet_core.inference"},
+    "onnxruntime": {"idennet_core.export"},
+    "onnxscript": {"idennet_core.export"},
     "torch": {"idennet_core", *DOORS},
     "numba": {"idennet_core.kernels"},
 }

@@ -50,7 +50,7 @@ def assert_same_step(network, plain, fast):
     for name, value in truth.items():
         size = max(value.abs().max().item(), 1e-2)  # a bias before a batch norm has no gradient but rounding
         assert (found[name] - value).abs().max().item() < 1e-11 * size, name
-        assert (single[name] - value).norm().item() < 1e-3 * max(value.norm().item(), 1e-2), name
+        assert (single[name] - value).norm().item() < 1e-2 * max(value.norm().item(), 1e-2), name
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -69,10 +69,17 @@ def read_plan(path: Path) -> dict[str, Any]:
     return plan
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file beside and move it in place: a reader finds the old one or the new one, never half."""
+def check_out(path: Path, suffix: str = "") -> None:
+    """Raise ValueError or NotADirectoryError unless `--out` names a file with this suffix in an existing folder."""
+    if not path.name.endswith(suffix):
+        raise ValueError(f"--out must end in {suffix}, got {path}; give another name")
     if not path.parent.is_dir():
         raise NotADirectoryError(f"--out must be in an existing folder, got {path}; create {path.parent}")
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file beside and move it in place: a reader finds the old one or the new one, never half."""
+    check_out(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
+    beside.write_bytes(content.encode() if isinstance(content, str) else content)
     beside.replace(path)
