@@ -1,3 +1,6 @@
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -5,6 +8,21 @@ from idennet_core.datasets import prepared
 from idennet_core.datasets.oulu_casia import CLASSES
 from idennet_core.datasets.prepared import Face
 from idennet_core.streams import generator
+from orchestrator.cli.app import main
+
+
+@pytest.fixture
+def idenctl(capsys, monkeypatch):
+    """Run `idenctl …` in this process: its exit status and what it printed."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["idenctl", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return SimpleNamespace(returncode=ended.value.code or 0, stdout=printed.out, stderr=printed.err)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from idennet_core.datasets.scan import read_picture
 
 MIDDLE = ("middle1", "middle2", "middle3")  # frames n // 2 - 1 to n // 2 + 1 of n
 LEAST_SHARE = 0.9  # of the frames that a file's header promises; headers are often a few frames off
+# The decoder's own complaints would stand between our lines; it asks once, before the first video of a process.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 _locks = tuple(threading.Lock() for _ in range(64))
 
 
@@ -54,7 +56,5 @@ def _middle_frames(path: Path, changed: int) -> list[NDArray[np.uint8]]:
 
 
 def _open(path: Path) -> cv2.VideoCapture:
-    # What cannot be decoded is reported by us, in one line.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
     return cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)

@@ -95,7 +95,7 @@ def _draw_subject(arguments: Arguments, root: Path, names: Sequence[str], subjec
         if has_label:
             label = root / LABELS / sequence / f"{sequence.replace('/', '_')}_{frame:08d}_emotion.txt"
             label.write_text(f"   {CODES.index(expression):.7e}\n")
-        elif rng.random() < 0.1:
+        elif rng.random() < 0.25:
             (root / LABELS / sequence / ".DS_Store").write_bytes(b"")
     return rows
 

@@ -45,17 +45,19 @@ KINDS = tuple(STUDIOS)
 
 
 @dataclass(frozen=True)
-class _Clip:
-    name: str
+class Clip:
+    """What a session holds: one of `KINDS`, and one of `TRAPS` or ''."""
+
+    name: str  # S001-002
     expression: str
     take: int
     kind: str
-    trap: str = ""
+    trap: str
 
 
 def draw_set(arguments: Arguments, root: Path, processes: int) -> int:
     """Draw into `root` a folder a session; gives the number of pictures with true points, three a usable clip."""
-    num_clips = sum(len(_clips(subject)) for subject in range(arguments.subjects))
+    num_clips = sum(len(clips_of(subject)) for subject in range(arguments.subjects))
     rng = generator("synth", arguments.seed, arguments.name, "ids")
     sessions = (1 + rng.permutation(2 * num_clips)[:num_clips]).tolist()  # sparse, and in no order of subjects
     (root / "Sessions").mkdir()
@@ -63,7 +65,7 @@ def draw_set(arguments: Arguments, root: Path, processes: int) -> int:
     return write_landmarks(root, chain.from_iterable(rows))
 
 
-def _clips(subject: int) -> list[_Clip]:
+def clips_of(subject: int) -> list[Clip]:
     """A person's clips; their kinds and traps go round, so that a few people have all of them."""
     plan = [(expression, 0, "") for expression in EXPRESSIONS]
     if subject % PEOPLE < SECOND_TAKES:
@@ -72,14 +74,14 @@ def _clips(subject: int) -> list[_Clip]:
     clips = []
     for number, (expression, take, trap) in enumerate(plan, start=1):
         kind = {"profile": "upright", "one picture": "stills"}.get(trap, KINDS[(subject + number) % len(KINDS)])
-        clips.append(_Clip(f"S{subject + 1:03d}-{number:03d}", expression, take, kind, trap))
+        clips.append(Clip(f"S{subject + 1:03d}-{number:03d}", expression, take, kind, trap))
     return clips
 
 
 def _draw_subject(arguments: Arguments, root: Path, sessions: Sequence[int], subject: int) -> list[list[object]]:
-    first = sum(len(_clips(other)) for other in range(subject))
+    first = sum(len(clips_of(other)) for other in range(subject))
     rows = []
-    for place, clip in enumerate(_clips(subject), start=first):
+    for place, clip in enumerate(clips_of(subject), start=first):
         rng = generator("synth", arguments.seed, arguments.name, "clip files", subject, clip.name)
         folder = Path("Sessions") / str(sessions[place])
         (root / folder).mkdir()
@@ -102,7 +104,7 @@ def _draw_subject(arguments: Arguments, root: Path, sessions: Sequence[int], sub
 
 
 def _frames(
-    arguments: Arguments, subject: int, clip: _Clip, rng: np.random.Generator
+    arguments: Arguments, subject: int, clip: Clip, rng: np.random.Generator
 ) -> Iterator[tuple[Picture, Floats]]:
     """The pictures of a clip as the camera left them, and the true points in them."""
     studio = STUDIOS[clip.kind]
@@ -122,7 +124,7 @@ def _frames(
             yield picture, points
 
 
-def _annotate(folder: Path, clip: _Clip, session: int, rng: np.random.Generator) -> None:
+def _annotate(folder: Path, clip: Clip, session: int, rng: np.random.Generator) -> None:
     """Write what goes with a clip: the session's tracks and views, and the clip's emotion somewhere among its tags."""
     view = {"side by side": 2}.get(clip.kind, 0) if clip.trap != "profile" else 1
     media = "image" if clip.kind == "stills" else "video"
