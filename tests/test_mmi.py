@@ -88,6 +88,7 @@ def test_every_trap_of_the_layout_is_listed_and_the_rest_is_used(tmp_path):
     session(root, 40, media=())
     session(root, 41, media=("-1.jpg", "-2.jpg"))
     session(root, 42, media=(".avi", ".jpg"))
+    (root / "Sessions/50").mkdir()
     (root / "Sessions/notes").mkdir()
     (root / "Sessions/.DS_Store").write_bytes(b"")
 
@@ -114,6 +115,7 @@ def test_every_trap_of_the_layout_is_listed_and_the_rest_is_used(tmp_path):
         "36/S001-001": "its annotation: not readable XML (mismatched tag: line 1, column 8)",
         "40/S001-001": f"0 {few}",
         "41/S001-001": f"2 {few}",
+        "50": "no clip such as S001-002 in this session",
         "42/S001-001": "2 files, one video or pictures alone are needed",
     }
     assert [(p.subject, p.label, p.sequence) for p in scan.pictures[::3]] == [
@@ -137,12 +139,13 @@ def test_the_middle_three_are_taken_of_stills_and_of_a_video_alike(tmp_path, num
     session(tmp_path, 1, "S004-001", media=[f"-{i}.jpg" for i in shuffled])
     nameless = session(tmp_path, 2, "S004-002", media=())
     for i in shuffled:
-        (nameless / f"{i}.png").write_bytes(b"")
+        (nameless / f"#{i}.png").write_bytes(b"")
     film(session(tmp_path, 3, "S004-003") / "S004-003.avi", [10 * i for i in range(1, number + 1)])
     scan = mmi.scan(tmp_path)
     middle = [number // 2, number // 2 + 1, number // 2 + 2]  # counted from 1
     assert [p.frame for p in scan.pictures[:3]] == [f"S004-001-{i}" for i in middle]
-    assert [p.frame for p in scan.pictures[3:6]] == [str(i) for i in middle]
+    assert [p.frame for p in scan.pictures[3:6]] == [f"#{i}" for i in middle]
+    assert all(path.is_file() for path in scan.files)
     assert [round(float(scan.read(p).mean()), -1) for p in scan.pictures[6:]] == [10 * i for i in middle]
 
 

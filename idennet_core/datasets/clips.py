@@ -19,13 +19,19 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 _locks = tuple(threading.Lock() for _ in range(64))
 
 
+def file_of(source: str) -> tuple[str, str]:
+    """The file that a source names, and which of its middle frames, '' for a picture file."""
+    name, _, frame = source.rpartition("#")
+    return (name, frame) if frame in MIDDLE else (source, "")
+
+
 def read_frame(root: Path, picture: Face) -> NDArray[np.uint8]:
     """Decode a picture file, or a frame of a video (`S001-002.avi#middle1`), to BGR [height, width, 3].
 
     Raises OSError or ValueError for one that cannot be read.
     """
-    name, _, frame = picture.source.rpartition("#")
-    if frame not in MIDDLE:
+    name, frame = file_of(picture.source)
+    if not frame:
         return read_picture(root, picture)
     path = (root / name).resolve()
     with _locks[hash(path) % len(_locks)]:  # the threads that want a clip's other frames wait for the first

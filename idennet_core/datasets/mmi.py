@@ -13,7 +13,7 @@ from xml.parsers import expat
 import numpy as np
 from numpy.typing import NDArray
 
-from idennet_core.datasets.clips import MIDDLE, read_frame
+from idennet_core.datasets.clips import MIDDLE, file_of, read_frame
 from idennet_core.datasets.prepared import Face, Skipped
 from idennet_core.datasets.scan import (
     Scan,
@@ -65,6 +65,8 @@ def scan(root: Path, manifest: Path | None = None) -> Scan:
             continue
         view, wrong_view = read_view(session / SESSION)
         clips, strange = _clips(session)
+        if not clips:
+            skip(session, "no clip such as S001-002 in this session")
         for path in strange:
             skip(path, f"neither a clip such as S001-002, its annotation nor {SESSION}")
         for clip, media in sorted(clips.items()):
@@ -88,7 +90,7 @@ def scan(root: Path, manifest: Path | None = None) -> Scan:
         classes=CLASSES,
         pictures=pictures,
         skipped=skipped,
-        files=[root / picture.source.partition("#")[0] for picture in pictures],
+        files=[root / file_of(picture.source)[0] for picture in pictures],
         read=partial(read_frame, root),
         synthetic=synthetic,
         protocol={"view": "frontal", "frames": "middle 3"} | ({"manifest": manifest.name} if manifest else {}),

@@ -46,7 +46,7 @@ class Scan:
 def require_pictures(scan: Scan, root: Path) -> Scan:
     """The scan itself. Raises ValueError when nothing in it is usable, with the first reason."""
     if not scan.pictures:
-        first = scan.skipped[0]
+        first = scan.skipped[0] if scan.skipped else Skipped(str(root), "no sequence in it")
         raise ValueError(
             f"--root {root} holds nothing usable of {scan.name}: {len(scan.skipped)} skipped, "
             f"the first, {first.source}: {first.reason}"
