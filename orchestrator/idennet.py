@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from idennet_core.pretraining import Progress as TrunkProgress
     from idennet_core.training import EpochRecord, Member
 
-DATASETS = ("oulu-casia", "ferplus", "casia-webface")
+DATASETS = ("oulu-casia", "ck+", "mmi", "ferplus", "casia-webface")
 REPORT_EVERY = 1.0  # seconds between two progress events of a pack
 FLOPS_UNMEASURED = {
     "cpu": {"trunk": 9e9, "head": 11e9},

@@ -69,7 +69,7 @@ def trained_store(tmp_path_factory):
         prepared.save(store / "data" / name, name, classes, True, pixels, rows, [], {})
     file = store / "tiny.yaml"
     file.write_text(TINY_STUDY)
-    assert idenctl("study", "run", file, "--engine", "inline", "--store", store).status == 0
+    assert idenctl("study", "run", file, "--engine", "inline", "--store", store).returncode == 0
     return store
 
 
@@ -77,7 +77,7 @@ def trained_store(tmp_path_factory):
 class Ended:
     """How a command ended: exit status, and what it printed."""
 
-    status: int
+    returncode: int
     stdout: str
     stderr: str
 

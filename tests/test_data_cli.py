@@ -179,7 +179,7 @@ def test_wrong_requests_are_refused_in_one_line(drawn, tmp_path):
             "oulu",
             "--root",
             drawn,
-        ): "must be one of oulu-casia, ferplus, casia-webface, but got 'oulu': did you mean",
+        ): "must be one of oulu-casia, ck+, mmi, ferplus, casia-webface, but got 'oulu': did you mean",
         ("synth", "ferplsu", "--out", tmp_path / "x"): "did you mean ferplus?",
         ("show", "oulu-casia", "--root", tmp_path / "none"): "does not exist",
         (

@@ -106,7 +106,7 @@ def test_a_picture_that_is_not_there_leaves_its_place_white():
 
 def drawn(trained_store, out, *options):
     ended = idenctl("heatmap", "tiny", "--out", out, *options, "--store", trained_store)
-    assert ended.status == 0, ended.stderr
+    assert ended.returncode == 0, ended.stderr
     picture = cv2.imread(str(out))
     assert picture is not None
     return picture, ended.stderr

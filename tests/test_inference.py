@@ -67,7 +67,7 @@ def picture_of(stored, path):
 def refused(*arguments):
     """The one line with which a wrong request is refused."""
     ended = idenctl(*arguments)
-    assert (ended.status, ended.stdout) == (2, ""), ended.stderr
+    assert (ended.returncode, ended.stdout) == (2, ""), ended.stderr
     assert ended.stderr.count("\n") == 1, ended.stderr
     return ended.stderr
 
@@ -93,7 +93,7 @@ def test_predict_gives_the_stored_prediction_of_a_test_face(trained_store, tmp_p
     faces, stored = unseen(trained_store, trial_id)
     pictures = [picture_of(face, tmp_path / f"{index}.png") for index, face in enumerate(faces[:4])]
     ended = idenctl("predict", *pictures, "--trial", trial_id[:8], "--cropped", "--json", "--store", trained_store)
-    assert ended.status == 0, ended.stderr
+    assert ended.returncode == 0, ended.stderr
     answers = json.loads(ended.stdout)
     assert [answer["picture"] for answer in answers] == [str(picture) for picture in pictures]
     for answer, expected in zip(answers, stored, strict=False):
@@ -107,9 +107,9 @@ def test_predict_gives_the_stored_prediction_of_a_test_face(trained_store, tmp_p
 @needs_model
 def test_predict_finds_and_aligns_a_face_as_prepare_does(trained_store, tmp_path):
     root, prepared_in = tmp_path / "drawn", tmp_path / "other"
-    assert idenctl("data", "synth", "oulu-casia", "--out", root, "--subjects", "1").status == 0
+    assert idenctl("data", "synth", "oulu-casia", "--out", root, "--subjects", "1").returncode == 0
     options = ("--detector", MODEL, "--store", prepared_in)
-    assert idenctl("data", "prepare", "oulu-casia", "--root", root, *options).status == 0
+    assert idenctl("data", "prepare", "oulu-casia", "--root", root, *options).returncode == 0
     faces = prepared.load(prepared_in / "data/oulu-casia")
     trial_id = trial_of(trained_store, "original")
     pictures = [root / source for source in faces.source[:3].tolist()]
@@ -124,12 +124,12 @@ def test_pictures_that_cannot_be_used_are_named_and_the_rest_goes_on(trained_sto
     (tmp_path / "text.jpg").write_text("not a picture")
     (tmp_path / "empty.png").write_bytes(b"")
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((200, 200), 128, np.uint8))
-    assert idenctl("data", "synth", "oulu-casia", "--out", tmp_path / "drawn", "--subjects", "1").status == 0
+    assert idenctl("data", "synth", "oulu-casia", "--out", tmp_path / "drawn", "--subjects", "1").returncode == 0
     good = min((tmp_path / "drawn").rglob("*.jpeg"))
     names = ["text.jpg", "empty.png", "grey.png", "missing.png"]
     request = ("predict", *[tmp_path / name for name in names], good, "--detector", MODEL, "--store", trained_store)
     ended = idenctl(*request, "--trial", trial_of(trained_store, "if"), "--json")
-    assert ended.status == 1
+    assert ended.returncode == 1
     *bad, last = json.loads(ended.stdout)
     reasons = ["not a readable picture", "not a readable picture", "no face found", "No such file"]
     for answer, name, reason in zip(bad, names, reasons, strict=True):
@@ -138,7 +138,7 @@ def test_pictures_that_cannot_be_used_are_named_and_the_rest_goes_on(trained_sto
         assert f"{tmp_path / name}: {answer['reason']}" in ended.stderr
     assert sum(last["probabilities"].values()) == pytest.approx(1)
     table = idenctl(*request, "--trial", trial_of(trained_store, "if"))
-    assert table.status == 1
+    assert table.returncode == 1
     assert "SYNTHETIC" in table.stdout
     assert table.stdout.count("│ -") == 8  # no expression and no probability of four pictures
 
@@ -160,7 +160,7 @@ def test_a_study_stands_for_its_most_accurate_cell(trained_store, tmp_path):
 def test_the_onnx_file_gives_the_stored_predictions_from_grey_values(trained_store, tmp_path, variant):
     trial_id, out = trial_of(trained_store, variant), tmp_path / "network.onnx"
     ended = idenctl("export", trial_id, "--out", out, "--store", trained_store)
-    assert (ended.status, ended.stderr.count("\n")) == (0, 1), ended.stderr
+    assert (ended.returncode, ended.stderr.count("\n")) == (0, 1), ended.stderr
     model = onnx.load(out)
     onnx.checker.check_model(model, full_check=True)
     faces, stored = unseen(trained_store, trial_id)
@@ -190,7 +190,7 @@ def test_an_export_that_onnx_runtime_finds_otherwise_is_not_put_in_place(trained
     out = tmp_path / "network.onnx"
     out.write_text("an earlier one")
     ended = idenctl("export", trial_of(trained_store, "original"), "--out", out, "--store", trained_store)
-    assert ended.status == 1
+    assert ended.returncode == 1
     assert "must agree with PyTorch" in ended.stderr
     assert out.read_text() == "an earlier one"
 

@@ -9,10 +9,11 @@ from idennet_core import config
 from orchestrator import strict_yaml
 from orchestrator.cli import app
 from orchestrator.design import cells, describe
+from orchestrator.idennet import DATASETS
 from orchestrator.study import Rules, assignments, dump
 from orchestrator.study import load as load_by
 
-RULES = Rules(config.HEAD_DEFAULTS, config.TRUNK_DEFAULTS, ("oulu-casia", "ferplus", "casia-webface"), config.complete)
+RULES = Rules(config.HEAD_DEFAULTS, config.TRUNK_DEFAULTS, DATASETS, config.complete)
 load = partial(load_by, rules=RULES)
 SHIPPED = Path(__file__).parent.parent / "studies" / "oulu_idrate.yaml"
 # Kept one value a line, so that a mistake's line number says which value was meant.
@@ -54,7 +55,7 @@ MISTAKES = [
     ),
     ("", "report: {by: id_rate, baselines: [{variant: f}]}\n", "1: the key 'report' is missing"),
     ("<<: {name: x}\nname: small", "name: small", "1: unknown key '<<'"),
-    ("dataset: oulu", "dataset: oulu-casia", "3: unknown data set 'oulu'; valid: oulu-casia, ferplus"),
+    ("dataset: oulu", "dataset: oulu-casia", "3: unknown data set 'oulu'; valid: oulu-casia, ck+, mmi, ferplus"),
     ("dataset: ferpuls", "dataset: oulu-casia", "3: unknown data set 'ferpuls'; did you mean 'ferplus'?"),
     ("folds: [0, 10]", "folds: [0, 1]", "4: folds must be all, or a list of folds from 0 to 9, got [0, 10]"),
     ("folds: [-1]", "folds: [0, 1]", "4: folds must be all, or a list of folds from 0 to 9, got [-1]"),

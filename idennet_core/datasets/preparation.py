@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idennet_core.config import STORED_SIZE
-from idennet_core.datasets import casia_webface, ferplus, oulu_casia, prepared
+from idennet_core.datasets import casia_webface, ck_plus, ferplus, mmi, oulu_casia, prepared
 from idennet_core.datasets.prepared import Face, Skipped
 from idennet_core.datasets.scan import Scan
 from idennet_core.faces.alignment import align, pad_cropped
@@ -24,6 +24,8 @@ BLOCK = 512  # pictures in flight
 
 SCANS: dict[str, Callable[[Path], Scan]] = {
     oulu_casia.NAME: oulu_casia.scan,
+    ck_plus.NAME: ck_plus.scan,
+    mmi.NAME: mmi.scan,
     ferplus.NAME: ferplus.scan,
     casia_webface.NAME: casia_webface.scan,
 }

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,16 @@ from numpy.typing import NDArray
 
 from idennet_core.datasets.folds import NUM_FOLDS, fold_of
 from idennet_core.datasets.prepared import Face, Skipped, by_reason
+from idennet_core.faces.detection import WHOLE, Look
 
 DRAWN_MARK = "SYNTHETIC.json"  # lies in the root of a data set that idenctl drew
 PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png")
 SEARCH_DEPTH = 6  # how far below the root a layout is looked for
+
+
+def upright(picture: Face, image: NDArray[np.uint8]) -> Sequence[Look]:
+    """The looks of a picture that is simply upright."""
+    return WHOLE
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,19 @@ class Scan:
     synthetic: bool
     cropped: bool = False  # the pictures are faces cut out by the publisher
     protocol: Mapping[str, str] = field(default_factory=dict)  # which part of the data set this is
+    looks: Callable[[Face, NDArray[np.uint8]], Sequence[Look]] = upright  # how the face may lie in a decoded picture
+    warnings: Sequence[str] = ()  # what is unusual about the set as a whole
+
+
+def require_pictures(scan: Scan, root: Path) -> Scan:
+    """The scan itself. Raises ValueError when nothing in it is usable, with the first reason."""
+    if not scan.pictures:
+        first = scan.skipped[0] if scan.skipped else Skipped(str(root), "no sequence in it")
+        raise ValueError(
+            f"--root {root} holds nothing usable of {scan.name}: {len(scan.skipped)} skipped, "
+            f"the first, {first.source}: {first.reason}"
+        )
+    return scan
 
 
 def read_picture(root: Path, picture: Face) -> NDArray[np.uint8]:
@@ -77,6 +96,19 @@ def levels_below(root: Path, depth: int = SEARCH_DEPTH) -> Iterable[list[Path]]:
         level = [child for folder in level for child in subfolders(folder)]
 
 
+def nearest(root: Path, fits: Callable[[Path], bool], what: str) -> Path | None:
+    """The folder nearest to the root that fits, None without one. Raises ValueError for several equally near."""
+    for level in levels_below(root):
+        found = [folder for folder in level if fits(folder)]
+        if len(found) > 1:
+            raise ValueError(
+                f"--root {root} holds {what} {len(found)} times ({found[0]}, {found[1]}): give one of them"
+            )
+        if found:
+            return found[0]
+    return None
+
+
 def subfolders(folder: Path) -> list[Path]:
     """The folders directly in a folder, sorted, hidden ones left out."""
     with os.scandir(folder) as entries:
@@ -117,6 +149,7 @@ def describe(scan: Scan) -> dict[str, Any]:
             for i, fold in enumerate(in_fold)
         ],
         "skipped": by_reason(scan.skipped),
+        "warnings": list(scan.warnings),
     }
 
 

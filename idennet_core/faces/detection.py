@@ -6,6 +6,8 @@ import threading
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -19,6 +21,34 @@ MODEL_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4
 SCORE = 0.6  # a face scores at least this
 LOWEST_SCORE = 0.1  # what is reported where no face is found
 LONGEST_SIDES = (320, 640, 1280)  # pixels; YuNet wants faces of about 10 to 300
+
+
+@dataclass(frozen=True)
+class Look:
+    """A part of a picture to look for a face in: some of its width, then turned anticlockwise by 90 degrees."""
+
+    left: float = 0.0  # share of the width
+    right: float = 1.0
+    turns: int = 0
+
+    def part(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The part of a picture [height, width(, 3)], upright if this is the right look."""
+        left, right = self._columns(image.shape[1])
+        return np.ascontiguousarray(np.rot90(image[:, left:right], self.turns))
+
+    def back(self, points: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.float64]:
+        """Points [n, 2] of the part in pixels of the whole picture, whose shape begins with height and width."""
+        left, right = self._columns(shape[1])
+        x, y = points.T
+        for turn in reversed(range(self.turns)):  # a turn brings the right edge to the top
+            x, y = (right - left, shape[0])[turn % 2] - 1 - y, x
+        return np.stack([x + left, y], axis=1)
+
+    def _columns(self, width: int) -> tuple[int, int]:
+        return int(self.left * width), int(self.right * width)
+
+
+WHOLE = (Look(),)
 
 
 class Detector:
@@ -38,12 +68,28 @@ class Detector:
                 "run `idenctl data detector get` for one"
             ) from error
 
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float64] | str:
+    def __call__(self, image: NDArray[np.uint8], looks: Sequence[Look] = WHOLE) -> NDArray[np.float64] | str:
         """The five points [5, 2] of the face in a picture, in its pixels, or the reason why there are none.
 
-        The picture is grey or BGR. A large one is searched at 320 pixels first, and at 640 and 1280 only when
-        nothing was found. Of several faces, those with at least half the area of the largest count, and the
-        one nearest to the centre is taken.
+        The picture is grey or BGR. Where it is not known how the face lies in it, `looks` are the choices: the
+        surest face that is seen from the front is taken.
+        """
+        highest, faces = 0.0, []
+        for look in looks:
+            score, points = self._search(look.part(image))
+            highest = max(highest, score)
+            if points is not None:
+                faces.append((score - aside(points), look.back(points, image.shape)))
+        if not faces:
+            return f"no face found (best score {f'{highest:.1f}' if highest else f'below {LOWEST_SCORE}'})"
+        return max(faces, key=lambda face: face[0])[1]
+
+    def _search(self, image: NDArray[np.uint8]) -> tuple[float, NDArray[np.float64] | None]:
+        """The highest score in a picture, and the points of its face if there is one.
+
+        A large picture is searched at 320 pixels first, and at 640 and 1280 only when nothing was found. Of
+        several faces, those with at least half the area of the largest count, and the one nearest to the
+        centre is taken.
         """
         colour = image if image.ndim == 3 else np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), np.uint8)
         best = 0.0
@@ -61,8 +107,8 @@ class Detector:
             if len(faces):
                 points = faces[choose(faces[:, :4], width, height), 4:14].reshape(5, 2)
                 factor = np.array([image.shape[1] / width, image.shape[0] / height])  # sizes were rounded
-                return np.asarray((points + 0.5) * factor - 0.5)
-        return f"no face found (best score {f'{best:.1f}' if best else f'below {LOWEST_SCORE}'})"
+                return best, np.asarray((points + 0.5) * factor - 0.5)
+        return best, None
 
     def _network(self) -> cv2.FaceDetectorYN:
         if not hasattr(self._local, "network"):
@@ -79,6 +125,13 @@ def scales(height: int, width: int) -> list[float]:
     """The factors, at most 1, at which a picture of this size is searched, one after the other."""
     longest = max(height, width)
     return sorted({min(side, longest) / longest for side in LONGEST_SIDES})
+
+
+def aside(points: NDArray[np.float64]) -> float:
+    """How far a face is turned aside: the nose's way off the middle of the eyes, 0 in front, 0.5 at one eye."""
+    right, left, nose = points[:3]
+    across = left - right
+    return float(abs((nose - (right + left) / 2) @ across) / max(across @ across, 1e-9))
 
 
 def choose(boxes: NDArray[np.float64], width: int, height: int) -> int:

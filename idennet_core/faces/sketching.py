@@ -46,6 +46,8 @@ def _noise_tile() -> Picture:
 def grain(which: int, height: int, width: int) -> Picture:
     """Noise [height, width] cut from one tile, since fresh normal numbers cost more than the face."""
     tile = _noise_tile()
+    if max(height, width) >= len(tile):
+        tile = np.tile(tile, (2, 2))
     y, x = which % (tile.shape[0] - height), which // 1009 % (tile.shape[1] - width)
     return tile[y : y + height, x : x + width]
 

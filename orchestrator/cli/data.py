@@ -35,8 +35,11 @@ POINTS = (
 )  # pixels; "right" is the subject's
 DRAWN_LANDMARKS = "landmarks.csv"  # in the root of a drawn data set: its true points
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="oulu-casia, ferplus or casia-webface")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="oulu-casia, ck+, mmi, ferplus or casia-webface")]
 Root = Annotated[Path, typer.Option(help="The folder that holds the data set.")]
+Manifest = Annotated[
+    Path | None, typer.Option(help="For mmi: the sequences to use, a line session/clip (12/S001-002) each.")
+]
 Store = Annotated[Path, typer.Option(envvar="IDENCTL_STORE", help="The store's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
@@ -63,11 +66,11 @@ def synth(
 
 
 @app.command()
-def show(name: Name, root: Root, as_json: Json = False) -> None:
+def show(name: Name, root: Root, manifest: Manifest = None, as_json: Json = False) -> None:
     """Print counts, classes, folds and what is skipped and why; decodes no picture."""
     from idennet_core.datasets.scan import describe
 
-    description = describe(scan_of(name, root))
+    description = describe(scan_of(name, root, manifest))
     if as_json:
         typer.echo(json.dumps({"root": str(root), **description}, indent=1))
     else:
@@ -84,13 +87,14 @@ def prepare(
         Path | None, typer.Option(help=f"CSV or Parquet with the columns source,{','.join(POINTS)}.")
     ] = None,
     cropped: Annotated[bool, typer.Option("--cropped", help="The pictures are cropped faces.")] = False,
+    manifest: Manifest = None,
     as_json: Json = False,
 ) -> None:
     """Detect, align and crop the faces into the store; done before with the same files, this does nothing."""
     from idennet_core.datasets.preparation import prepare as prepare_faces
     from orchestrator.store import Store as ResultStore
 
-    scan = scan_of(name, root)
+    scan = scan_of(name, root, manifest)
     locate, settings = points_of(scan, store, detector, landmarks, cropped)
     ResultStore(store).open()
     drawn_points = root / DRAWN_LANDMARKS
@@ -127,12 +131,21 @@ def get(
     typer.echo(f"{MODEL_NAME} stored in {target}, sha256 {MODEL_SHA256}")
 
 
-def scan_of(name: str, root: Path) -> "Scan":
-    """Scan a data set; raises ValueError for an unknown name or another layout."""
+def scan_of(name: str, root: Path, manifest: Path | None = None) -> "Scan":
+    """Scan a data set, and say on stderr what is unusual about it.
+
+    Raises ValueError for an unknown name, another layout or a manifest for another set than mmi.
+    """
+    from idennet_core.datasets import mmi
     from idennet_core.datasets.preparation import SCANS
 
     check_name(name, SCANS)
-    return SCANS[name](root)
+    if manifest and name != mmi.NAME:
+        raise ValueError(f"--manifest lists sequences of {mmi.NAME}, but the data set is {name}: leave it out")
+    scan = mmi.scan(root, manifest) if manifest else SCANS[name](root)
+    for warning in scan.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    return scan
 
 
 def check_name(name: str, valid: Iterable[str]) -> None:
@@ -175,7 +188,8 @@ def points_of(
         raise FileNotFoundError(detection.no_model_message(model))
     find = detection.Detector(model)
     record = {"file": model.name, "sha256": detection.sha256(model)}
-    return lambda picture, image: find(image), {"points": "detector", **record, "score": detection.SCORE}
+    settings = {"points": "detector", **record, "score": detection.SCORE}
+    return lambda picture, image: find(image, scan.looks(picture, image)), settings
 
 
 def model_place(store: Path) -> Path:

@@ -17,8 +17,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from idennet_core.datasets.synthetic import casia_webface, ferplus, oulu_casia
-from idennet_core.datasets.synthetic.world import Arguments
+from idennet_core.datasets.synthetic import casia_webface, ck_plus, ferplus, mmi, oulu_casia
+from idennet_core.datasets.synthetic.world import Arguments, performance
+from idennet_core.faces.drawing import draw
 
 DRAWING = 1  # raised when the same arguments draw other bytes
 MARK = "SYNTHETIC.json"
@@ -34,6 +35,8 @@ class Drawn:
 
 DRAWN = {
     "oulu-casia": Drawn(80, oulu_casia.draw_set),
+    "ck+": Drawn(ck_plus.PEOPLE, ck_plus.draw_set),
+    "mmi": Drawn(mmi.PEOPLE, mmi.draw_set),
     "ferplus": Drawn(1250, ferplus.draw_set),
     "casia-webface": Drawn(100, casia_webface.draw_set),
 }
@@ -147,8 +150,12 @@ def contact_sheet(name: str, file: Path, subjects: int = 6, identity_effect: flo
     _check(arguments, None)
     rows = []
     for subject in range(subjects):
-        sequences = [list(oulu_casia.sequence(arguments, subject, expression)) for expression in oulu_casia.EXPRESSIONS]
-        pictures = [sequences[0][0][0], *(sequence[-1][0] for sequence in sequences)]
+        sequences = [
+            list(performance(arguments, subject, expression, oulu_casia.STUDIO))
+            for expression in oulu_casia.EXPRESSIONS
+        ]
+        seen = [sequences[0][0], *(sequence[-1] for sequence in sequences)]
+        pictures = [draw(*frame)[0] for frame in seen]
         rows.append(np.hstack([picture[:, 60:260] for picture in pictures]))
     sheet = np.vstack([np.full((56, rows[0].shape[1]), 255, np.uint8), *rows])
     title = f"synthetic faces, drawn by idenctl: {name}, seed {seed}, identity effect {identity_effect:g}"

@@ -2,16 +2,18 @@
 
 import csv
 import multiprocessing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import cv2
 import numpy as np
 
+from idennet_core.faces.people import Person, performed_actions, person_of, resting_actions
 from idennet_core.faces.sketching import Floats, Picture, View
+from idennet_core.streams import generator
 
 _Result = TypeVar("_Result")
 
@@ -67,6 +69,65 @@ def rising(num_frames: int) -> Floats:
     onset = np.minimum(np.arange(num_frames) / (num_frames - 3), 1.0)
     strengths: Floats = 0.9 * onset**2 * (3 - 2 * onset) + 0.1 * np.linspace(0, 1, num_frames)
     return strengths
+
+
+def arching(num_frames: int) -> Floats:
+    """The strength of each frame of a sequence that returns to rest: above 0.9 in the middle three frames alone."""
+    up = rising(num_frames // 2 + 2)
+    strengths: Floats = np.concatenate([up, up[: num_frames - len(up)][::-1]])
+    return strengths
+
+
+@dataclass(frozen=True)
+class Studio:
+    """How the people of a set of sequences are filmed; lengths in pixels of the picture."""
+
+    size: tuple[int, int]  # width, height
+    unit: tuple[float, float]  # from the smallest to the largest face
+    centre: tuple[float, float]  # of the point midway between the eyes
+    frames: tuple[int, int]  # fewest, and one more than most
+    grain: float
+    course: Callable[[int], Floats] = rising  # the strength of each of so many frames
+
+
+def performance(
+    arguments: Arguments, subject: int, expression: str, studio: Studio, take: int = 0
+) -> Iterator[tuple[Person, Floats, View]]:
+    """One sequence, frame by frame, as `draw` takes it: the person, the facial actions and the view."""
+    names = ("synth", arguments.seed, arguments.name)
+    person = person_of(arguments.name, arguments.seed, subject)
+    looks = generator(*names, "looks", subject)
+    style = generator(*names, "style", subject, expression)
+    rng = generator(*names, "sequence", subject, expression, *([take] if take else []))
+    rest = resting_actions(person, arguments.identity_effect)
+    peak = performed_actions(expression, style, rng)
+    shake = studio.size[0] / 320
+    view = View(
+        size=studio.size,
+        unit=float(looks.uniform(*studio.unit)),
+        centre=(
+            float(studio.centre[0] + rng.normal(0, 6 * shake)),
+            float(studio.centre[1] + rng.normal(0, 3 * shake)),
+        ),
+        roll=float(rng.normal(0, 2.5)),
+        yaw=float(rng.normal(0, 4)),
+        pitch=float(rng.normal(0, 3)),
+        light=(float(rng.normal(-0.15, 0.10)), float(rng.normal(-0.30, 0.06))),
+        gain=float(rng.normal(1, 0.04)),
+        background=float(looks.uniform(95, 125)),
+        clothes=float(looks.uniform(25, 190)),
+        grain=studio.grain,
+    )
+    for level in studio.course(int(rng.integers(*studio.frames))):
+        actions = rest + level * peak + rng.normal(0, 0.02, peak.shape)
+        x, y = view.centre
+        moved = replace(
+            view,
+            centre=(x + float(rng.normal(0, 0.5 * shake)), y + float(rng.normal(0, 0.5 * shake))),
+            roll=view.roll + float(rng.normal(0, 0.3)),
+            noise=int(rng.integers(1 << 30)),
+        )
+        yield person, actions, moved
 
 
 def wild_view(rng: np.random.Generator, size: int, unit: float, centre: tuple[float, float], turn: float) -> View:
