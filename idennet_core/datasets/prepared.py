@@ -11,8 +11,9 @@ import json
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import count
+from operator import attrgetter
 from pathlib import Path
 from sys import intern
 from typing import Any
@@ -67,6 +68,7 @@ class FaceSet:
 
 
 COLUMNS = tuple(field.name for field in fields(Face))
+values_of = attrgetter(*COLUMNS)
 
 
 def place_in_order(row: Face) -> tuple[str, str, str]:
@@ -83,7 +85,7 @@ def data_id(classes: Sequence[str], rows: Sequence[Face], pixels: Iterable[bytes
     shape = (len(rows), STORED_SIZE, STORED_SIZE)
     digest.update(json.dumps([list(classes), shape])[:-1].encode())  # one JSON list, the index being its third entry
     for i, row in enumerate(rows):
-        digest.update((", " if i else ", [").encode() + json.dumps(astuple(row)[: COLUMNS.index("source")]).encode())
+        digest.update((", " if i else ", [").encode() + json.dumps(values_of(row)[: COLUMNS.index("source")]).encode())
     digest.update(b"]]")
     for block in pixels:
         digest.update(block)
@@ -173,7 +175,7 @@ def finish(
     with (unfinished.place / INDEX).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows(astuple(row) for row in rows)
+        writer.writerows(map(values_of, rows))
     _write_json(unfinished.place / METADATA, metadata)
     if old_id is not None:
         directory.rename(_place_beside(directory, old_id))

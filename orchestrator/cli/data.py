@@ -100,7 +100,7 @@ def prepare(
     votes: Votes = None,
     as_json: Json = False,
 ) -> None:
-    """Detect, align and crop the faces into the store; done before with the same files, this does nothing."""
+    """Detect, align and crop the faces into the store; stopped, it goes on from there, and done it does nothing."""
     from idennet_core.datasets.preparation import prepare as prepare_faces
 
     scan = scan_of(name, root, votes=votes)
