@@ -177,8 +177,10 @@ def test_another_layout_is_refused_with_what_was_sought_and_found(tmp_path):
 def test_a_set_in_which_nothing_is_usable_is_refused(tmp_path):
     for tree in ("cohn-kanade-images", "Emotion"):
         (tmp_path / tree / "S005").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"holds nothing usable of ck\+: .*: no sequence in it"):
-        ck_plus.scan(tmp_path)
+    run = idenctl("data", "show", "ck+", "--root", tmp_path)
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert "holds nothing usable of ck+" in run.stderr
+    assert "no sequence in it" in run.stderr
     sequence(tmp_path, "S005/001")
     sequence(tmp_path, "S005/002", "0")
     run = idenctl("data", "show", "ck+", "--root", tmp_path, "--json")

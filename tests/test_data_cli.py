@@ -180,6 +180,8 @@ def test_wrong_requests_are_refused_in_one_line(drawn, tmp_path):
             "--root",
             drawn,
         ): "must be one of oulu-casia, ck+, mmi, ferplus, casia-webface, but got 'oulu': did you mean",
+        ("show", "oulu-casia", "--root", drawn, "--votes", "label.csv"): "--votes belongs to another data set",
+        ("synth", "ferplus", "--form", "jpg", "--out", tmp_path / "x"): "must be one of png, but got 'jpg'",
         ("synth", "ferplsu", "--out", tmp_path / "x"): "did you mean ferplus?",
         ("show", "oulu-casia", "--root", tmp_path / "none"): "does not exist",
         (
@@ -187,7 +189,7 @@ def test_wrong_requests_are_refused_in_one_line(drawn, tmp_path):
             "oulu-casia",
             "--root",
             tmp_path,
-        ): "looked for VL/Strong/P001 in and below it, found gaps.csv",
+        ): "looked for VL/Strong/P001 and VL_Acropped/Strong/P001 in and below it, found gaps.csv",
         (*oulu, "--cropped", "--landmarks", points): "exclude each other, but got --landmarks --cropped",
         (*oulu, "--detector", tmp_path / "none.onnx"): "none.onnx",
         (
@@ -209,18 +211,43 @@ def test_cropped_pictures_need_no_detector(drawn, tmp_path):
     assert (made["num_faces"], made["settings"]["points"], made["synthetic"]) == (180, "cropped", True)
 
 
-@pytest.mark.parametrize("name", ["ferplus", "casia-webface"])
-def test_the_pretraining_sets_go_the_same_way(name, tmp_path):
-    succeed("synth", name, "--out", tmp_path / name, "--subjects", 6)
+@pytest.mark.parametrize(
+    ("name", "form"), [("ferplus", ""), ("ferplus", "png"), ("casia-webface", ""), ("casia-webface", "recordio")]
+)
+def test_the_pretraining_sets_go_the_same_way_in_every_form(name, form, tmp_path):
+    options = ("--form", form) if form else ()
+    succeed("synth", name, "--out", tmp_path / name, "--subjects", 6, *options)
     shown = json.loads(succeed("show", name, "--root", tmp_path / name, "--json").stdout)
-    points = [] if name == "ferplus" else ["--landmarks", tmp_path / name / "landmarks.csv"]
+    points = ["--landmarks", tmp_path / name / "landmarks.csv"] if (name, form) == ("casia-webface", "") else []
     made = json.loads(
         succeed("prepare", name, "--root", tmp_path / name, *points, "--json", store=tmp_path / "store").stdout
     )
     assert made["synthetic"]
     assert made["num_faces"] == shown["frames"] > 0
     assert made["subjects"] == [] if name == "ferplus" else len(made["subjects"]) == 6
-    if name == "ferplus":
+    if not points:
         assert "cropped faces: leave --detector out" in refusal(
             "prepare", name, "--root", tmp_path / name, "--detector", MODEL
         )  # fmt: skip
+
+
+FERPLUS = ROOT.parent / "shared/data/ferplus"
+
+
+@pytest.mark.skipif(not FERPLUS.is_dir(), reason=f"no FER+ label files in {FERPLUS}")
+def test_show_prints_the_published_counts_of_the_real_label_files_and_prepare_asks_for_pictures(tmp_path):
+    shown = json.loads(succeed("show", "ferplus", "--root", FERPLUS, "--json").stdout)
+    assert shown["splits"] == shown["label_sources"]["fer2013new.csv"] == {"train": 25060, "valid": 3199, "test": 3153}
+    assert shown["label_sources"]["label.csv"] == {"train": 25045, "valid": 3191, "test": 3137}
+    chosen = json.loads(succeed("show", "ferplus", "--root", FERPLUS, "--votes", "label.csv", "--json").stdout)
+    assert (chosen["splits"], chosen["protocol"]["votes"]) == (shown["label_sources"]["label.csv"], "label.csv")
+    assert "holds labels without pictures" in succeed("show", "ferplus", "--root", FERPLUS).stdout
+    assert "holds labels without pictures: put" in refusal("prepare", "ferplus", "--root", FERPLUS, store=tmp_path)
+
+
+def test_a_set_in_which_nothing_can_be_used_is_refused_with_the_first_reason(tmp_path):
+    (tmp_path / "train.rec").write_bytes(bytes(1000))
+    (tmp_path / "train.idx").write_text("0\t0\n1\t100\n")
+    for command in (("show",), ("prepare", "--store", tmp_path / "store")):
+        line = refusal(command[0], "casia-webface", "--root", tmp_path, *command[1:])
+        assert "train.rec:0: no record there: it must start with the magic 0xced7230a" in line

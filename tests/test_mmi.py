@@ -252,7 +252,7 @@ def test_a_manifest_chooses_the_sequences_and_what_it_misses_is_listed(tmp_path)
     }
     run = idenctl("data", "show", "ck+", *arguments)
     assert (run.returncode, run.stderr.count("\n")) == (2, 1)
-    assert "--manifest lists sequences of mmi, but the data set is ck+: leave it out" in run.stderr
+    assert "--manifest belongs to another data set, but got it for ck+: leave it out" in run.stderr
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,8 @@ def test_ferplus_has_the_two_files_of_the_real_set_in_the_same_row_order(ferplus
     assert {len(row["pixels"].split()) for row in pixels} == {48 * 48}
     assert {row["emotion"] for row in pixels} <= set("0123456")
     names = [row["Image name"] for row in votes if row["Image name"]]
-    assert names == [f"fer{i:07d}.png" for i in range(len(names))]
+    expected = [f"fer{i:07d}.png" for i in range(len(names))]
+    assert names == [expected[0], expected[3], *expected[2:]]  # a name that occurs twice
 
 
 def test_ferplus_votes_mostly_agree_and_a_row_without_a_face_has_no_name(ferplus):
@@ -132,12 +133,40 @@ def test_ferplus_votes_mostly_agree_and_a_row_without_a_face_has_no_name(ferplus
     assert set(kept[decided].argmax(axis=1)) == set(range(8))
 
 
-@pytest.mark.parametrize("name", ["oulu-casia", "ferplus", "casia-webface"])
-def test_equal_arguments_give_equal_bytes_whatever_the_number_of_processes(name, tmp_path):
+def test_ferplus_as_files_has_a_png_a_name_and_two_sources_of_votes_that_differ(ferplus, tmp_path):
+    drawn = synthesise("ferplus", tmp_path / "png", subjects=300, seed=3, processes=2, form="png")
+    assert (drawn.root / "fer2013new.csv").read_bytes() == (ferplus.root / "fer2013new.csv").read_bytes()
+    pixels, votes = rows_of(ferplus.root / "fer2013.csv"), rows_of(drawn.root / "fer2013new.csv")
+    differ = 0
+    for usage, folder in (("Training", "Train"), ("PublicTest", "Valid"), ("PrivateTest", "Test")):
+        place = drawn.root / f"FER2013{folder}"
+        rows = [(p, v) for p, v in zip(pixels, votes, strict=True) if v["Usage"] == usage and v["Image name"]]
+        exported = {v["Image name"]: p["pixels"] for p, v in rows}  # a later row replaces an earlier one
+        first = {v["Image name"]: [v[column] for column in FER_TEN] for _, v in reversed(rows)}
+        assert {path.name for path in place.glob("*.png")} == exported.keys()
+        for name, values in exported.items():
+            picture = cv2.imread(str(place / name), cv2.IMREAD_UNCHANGED)
+            assert picture.shape == (48, 48)
+            assert " ".join(map(str, picture.ravel())) == values
+        with (place / "label.csv").open(newline="") as file:
+            labels = list(csv.reader(file))
+        assert [row[0] for row in labels] == list(dict.fromkeys(v["Image name"] for _, v in rows))
+        assert {row[1] for row in labels} == {"(0, 0, 48, 48)"}
+        assert {sum(map(int, row[2:])) for row in labels} == {10}
+        differ += sum(row[2:] != first[row[0]] for row in labels)
+    assert 0.01 < differ / 600 < 0.1
+    assert len(list(drawn.root.rglob("*.png"))) == sum(v["Image name"] != "" for v in votes) - 1
+
+
+FORMS = [(name, form) for name in sets.DRAWN for form in ("", *sets.DRAWN[name].forms)]
+
+
+@pytest.mark.parametrize(("name", "form"), FORMS)
+def test_equal_arguments_give_equal_bytes_whatever_the_number_of_processes(name, form, tmp_path):
     subjects = 20 if name == "ferplus" else 4
-    one = synthesise(name, tmp_path / "one", subjects, seed=5, processes=1)
-    two = synthesise(name, tmp_path / "two", subjects, seed=5, processes=2)
-    other = synthesise(name, tmp_path / "other", subjects, seed=6, processes=1)
+    one = synthesise(name, tmp_path / "one", subjects, seed=5, processes=1, form=form)
+    two = synthesise(name, tmp_path / "two", subjects, seed=5, processes=2, form=form)
+    other = synthesise(name, tmp_path / "other", subjects, seed=6, processes=1, form=form)
     assert bytes_of(one.root) == bytes_of(two.root)
     assert bytes_of(one.root) != bytes_of(other.root)
 
@@ -146,7 +175,7 @@ def test_a_set_says_that_it_is_synthetic_and_with_which_arguments(oulu):
     mark = json.loads((oulu.root / "SYNTHETIC.json").read_text())
     assert mark["synthetic"] is True
     assert mark["drawn_by"] == "idenctl"
-    assert mark["arguments"] == {"name": "oulu-casia", "subjects": 4, "identity_effect": 1.0, "seed": 3}
+    assert mark["arguments"] == {"name": "oulu-casia", "subjects": 4, "identity_effect": 1.0, "seed": 3, "form": ""}
 
 
 def test_a_set_already_drawn_is_left_alone_and_another_takes_its_place_whole(tmp_path):
@@ -282,6 +311,7 @@ def test_yunet_finds_one_face_in_98_of_100_pictures_within_four_pixels(which, re
         ({"identity_effect": float("inf")}, "but got inf"),
         ({"seed": -1}, "seed must be at least 0, but got -1"),
         ({"processes": 0}, "processes must be at least 1, but got 0"),
+        ({"form": "png"}, "the form of oulu-casia must be one of cropped, but got 'png': leave it out"),
     ],
 )
 def test_wrong_arguments_are_refused_in_one_line_before_anything_is_written(change, message, tmp_path):

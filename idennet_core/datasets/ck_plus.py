@@ -19,7 +19,6 @@ from idennet_core.datasets.scan import (
     natural,
     nearest,
     read_picture,
-    require_pictures,
     subfolders,
 )
 
@@ -87,7 +86,7 @@ def scan(root: Path) -> Scan:
     sequences, subjects = (len({getattr(p, column) for p in pictures}) for column in ("sequence", "subject"))
     found = f"{sequences} labelled sequences of {subjects} people, {NUM_SEQUENCES} of {NUM_SUBJECTS} were published"
     whole = synthetic or (sequences, subjects) == (NUM_SEQUENCES, NUM_SUBJECTS)
-    made = Scan(
+    return Scan(
         name=NAME,
         classes=CLASSES,
         pictures=pictures,
@@ -98,7 +97,6 @@ def scan(root: Path) -> Scan:
         protocol={"sequences": "labelled", "frames": f"last {NUM_FRAMES}"},
         warnings=() if whole else (f"{found}: see what is skipped, or complete the copy",),
     )
-    return require_pictures(made, root)
 
 
 def read_label(path: Path) -> tuple[str, str]:

@@ -23,7 +23,6 @@ from idennet_core.datasets.scan import (
     is_picture,
     natural,
     nearest,
-    require_pictures,
     subfolders,
 )
 from idennet_core.faces.detection import WHOLE, Look
@@ -85,7 +84,7 @@ def scan(root: Path, manifest: Path | None = None) -> Scan:
     for sequence in sorted((listed or set()) - met, key=natural):
         skip(sessions / sequence, "in the manifest, but not in the data set")
     usual = synthetic or len(views) == NUM_SEQUENCES
-    made = Scan(
+    return Scan(
         name=NAME,
         classes=CLASSES,
         pictures=pictures,
@@ -97,7 +96,6 @@ def scan(root: Path, manifest: Path | None = None) -> Scan:
         looks=partial(looks, views),
         warnings=() if usual else (f"{len(views)} frontal sequences, the paper uses {NUM_SEQUENCES}: {ADVICE}",),
     )
-    return require_pictures(made, root)
 
 
 def read_manifest(path: Path) -> set[str]:

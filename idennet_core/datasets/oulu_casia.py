@@ -1,6 +1,7 @@
 """Oulu-CASIA NIR&VIS: six expressions of 80 people, from neutral to the peak.
 
-As the paper uses it: visible light (VL), strong illumination, the last three frames of each sequence.
+As the paper uses it: visible light (VL), strong illumination, the last three frames of each sequence. The
+publisher's cropped edition is read where the original is not there.
 """
 
 import re
@@ -24,24 +25,30 @@ NAME = "oulu-casia"
 CLASSES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
 NUM_SUBJECTS = 80
 NUM_FRAMES = 3  # the tail of a sequence, where the expression is at its peak
+# The folder that holds Strong, by letter case: of the original edition and of the one that was cut out.
+EDITIONS = {"vl": "original", "vl_acropped": "cropped"}
 SUBJECT = re.compile(r"P\d{3}", re.IGNORECASE)
 
 
 def scan(root: Path) -> Scan:
     """Find `VL/Strong/P001/Anger/*.jpeg` below `root` and take each sequence's last three frames.
 
-    The root may also be the `VL` or `Strong` folder itself, and letter case does not matter. Raises
-    ValueError for another layout, FileNotFoundError or NotADirectoryError for a root that is not a folder.
+    Without it, `VL_Acropped/Strong/P001/Anger/*.jpeg` is read as faces already cropped. The root may also be the
+    `VL` or `Strong` folder itself, and letter case does not matter. Raises ValueError for another layout,
+    FileNotFoundError or NotADirectoryError for a root that is not a folder.
     """
     check_root(root)
-    strong = _find_strong(root)
+    strong, other = _find_strong(root)
     synthetic = is_drawn(strong)
+    edition = _edition(strong)
     pictures: list[Face] = []
     skipped: list[Skipped] = []
 
     def skip(path: Path, reason: str) -> None:
         skipped.append(Skipped(path.relative_to(root).as_posix(), reason))
 
+    if other:
+        skip(other, "the cropped edition, beside the original, which is used: give it as --root to use it instead")
     subjects = {path.name.upper(): path for path in subfolders(strong) if SUBJECT.fullmatch(path.name)}
     for path in sorted(strong.iterdir()):
         if path not in subjects.values():
@@ -85,29 +92,42 @@ def scan(root: Path) -> Scan:
         files=[root / picture.source for picture in pictures],
         read=partial(read_picture, root),
         synthetic=synthetic,
-        protocol={"light": "VL", "illumination": "Strong", "frames": f"last {NUM_FRAMES}"},
+        cropped=edition == "cropped",
+        protocol={"light": "VL", "illumination": "Strong", "frames": f"last {NUM_FRAMES}", "edition": edition},
     )
 
 
-def _find_strong(root: Path) -> Path:
+def _find_strong(root: Path) -> tuple[Path, Path | None]:
+    """The folder of the original edition, else of the cropped one, and the cropped one where it lies beside."""
+    cropped: list[Path] = []
     for level in levels_below(root):
-        found = [folder for folder in level if _is_strong(folder)]
-        if len(found) > 1:
-            raise ValueError(
-                f"--root {root} holds VL/Strong {len(found)} times ({found[0]}, {found[1]}): give one of them"
-            )
-        if found:
-            return found[0]
+        strong = [folder for folder in level if _edition(folder)]
+        original = [folder for folder in strong if _edition(folder) == "original"]
+        cropped += [folder for folder in strong if folder not in original]
+        if original:
+            return _the_one(root, original), cropped[0] if cropped else None
+    if cropped:
+        return _the_one(root, cropped), None
     raise ValueError(
-        f"--root {root} is not {NAME}: looked for VL/Strong/P001 in and below it, found {first_names(root)}"
+        f"--root {root} is not {NAME}: looked for VL/Strong/P001 and VL_Acropped/Strong/P001 in and below it, "
+        f"found {first_names(root)}"
     )
 
 
-def _is_strong(folder: Path) -> bool:
+def _the_one(root: Path, found: list[Path]) -> Path:
+    if len(found) > 1:
+        raise ValueError(
+            f"--root {root} holds {found[0].parent.name}/Strong {len(found)} times ({found[0]}, {found[1]}): "
+            "give one of them"
+        )
+    return found[0]
+
+
+def _edition(folder: Path) -> str:
+    """Of which edition a folder holds the subjects; '' for another folder."""
     place = folder.resolve()  # a root of "." has no name of its own
-    return (place.parent.name.lower(), place.name.lower()) == ("vl", "strong") and any(
-        SUBJECT.fullmatch(child.name) for child in subfolders(folder)
-    )
+    edition = EDITIONS.get(place.parent.name.lower(), "") if place.name.lower() == "strong" else ""
+    return edition if edition and any(SUBJECT.fullmatch(child.name) for child in subfolders(folder)) else ""
 
 
 def _numbers_jump(frames: list[Path]) -> bool:

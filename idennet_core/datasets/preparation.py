@@ -1,11 +1,17 @@
-"""From pictures to a prepared set: decode, find the five points, align, crop, store."""
+"""From pictures to a prepared set: decode, find the five points, align, crop, store.
+
+A block of pictures at a time is worked on, over all cores, and stored; a preparation that was killed goes on
+from there, and gives the same bytes as one that was not.
+"""
 
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +19,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from idennet_core.config import STORED_SIZE
 from idennet_core.datasets import casia_webface, ck_plus, ferplus, mmi, oulu_casia, prepared
 from idennet_core.datasets.prepared import Face, Skipped
 from idennet_core.datasets.scan import Scan
+from idennet_core.datasets.unfinished import Outcome, Unfinished
 from idennet_core.faces.alignment import align, pad_cropped
 
 RECIPE = 1  # raised whenever the same pictures and settings would give other faces
-BLOCK = 512  # pictures in flight
+BLOCK = 512  # pictures in flight, and the most that a killed preparation does again
 
-SCANS: dict[str, Callable[[Path], Scan]] = {
+SCANS: dict[str, Callable[..., Scan]] = {
     oulu_casia.NAME: oulu_casia.scan,
     ck_plus.NAME: ck_plus.scan,
     mmi.NAME: mmi.scan,
@@ -49,16 +55,18 @@ def from_landmarks(landmarks: Mapping[str, NDArray[np.float64]]) -> Locate:
 
 def fingerprint(scan: Scan, settings: Mapping[str, Any]) -> str:
     """A hash of all that decides a prepared set; files' sizes and times stand for their pixels."""
-    files = [(path.name, stat.st_size, stat.st_mtime_ns) for path in scan.files for stat in (path.stat(),)]
-    content = [
-        RECIPE,
-        settings,
-        scan.synthetic,
-        list(map(repr, scan.pictures)),
-        list(map(repr, scan.skipped)),
-        files,
-    ]
-    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(json.dumps([RECIPE, settings, scan.synthetic], sort_keys=True).encode(), digest_size=16)
+    for entry in chain(map(repr, scan.pictures), map(repr, scan.skipped), map(_stamp, scan.files)):
+        digest.update(f"{entry}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _stamp(path: Path) -> str:
+    try:
+        stat = path.stat()
+    except OSError as error:  # its picture will be skipped with a reason
+        return f"{path.name} {error.strerror}"
+    return f"{path.name} {stat.st_size} {stat.st_mtime_ns}"
 
 
 def prepare(
@@ -74,8 +82,10 @@ def prepare(
     `locate` finds the five points; None takes the pictures as already cropped faces. `settings` says how, for
     the record: it must change whenever `locate` does. `truth` holds true points by source, to measure
     `locate` against. `progress(done, total)` is called from this thread. Each picture that cannot be used is
-    listed as skipped. Raises ValueError when no picture can.
+    listed as skipped. Raises ValueError when no picture can, and where the pictures are missing.
     """
+    if scan.missing:
+        raise ValueError(scan.missing)
     settings = {**scan.protocol, **settings}
     mark = fingerprint(scan, settings)
     if directory.exists():
@@ -86,66 +96,97 @@ def prepare(
     if not os.access(directory.parent, os.W_OK):  # found now rather than after all the work
         raise PermissionError(f"the store must be writable, but {directory.parent} is not: give another --store")
 
-    faces = np.empty((len(scan.pictures), STORED_SIZE, STORED_SIZE), np.uint8)
+    pictures = sorted(scan.pictures, key=prepared.place_in_order)
+    with Unfinished(directory, mark) as unfinished:
+        with _workers() as pool:
+            for start in range(unfinished.done, len(pictures), BLOCK):
+                block = pictures[start : start + BLOCK]
+                faces: list[NDArray[np.uint8]] = []
+                outcomes: list[Outcome] = []
+                results = pool.map(lambda picture: _face(scan, locate, picture), block)
+                for done, (picture, result) in enumerate(zip(block, results, strict=True), start=start + 1):
+                    if isinstance(result, str):
+                        outcomes.append(result)
+                    else:
+                        face, points = result
+                        faces.append(face)
+                        outcomes.append(_distances(points, truth.get(picture.source) if truth else None))
+                    if progress:
+                        progress(done, len(pictures))
+                unfinished.append(faces, outcomes)
+        return _finish(unfinished, scan, directory, pictures, settings, mark)
+
+
+def _finish(
+    unfinished: Unfinished, scan: Scan, directory: Path, pictures: list[Face], settings: Mapping[str, Any], mark: str
+) -> Preparation:
     rows: list[Face] = []
     skipped = list(scan.skipped)
-    distances: list[NDArray[np.float64]] = []  # [5] a face, in pixels of the picture
-    for done, (picture, result) in enumerate(_faces(scan, locate), start=1):
-        if isinstance(result, str):
-            skipped.append(Skipped(picture.source, result))
-        else:
-            face, points = result
-            faces[len(rows)] = face
-            rows.append(picture)
-            if points is not None and truth and picture.source in truth:
-                distances.append(np.linalg.norm(points - truth[picture.source], axis=1))
-        if progress:
-            progress(done, len(scan.pictures))
+    distances: list[list[float]] = []  # [5] a face, in pixels of the picture
+    for picture, outcome in zip(pictures, unfinished.outcomes(), strict=True):
+        if isinstance(outcome, str):
+            skipped.append(Skipped(picture.source, outcome))
+            continue
+        rows.append(picture)
+        if outcome:
+            distances.append(outcome)
     if not rows:
+        unfinished.discard()
         first = skipped[0] if skipped else Skipped("the data set", "holds no picture")
         raise ValueError(
-            f"none of the {len(scan.pictures)} pictures of {scan.name} could be prepared, none is stored; "
+            f"none of the {len(pictures)} pictures of {scan.name} could be prepared, none is stored; "
             f"the first, {first.source}: {first.reason}"
         )
-    prepared.save(
-        directory, scan.name, scan.classes, scan.synthetic, faces[: len(rows)], rows, skipped, settings, mark,
+    prepared.finish(
+        unfinished, directory, scan.name, scan.classes, scan.synthetic, rows, skipped, settings, mark,
         point_error(distances),
     )  # fmt: skip
     return Preparation(prepared.read_metadata(directory), fresh=True)
 
 
-def point_error(distances: list[NDArray[np.float64]]) -> dict[str, float] | None:
+def point_error(distances: list[list[float]]) -> dict[str, float] | None:
     """Mean and 95th percentile of the distances from found to true points, in pixels; None without any."""
     if not distances:
         return None
-    pixels = np.concatenate(distances)
+    pixels = np.array(distances)
     return {"mean": float(pixels.mean()), "p95": float(np.percentile(pixels, 95)), "faces": len(distances)}
 
 
-Result = tuple[NDArray[np.uint8], NDArray[np.float64] | None] | str
+def _distances(found: NDArray[np.float64] | None, true: NDArray[np.float64] | None) -> list[float] | None:
+    if found is None or true is None:
+        return None
+    distances: list[float] = np.linalg.norm(found - true, axis=1).tolist()
+    return distances
 
 
-def _faces(scan: Scan, locate: Locate | None) -> Iterator[tuple[Face, Result]]:
-    def work(picture: Face) -> Result:
-        try:
-            image = scan.read(picture)
-            if locate is None:
-                return pad_cropped(image), None
-            points = locate(picture, image)
-            return points if isinstance(points, str) else (align(image, points), points)
-        except OSError as error:
-            return f"cannot be read: {error.strerror}"
-        except ValueError as error:
-            return str(error)
-        except cv2.error as error:
-            return f"OpenCV cannot process it: {error.err}"
-
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # one picture a core beats all cores on one picture
+def _face(
+    scan: Scan, locate: Locate | None, picture: Face
+) -> tuple[NDArray[np.uint8], NDArray[np.float64] | None] | str:
+    """The stored face of a picture and its five points, or the reason why there is none."""
     try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for start in range(0, len(scan.pictures), BLOCK):
-                block = scan.pictures[start : start + BLOCK]
-                yield from zip(block, pool.map(work, block), strict=True)
+        image = scan.read(picture)
+        if locate is None:
+            return pad_cropped(image), None
+        points = locate(picture, image)
+        return points if isinstance(points, str) else (align(image, points), points)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        return str(error)
+    except cv2.error as error:
+        return f"OpenCV cannot process it: {error.err}"
+
+
+@contextmanager
+def _workers() -> Iterator[ThreadPoolExecutor]:
+    """A thread a core; OpenCV lets the others run, and says nothing of pictures that are skipped with a reason."""
+    threads, level = cv2.getNumThreads(), cv2.utils.logging.getLogLevel()
+    cv2.setNumThreads(1)  # one picture a core beats all cores on one picture
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        yield pool
     finally:
+        pool.shutdown(cancel_futures=True)
+        cv2.utils.logging.setLogLevel(level)
         cv2.setNumThreads(threads)

@@ -2,30 +2,34 @@
 
 A set is `faces.npy` (uint8 [N, 80, 80], memory-mapped), `faces.csv` (a row a face, in the same order) and
 `metadata.json`. It is identified by its content, so that results name the very faces they were measured on.
+Half a million faces are written, read and hashed piece by piece.
 """
 
 import csv
 import hashlib
 import json
-import shutil
 import uuid
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from itertools import count
+from operator import attrgetter
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from idennet_core.config import STORED_SIZE
+from idennet_core.datasets.unfinished import FACES, Unfinished
 
 FORMAT = 1
 METADATA = "metadata.json"
+INDEX = "faces.csv"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Face:
     """A picture of a face: a row of a scan and of a prepared set's index; '' where there is no such thing."""
 
@@ -64,26 +68,38 @@ class FaceSet:
 
 
 COLUMNS = tuple(field.name for field in fields(Face))
+values_of = attrgetter(*COLUMNS)
 
 
-def data_id(classes: Sequence[str], faces: NDArray[np.uint8], rows: Sequence[Face]) -> str:
+def place_in_order(row: Face) -> tuple[str, str, str]:
+    """Sort key: faces lie in the order of subject, sequence and frame."""
+    return row.subject, row.sequence, row.frame
+
+
+def data_id(classes: Sequence[str], rows: Sequence[Face], pixels: Iterable[bytes]) -> str:
     """128-bit BLAKE2b of the classes, the index and the pixels, as 32 hexadecimal digits.
 
     Sources do not count: the same faces in another folder are the same data.
     """
     digest = hashlib.blake2b(digest_size=16)
-    index = [astuple(row)[: COLUMNS.index("source")] for row in rows]
-    digest.update(json.dumps([list(classes), faces.shape, index]).encode())
-    digest.update(np.ascontiguousarray(faces).data.cast("B"))
+    shape = (len(rows), STORED_SIZE, STORED_SIZE)
+    digest.update(json.dumps([list(classes), shape])[:-1].encode())  # one JSON list, the index being its third entry
+    for i, row in enumerate(rows):
+        digest.update((", " if i else ", [").encode() + json.dumps(values_of(row)[: COLUMNS.index("source")]).encode())
+    digest.update(b"]]")
+    for block in pixels:
+        digest.update(block)
     return digest.hexdigest()
 
 
 def by_reason(skipped: Sequence[Skipped]) -> list[dict[str, Any]]:
     """What was skipped, one entry a reason, commonest first: `reason`, `count` and all `sources`."""
-    counts = Counter(entry.reason for entry in skipped)
+    sources: dict[str, list[str]] = defaultdict(list)
+    for entry in skipped:
+        sources[entry.reason].append(entry.source)
     return [
-        {"reason": reason, "count": number, "sources": [s.source for s in skipped if s.reason == reason]}
-        for reason, number in counts.most_common()
+        {"reason": reason, "count": len(held), "sources": held}
+        for reason, held in sorted(sources.items(), key=lambda item: -len(item[1]))
     ]
 
 
@@ -96,29 +112,50 @@ def save(
     rows: Sequence[Face],
     skipped: Sequence[Skipped],
     settings: Mapping[str, Any],
-    fingerprint: str = "",
-    point_error: Mapping[str, float] | None = None,
 ) -> str:
-    """Write a prepared set under `directory` and return its data id.
+    """Write faces that are in memory, uint8 [N, 80, 80] in the order of `rows`, as a prepared set; see `finish`.
 
-    `faces` is uint8 [N, 80, 80] in the order of `rows`. A set with the same data id keeps its faces and gets
-    the new metadata; a different one is kept beside, as `<directory>.<first 8 digits of its data id>`. Raises
-    ValueError for no faces, faces of another shape, or a `directory` that holds something else.
+    Raises ValueError for faces of another shape too.
     """
-    if len(faces) == 0:
-        raise ValueError(f"a prepared set needs at least one face, but {name} has none: see what was skipped")
     if faces.shape != (len(rows), STORED_SIZE, STORED_SIZE) or faces.dtype != np.uint8:
         raise ValueError(
             f"{len(rows)} rows need uint8 faces of shape {(len(rows), STORED_SIZE, STORED_SIZE)}, "
             f"but got {faces.dtype} {faces.shape}"
         )
-    order = sorted(range(len(rows)), key=lambda i: (rows[i].subject, rows[i].sequence, rows[i].frame))
-    if order != list(range(len(rows))):
-        faces, rows = faces[order], [rows[i] for i in order]
+    order = sorted(range(len(rows)), key=lambda i: place_in_order(rows[i]))
+    with Unfinished(directory, uuid.uuid4().hex) as unfinished:
+        unfinished.append(faces[order], [None] * len(rows))
+        return finish(
+            unfinished, directory, name, classes, synthetic, [rows[i] for i in order], skipped, settings, "", None
+        )
+
+
+def finish(
+    unfinished: Unfinished,
+    directory: Path,
+    name: str,
+    classes: Sequence[str],
+    synthetic: bool,
+    rows: Sequence[Face],
+    skipped: Sequence[Skipped],
+    settings: Mapping[str, Any],
+    fingerprint: str,
+    point_error: Mapping[str, float] | None,
+) -> str:
+    """Make of the faces of `unfinished`, which are those of `rows`, the prepared set `directory`; gives its data id.
+
+    A set with the same data id keeps its faces and gets the new metadata; a different one is kept beside, as
+    `<directory>.<first 8 digits of its data id>`. Raises ValueError for no faces or a `directory` that holds
+    something else.
+    """
+    if not rows:
+        unfinished.discard()
+        raise ValueError(f"a prepared set needs at least one face, but {name} has none: see what was skipped")
+    old_id = read_metadata(directory)["data_id"] if directory.exists() else None
     metadata = {
         "format": FORMAT,
         "name": name,
-        "data_id": data_id(classes, faces, rows),
+        "data_id": data_id(classes, rows, unfinished.blocks()),
         "synthetic": synthetic,
         "classes": list(classes),
         "num_faces": len(rows),
@@ -128,29 +165,21 @@ def save(
         "point_error": point_error,
         "skipped": by_reason(skipped),
     }
-    old_id = read_metadata(directory)["data_id"] if directory.exists() else None
     if old_id == metadata["data_id"]:
         beside = directory / f".{METADATA}.{uuid.uuid4().hex[:8]}"
         _write_json(beside, metadata)
         beside.replace(directory / METADATA)
-        return str(metadata["data_id"])
-
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    beside = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:8]}")
-    beside.mkdir()
-    try:
-        np.save(beside / "faces.npy", faces)
-        with (beside / "faces.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(astuple(row) for row in rows)
-        _write_json(beside / METADATA, metadata)
-        if old_id is not None:
-            directory.rename(_place_beside(directory, old_id))
-        beside.replace(directory)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+        unfinished.discard()
+        return str(old_id)
+    unfinished.seal()
+    with (unfinished.place / INDEX).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(map(values_of, rows))
+    _write_json(unfinished.place / METADATA, metadata)
+    if old_id is not None:
+        directory.rename(_place_beside(directory, old_id))
+    unfinished.move_to(directory)
     return str(metadata["data_id"])
 
 
@@ -183,17 +212,14 @@ def load(directory: Path) -> FaceSet:
     """
     metadata = read_metadata(directory)
     try:
-        faces: NDArray[np.uint8] = np.load(directory / "faces.npy", mmap_mode="r")
-        with (directory / "faces.csv").open(newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
-        columns = {
-            name: np.array(values, np.str_) for name, values in zip(header, zip(*rows, strict=True), strict=True)
-        }
+        faces: NDArray[np.uint8] = np.load(directory / FACES, mmap_mode="r")
+        columns = _read_index(directory / INDEX)
     except (OSError, EOFError, ValueError) as error:
         raise ValueError(f"{directory} is damaged ({error}): move it away and prepare again") from error
-    if tuple(columns) != COLUMNS or faces.shape != (len(rows), STORED_SIZE, STORED_SIZE):
+    if faces.shape != (len(columns["source"]), STORED_SIZE, STORED_SIZE):
         raise ValueError(
-            f"{directory} is damaged ({len(rows)} rows, faces {faces.shape}): move it away and prepare again"
+            f"{directory} is damaged ({len(columns['source'])} rows, faces {faces.shape}): "
+            "move it away and prepare again"
         )
     return FaceSet(
         name=metadata["name"],
@@ -204,6 +230,19 @@ def load(directory: Path) -> FaceSet:
         metadata=metadata,
         **columns,
     )
+
+
+def _read_index(path: Path) -> dict[str, NDArray[np.str_]]:
+    """The columns of an index: read row by row into lists, in which a value that repeats is held once."""
+    values: list[list[str]] = [[] for _ in COLUMNS]
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        reader = csv.reader(file)
+        if tuple(next(reader, ())) != COLUMNS:
+            raise ValueError(f"{path.name} must have the columns {','.join(COLUMNS)}")
+        for row in reader:
+            for column, value in zip(values, row, strict=True):
+                column.append(intern(value))
+    return {name: np.array(column, np.str_) for name, column in zip(COLUMNS, values, strict=True)}
 
 
 def _place_beside(directory: Path, old_id: str) -> Path:

@@ -2,17 +2,17 @@
 
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from idennet_core.datasets.folds import NUM_FOLDS, fold_of
+from idennet_core.datasets.pictures import MAX_BYTES, decode
 from idennet_core.datasets.prepared import Face, Skipped, by_reason
 from idennet_core.faces.detection import WHOLE, Look
 
@@ -34,13 +34,15 @@ class Scan:
     classes: tuple[str, ...]
     pictures: list[Face]
     skipped: list[Skipped]
-    files: list[Path]  # what the pictures are read from: a change to one of them is a change of the data
+    files: Iterable[Path]  # what the pictures are read from: a change to one of them is a change of the data
     read: Callable[[Face], NDArray[np.uint8]]  # decodes to BGR [height, width, 3] or grey [height, width]
     synthetic: bool
     cropped: bool = False  # the pictures are faces cut out by the publisher
     protocol: Mapping[str, str] = field(default_factory=dict)  # which part of the data set this is
     looks: Callable[[Face, NDArray[np.uint8]], Sequence[Look]] = upright  # how the face may lie in a decoded picture
     warnings: Sequence[str] = ()  # what is unusual about the set as a whole
+    missing: str = ""  # why no picture can be read where there are labels alone
+    label_sources: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # usable pictures by source and split
 
 
 def require_pictures(scan: Scan, root: Path) -> Scan:
@@ -54,18 +56,34 @@ def require_pictures(scan: Scan, root: Path) -> Scan:
     return scan
 
 
+@dataclass(frozen=True)
+class FilesOf:
+    """The files of pictures that each are one: made as they are asked for, since half a million take room."""
+
+    root: Path
+    pictures: list[Face]
+
+    def __iter__(self) -> Iterator[Path]:
+        """The files, in the order of the pictures."""
+        return (self.root / picture.source for picture in self.pictures)
+
+
 def read_picture(root: Path, picture: Face) -> NDArray[np.uint8]:
     """Decode a file to BGR [height, width, 3]. Raises OSError or ValueError for one that cannot be read."""
-    encoded = np.frombuffer((root / picture.source).read_bytes(), np.uint8)
-    pixels = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
-    if pixels is None:
-        raise ValueError("not a readable picture: empty, cut off or of another format")
-    return np.asarray(pixels, np.uint8)
+    with (root / picture.source).open("rb") as file:
+        if os.fstat(file.fileno()).st_size > MAX_BYTES:
+            raise ValueError(f"a picture's file may have {MAX_BYTES >> 20} MiB, but this has more")
+        return decode(file.read())
 
 
 def is_picture(path: Path) -> bool:
     """Whether a file's name is that of a picture: a known suffix, not hidden."""
-    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+    return is_picture_name(path.name)
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a name is that of a picture: a known suffix, not hidden."""
+    return name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith(".")
 
 
 def is_drawn(place: Path) -> bool:
@@ -128,25 +146,31 @@ def describe(scan: Scan) -> dict[str, Any]:
     """
     subjects = sorted({picture.subject for picture in scan.pictures} - {""})
     folds = fold_of(subjects) if scan.classes and len(subjects) >= NUM_FOLDS else {}
-    in_fold = [[p for p in scan.pictures if folds.get(p.subject) == i] for i in range(NUM_FOLDS if folds else 0)]
+    in_fold: dict[int, list[Face]] = defaultdict(list)
+    for picture in scan.pictures:
+        if picture.subject in folds:
+            in_fold[folds[picture.subject]].append(picture)
     frames = Counter(picture.label for picture in scan.pictures)
+    splits = Counter(picture.split for picture in scan.pictures)
     return {
-        "name": scan.name,
+        "dataset": scan.name,
         "synthetic": scan.synthetic,
         "protocol": dict(scan.protocol),
+        "missing": scan.missing,
         "subjects": len(subjects),
         "sequences": _num_sequences(scan.pictures),
         "frames": len(scan.pictures),
         "classes": {label: frames[label] for label in scan.classes},
-        "splits": dict(Counter(picture.split for picture in scan.pictures if picture.split)),
+        "splits": {split: number for split, number in splits.items() if split},
+        "label_sources": {source: dict(counts) for source, counts in scan.label_sources.items()},
         "folds": [
             {
-                "fold": i,
-                "subjects": len({picture.subject for picture in fold}),
-                "sequences": _num_sequences(fold),
-                "frames": len(fold),
+                "fold": fold,
+                "subjects": len({picture.subject for picture in pictures}),
+                "sequences": _num_sequences(pictures),
+                "frames": len(pictures),
             }
-            for i, fold in enumerate(in_fold)
+            for fold, pictures in sorted(in_fold.items())
         ],
         "skipped": by_reason(scan.skipped),
         "warnings": list(scan.warnings),

@@ -1,6 +1,7 @@
 """`idenctl data`: draw a data set, look at one, prepare its faces for training."""
 
 import difflib
+import inspect
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -42,6 +43,10 @@ Manifest = Annotated[
 ]
 Store = Annotated[Path, typer.Option(envvar="IDENCTL_STORE", help="The store's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Votes = Annotated[
+    str | None,
+    typer.Option(help="ferplus: the file with the votes.", show_default="fer2013new.csv, else label.csv"),
+]
 
 
 @app.command()
@@ -51,13 +56,21 @@ def synth(
     subjects: Annotated[int | None, typer.Option(help="How many people.", show_default="as many as suit NAME")] = None,
     identity_effect: Annotated[float, typer.Option(help="How much a person's resting face shifts the cues.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Another seed draws other people.")] = 0,
+    form: Annotated[
+        str,
+        typer.Option(
+            help="Another form in which NAME is published: png (ferplus), recordio (casia-webface) or cropped "
+            "(oulu-casia).",
+            show_default="the usual one",
+        ),
+    ] = "",
     sheet: Annotated[Path | None, typer.Option(help="Also write a contact sheet, a picture of some faces.")] = None,
 ) -> None:
     """Draw a data set in NAME's real layout, marked as synthetic."""
     from idennet_core.datasets.synthetic import sets
 
     check_name(name, sets.DRAWN)
-    drawn = sets.synthesise(name, out, subjects, identity_effect, seed)
+    drawn = sets.synthesise(name, out, subjects, identity_effect, seed, form=form)
     done = "was there already" if drawn.reused else "drawn"
     typer.echo(f"{name} (synthetic) {done}: {drawn.subjects} people, {drawn.pictures} pictures in {out}")
     if sheet:
@@ -66,11 +79,11 @@ def synth(
 
 
 @app.command()
-def show(name: Name, root: Root, manifest: Manifest = None, as_json: Json = False) -> None:
+def show(name: Name, root: Root, manifest: Manifest = None, votes: Votes = None, as_json: Json = False) -> None:
     """Print counts, classes, folds and what is skipped and why; decodes no picture."""
     from idennet_core.datasets.scan import describe
 
-    description = describe(scan_of(name, root, manifest))
+    description = describe(scan_of(name, root, manifest=manifest, votes=votes))
     if as_json:
         typer.echo(json.dumps({"root": str(root), **description}, indent=1))
     else:
@@ -88,13 +101,14 @@ def prepare(
     ] = None,
     cropped: Annotated[bool, typer.Option("--cropped", help="The pictures are cropped faces.")] = False,
     manifest: Manifest = None,
+    votes: Votes = None,
     as_json: Json = False,
 ) -> None:
-    """Detect, align and crop the faces into the store; done before with the same files, this does nothing."""
+    """Detect, align and crop the faces into the store; stopped, it goes on from there, and done it does nothing."""
     from idennet_core.datasets.preparation import prepare as prepare_faces
     from orchestrator.store import Store as ResultStore
 
-    scan = scan_of(name, root, manifest)
+    scan = scan_of(name, root, manifest=manifest, votes=votes)
     locate, settings = points_of(scan, store, detector, landmarks, cropped)
     ResultStore(store).open()
     drawn_points = root / DRAWN_LANDMARKS
@@ -131,18 +145,20 @@ def get(
     typer.echo(f"{MODEL_NAME} stored in {target}, sha256 {MODEL_SHA256}")
 
 
-def scan_of(name: str, root: Path, manifest: Path | None = None) -> "Scan":
-    """Scan a data set, and say on stderr what is unusual about it.
+def scan_of(name: str, root: Path, **options: str | Path | None) -> "Scan":
+    """Scan a data set with the options that are given, and say on stderr what is unusual about it.
 
-    Raises ValueError for an unknown name, another layout or a manifest for another set than mmi.
+    Raises ValueError for an unknown name, an option of another data set, another layout or nothing that can be used.
     """
-    from idennet_core.datasets import mmi
     from idennet_core.datasets.preparation import SCANS
+    from idennet_core.datasets.scan import require_pictures
 
     check_name(name, SCANS)
-    if manifest and name != mmi.NAME:
-        raise ValueError(f"--manifest lists sequences of {mmi.NAME}, but the data set is {name}: leave it out")
-    scan = mmi.scan(root, manifest) if manifest else SCANS[name](root)
+    given = {option: value for option, value in options.items() if value is not None}
+    for option in given:
+        if option not in inspect.signature(SCANS[name]).parameters:
+            raise ValueError(f"--{option} belongs to another data set, but got it for {name}: leave it out")
+    scan = require_pictures(SCANS[name](root, **given), root)
     for warning in scan.warnings:
         typer.echo(f"warning: {warning}", err=True)
     return scan
@@ -260,14 +276,19 @@ def print_description(description: dict[str, Any]) -> None:
     console = Console(highlight=False)
     counts = [f"{description[key]} {key}" for key in ("subjects", "sequences", "frames") if description[key]]
     protocol = ", ".join(f"{key} {value}" for key, value in description["protocol"].items())
-    console.print(title(description["name"], description["synthetic"]), style="bold")
+    console.print(title(description["dataset"], description["synthetic"]), style="bold")
     console.print(", ".join(counts) + (f" ({protocol})" if protocol else ""), soft_wrap=True)
+    if description["missing"]:
+        console.print(description["missing"], soft_wrap=True)
     for kind, heading in (("classes", "class"), ("splits", "split")):
         if description[kind]:
             table = Table(heading, "frames")
             for key, number in description[kind].items():
                 table.add_row(key, str(number))
             console.print(table)
+    for source, splits in description["label_sources"].items():
+        counts = [f"{number} {split}" for split, number in splits.items()]
+        console.print(f"by {source}: {', '.join(counts)}", soft_wrap=True)
     if description["folds"]:
         table = Table("fold", "subjects", "sequences", "frames")
         for fold in description["folds"]:

@@ -9,8 +9,8 @@ every performance.
 import json
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,11 @@ from idennet_core.datasets.synthetic import casia_webface, ck_plus, ferplus, mmi
 from idennet_core.datasets.synthetic.world import Arguments, performance
 from idennet_core.faces.drawing import draw
 
-DRAWING = 1  # raised when the same arguments draw other bytes
+DRAWING = 2  # raised when the same arguments draw other bytes
 MARK = "SYNTHETIC.json"
+
+
+Draw = Callable[[Arguments, Path, int], int]
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,16 @@ class Drawn:
     """A data set that can be drawn: `draw(arguments, root, processes)` gives the number of pictures."""
 
     subjects: int  # as many as suit the set
-    draw: Callable[[Arguments, Path, int], int]
+    draw: Draw
+    forms: Mapping[str, Draw] = field(default_factory=dict)  # others in which it is published, with the same faces
 
 
 DRAWN = {
-    "oulu-casia": Drawn(80, oulu_casia.draw_set),
+    "oulu-casia": Drawn(80, oulu_casia.draw_set, {"cropped": oulu_casia.draw_cropped}),
     "ck+": Drawn(ck_plus.PEOPLE, ck_plus.draw_set),
     "mmi": Drawn(mmi.PEOPLE, mmi.draw_set),
-    "ferplus": Drawn(1250, ferplus.draw_set),
-    "casia-webface": Drawn(100, casia_webface.draw_set),
+    "ferplus": Drawn(1250, ferplus.draw_set, {"png": ferplus.draw_folders}),
+    "casia-webface": Drawn(100, casia_webface.draw_set, {"recordio": casia_webface.draw_records}),
 }
 
 
@@ -60,18 +64,24 @@ def synthesise(
     identity_effect: float = 1.0,
     seed: int = 0,
     processes: int | None = None,
+    form: str = "",
 ) -> Summary:
     """Draw a data set in its real layout: equal arguments give equal bytes, whatever the number of processes.
 
-    `subjects` is the number of people (for casia-webface, of identities); None takes as many as suit the set.
-    The folder is made beside `out` and put in its place when complete; one that was drawn before is replaced, and
-    left as it is when the arguments are the same. Raises ValueError for an unknown name, subjects < 1, a negative or
-    infinite identity effect, a negative seed, or an `out` that holds something else; NotADirectoryError when `out` is
-    a file.
+    `subjects` is the number of people (for casia-webface, of identities); None takes as many as suit the set. `form`
+    is one of the other forms of the set in `DRAWN`, '' the usual one. The folder is made beside `out` and put in its
+    place when complete; one that was drawn before is replaced, and left as it is when the arguments are the same.
+    Raises ValueError for an unknown name or form, subjects < 1, a negative or infinite identity effect, a negative
+    seed, or an `out` that holds something else; NotADirectoryError when `out` is a file.
     """
     if name not in DRAWN:
         raise ValueError(f"the data set must be one of {', '.join(DRAWN)}, but got {name!r}: choose one of them")
-    arguments = Arguments(name, DRAWN[name].subjects if subjects is None else subjects, float(identity_effect), seed)
+    draw = {"": DRAWN[name].draw, **DRAWN[name].forms}.get(form)
+    if draw is None:
+        others = ", ".join(DRAWN[name].forms) or "none but the usual"
+        raise ValueError(f"the form of {name} must be one of {others}, but got {form!r}: leave it out for the usual")
+    people = DRAWN[name].subjects if subjects is None else subjects
+    arguments = Arguments(name, people, float(identity_effect), seed, form)
     _check(arguments, processes)
     out = Path(out)
     found = _drawn_before(out)
@@ -83,7 +93,7 @@ def synthesise(
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     try:
-        pictures = DRAWN[name].draw(arguments, fresh, processes or os.cpu_count() or 1)
+        pictures = draw(arguments, fresh, processes or os.cpu_count() or 1)
         mark = {
             "synthetic": True,
             "drawn_by": "idenctl",

@@ -11,6 +11,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
+from idennet_core.faces.alignment import TEMPLATE_112, similarity
 from idennet_core.faces.people import Person, performed_actions, person_of, resting_actions
 from idennet_core.faces.sketching import Floats, Picture, View
 from idennet_core.streams import generator
@@ -29,6 +30,7 @@ class Arguments:
     subjects: int
     identity_effect: float
     seed: int
+    form: str = ""  # '' for the usual one
 
 
 def in_processes(work: Callable[[int], _Result], subjects: int, processes: int) -> list[_Result]:
@@ -42,9 +44,20 @@ def in_processes(work: Callable[[int], _Result], subjects: int, processes: int) 
 
 def write_jpeg(path: Path, picture: Picture) -> None:
     """Write a picture as JPEG, whatever the suffix."""
+    path.write_bytes(jpeg(picture))  # cv2.imwrite knows no .jpeg of its own and hides a full disk
+
+
+def jpeg(picture: Picture) -> bytes:
+    """A picture as JPEG."""
     written, encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 93])
     assert written
-    path.write_bytes(encoded.tobytes())  # cv2.imwrite knows no .jpeg of its own and hides a full disk
+    return encoded.tobytes()
+
+
+def cut_out(picture: Picture, points: Floats) -> Picture:
+    """The face [112, 112] as publishers align it, its true points on the template."""
+    matrix = similarity(points, TEMPLATE_112)
+    return np.asarray(cv2.warpAffine(picture, matrix, (112, 112), borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
 def write_landmarks(root: Path, rows: Iterable[Sequence[object]]) -> int:
