@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from idennet_core import config
-from orchestrator import strict_yaml
+from orchestrator import idennet, strict_yaml
 from orchestrator.cli import app
 from orchestrator.design import cells, describe
-from orchestrator.study import Rules, assignments, dump
+from orchestrator.study import assignments, dump
 from orchestrator.study import load as load_by
 
-RULES = Rules(config.HEAD_DEFAULTS, config.TRUNK_DEFAULTS, ("oulu-casia", "ferplus", "casia-webface"), config.complete)
+RULES = idennet.rules()
 load = partial(load_by, rules=RULES)
 SHIPPED = Path(__file__).parent.parent / "studies" / "oulu_idrate.yaml"
 # Kept one value a line, so that a mistake's line number says which value was meant.
@@ -53,11 +52,11 @@ MISTAKES = [
     ),
     ("", "report: {by: id_rate, baselines: [{variant: f}]}\n", "1: the key 'report' is missing"),
     ("<<: {name: x}\nname: small", "name: small", "1: unknown key '<<'"),
-    ("dataset: oulu", "dataset: oulu-casia", "3: unknown data set 'oulu'; valid: oulu-casia, ferplus"),
+    ("dataset: oulu", "dataset: oulu-casia", "3: unknown data set 'oulu'; valid: oulu-casia, ck+, mmi, ferplus"),
     ("dataset: ferpuls", "dataset: oulu-casia", "3: unknown data set 'ferpuls'; did you mean 'ferplus'?"),
-    ("folds: [0, 10]", "folds: [0, 1]", "4: folds must be all, or a list of folds from 0 to 9, got [0, 10]"),
-    ("folds: [-1]", "folds: [0, 1]", "4: folds must be all, or a list of folds from 0 to 9, got [-1]"),
-    ("folds: some", "folds: [0, 1]", "4: folds must be all, or a list of folds from 0 to 9, got 'some'"),
+    ("folds: [0, 10]", "folds: [0, 1]", "4: folds must be all, none, or a list of folds from 0 to 9, got [0, 10]"),
+    ("folds: [-1]", "folds: [0, 1]", "4: folds must be all, none, or a list of folds from 0 to 9, got [-1]"),
+    ("folds: some", "folds: [0, 1]", "4: folds must be all, none, or a list of folds from 0 to 9, got 'some'"),
     ("folds: [1, 1]", "folds: [0, 1]", "4: folds must not hold a value twice, got [1, 1]"),
     ("folds: [0.5]", "folds: [0, 1]", "4: folds.0 should be a valid integer, got 0.5"),
     ("folds: []", "folds: [0, 1]", "4: folds must not be empty, or the study has no trials, got []"),
@@ -114,7 +113,7 @@ MISTAKES = [
         "base: {epochs: 3}",
         "18: unknown key 'profiles.quick.bases'; did you mean 'base'? valid: base",
     ),
-    ("{0: 80, 1: x}", "{0: 80, 1: 90.5}", "22: reference.values.1 should be a valid number, got 'x'"),
+    ("{0: 80, 1: x}", "{0: 80, 1: 90.5}", "22: reference.values.1 must be a number, or a mapping to numbers, got 'x'"),
     ("{by: id_rat, base", "{by: id_rate, base", "23: unknown setting 'id_rat'; did you mean 'id_rate'?"),
     ("[{variant: original}]}\n", "[{variant: f}]}\n", "a baseline must be one cell of the design"),
     ("profile: quick\nname: small", "name: small", "1: 'profile' is what a frozen study records; remove it"),
