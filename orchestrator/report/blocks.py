@@ -50,7 +50,7 @@ def _two_way(report: Report) -> list[Block]:
         for row in report.rows:
             cells.setdefault(row.row, {})[row.column] = lines(row)
         heads = {column: f"{report.across} {column}" for column in columns}
-        return _grid(f"{_mark(report)}{title}", report.by, heads, cells)
+        return _grid(title, report.by, heads, cells)
 
     def accuracy(row: Row) -> Lines:
         return {"": with_interval(row.accuracy), **_paper(row, report)}
@@ -60,15 +60,19 @@ def _two_way(report: Report) -> list[Block]:
         return {"": difference, "p": p}
 
     over = f"mean of {report.num_folds} folds" if report.folds else "on the test split"
-    found = [grid(f"accuracy %, {over}", accuracy)]
+    mark = _mark(report)
+    found = [grid(f"{mark}accuracy %, {over}", accuracy)]
     for index, baseline in enumerate(report.baselines):
-        found.append(grid(f"accuracy minus {baseline} at the same {report.across}", partial(against, index=index)))
-    return [*found, grid("accuracy % of all test frames at once", _pooled)]
+        found.append(
+            grid(f"{mark}accuracy minus {baseline} at the same {report.across}", partial(against, index=index))
+        )
+    if report.folds:
+        found.append(grid(f"{mark}accuracy % of all test frames at once, and of sequences", _pooled))
+    return [*found, grid("seconds a trial", lambda row: {"": number(row.seconds)})]
 
 
 def _pooled(row: Row) -> Lines:
-    of_sequences = {} if row.sequence_accuracy.mean is None else {"sequences": number(row.sequence_accuracy.mean)}
-    return {"": number(row.pooled), **of_sequences, "s/trial": number(row.seconds)}
+    return {"": number(row.pooled), "sequences": number(row.sequence_accuracy.mean)}
 
 
 def _by_expression(report: Report) -> list[Block]:

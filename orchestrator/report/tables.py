@@ -85,7 +85,7 @@ def build(plan: Mapping[str, Any], trials: pl.DataFrame, predictions: pl.DataFra
         rows=tuple(rows),
         notes=(
             *cell_notes(rows, wanted, plan),
-            *(class_notes(rows, found) if found else ()),
+            *(class_notes(rows, found) if found and "expressions" in plan["report"].get("show", ()) else ()),
             *method_notes(len(made), plan, max(wanted["n_test"], default=0), synthetic),
         ),
         provenance=_provenance(plan, wanted),

@@ -38,7 +38,9 @@ def _print(console: Console, report: Report) -> None:
     title = Text(report.title, style="bold")
     title.highlight_words(["SYNTHETIC"], style="bold yellow")
     console.print(title)
-    if not report.across:
+    if report.across:
+        console.print()
+    else:
         _print_one_way(console, report)
     for block in blocks(report):
         _print_block(console, block)
