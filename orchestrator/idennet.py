@@ -17,7 +17,7 @@ from orchestrator.planning import Estimate
 from orchestrator.progress import Progress
 from orchestrator.store import Store, this_host, write_text
 from orchestrator.study import Study
-from orchestrator.study_rules import Rules
+from orchestrator.study_rules import Rules, check_data
 from orchestrator.trial import Configuration, Pack, Predictions, Setting, Trial, TrialResult
 from orchestrator.workload import Context
 
@@ -45,14 +45,9 @@ def configurations(study: Study, cells: Sequence[Cell], store: Store) -> list[Co
     Raises FileNotFoundError or ValueError where a prepared set is missing or cannot be studied.
     """
     data = _metadata(store, study.dataset)
-    if not data["classes"]:
-        raise ValueError(f"a study needs expressions, {study.dataset} has none; set dataset to another one")
+    check_data(study, data["classes"], data["subjects"])
     if study.folds == [None]:
         check_splits(study.dataset, prepared.load(store.data / study.dataset).split.tolist())
-    elif not data["subjects"]:
-        raise ValueError(
-            f"folds are made of subjects, {study.dataset} has no subjects; set folds: none to use its splits"
-        )
     else:
         fold_of(data["subjects"])
     found = []

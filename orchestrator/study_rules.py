@@ -99,6 +99,25 @@ class Rules:
         return None
 
 
+def check_data(study: Study, classes: Sequence[str], subjects: Sequence[str]) -> None:
+    """Raise ValueError where a study asks for more than its data set has."""
+    name = study.dataset
+    if not classes:
+        raise ValueError(f"a study needs expressions, {name} has none; set dataset to another one")
+    if study.folds != [None] and not subjects:
+        raise ValueError(f"folds are made of subjects, {name} has no subjects; set folds: none to use its splits")
+    if "subjects" in study.report.show and not subjects:
+        raise ValueError(f"report: show: [subjects] needs subjects, {name} has none; leave it out")
+    if study.reference and EXPRESSION in axes(study.reference.by):
+        named = {key: None for row in study.reference.values.values() if isinstance(row, dict) for key in row}
+        strange = [str(key) for key in named if key not in (*classes, "all")]
+        if strange:
+            raise ValueError(
+                f"reference: values are by the expressions of {name} ({', '.join(classes)}), "
+                f"got {', '.join(strange)}; remove them"
+            )
+
+
 def _given(part: Study | Profile) -> Iterator[tuple[Place, str, Setting]]:
     """Every setting that is given a value for training runs: place, name, value."""
     for name, value in part.base.items():

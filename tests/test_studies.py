@@ -282,6 +282,15 @@ def test_what_a_data_set_cannot_give_is_refused_in_one_line(store, written, inst
     assert message in done.stderr
 
 
+def test_a_reference_for_an_expression_that_the_data_lacks_is_refused(store):
+    text = shipped("oulu_expressions").read_text().replace("original: {anger: 73.2,", "original: {contempt: 73.2,")
+    (store / "strange.yaml").write_text(text)
+    done = idenctl(store, "study", "plan", store / "strange.yaml")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "by the expressions of oulu-casia (anger, disgust, fear" in done.stderr
+    assert "got contempt; remove them" in done.stderr
+
+
 def test_an_identity_variant_whose_loss_is_off_needs_no_subjects(store):
     text = SPLIT_STUDY.replace("[original, f]", "[i, if]").replace("{depth: 10", "{alpha: 0, depth: 10")
     (store / "off.yaml").write_text(text.replace("baselines: [{variant: original}]", "baselines: []"))
