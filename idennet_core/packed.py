@@ -45,7 +45,9 @@ def examples(faces: FaceSet, augment: bool) -> Examples:
     """What the trials of a pack learn from this prepared set."""
     number = {name: index for index, name in enumerate(faces.classes)}
     labels = np.array([number[name] for name in faces.label.tolist()], dtype=np.int64)
-    return Examples(labels, np.asarray(faces.subject), len(faces.classes), 14 if augment else 1)
+    return Examples(
+        labels, np.asarray(faces.subject), len(faces.classes), 14 if augment else 1, np.asarray(faces.split)
+    )
 
 
 def train(

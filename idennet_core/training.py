@@ -26,7 +26,7 @@ def learning_rate(step: int, total: int, initial: float) -> float:
     return initial * (1.0 if step < total * 0.5 else 0.1 if step < total * 0.75 else 0.01)
 
 
-def supervised_identities(subjects: list[str], rate: float, seed: int, fold: int) -> list[bool]:
+def supervised_identities(subjects: list[str], rate: float, seed: int, fold: int | str) -> list[bool]:
     """Which training subjects' identities are supervised: a share `rate`, rounded half up, at least two.
 
     Nested: each subject has a rank from (seed, fold, subject), so a larger share holds the smaller one.
@@ -54,7 +54,7 @@ def keep_freed_memory() -> None:
 
 @dataclass(frozen=True)
 class Examples:
-    """What trials learn from: N pictures' labels [N] and subjects [N], and how many views each picture has.
+    """What trials learn from: N pictures' labels, subjects and splits [N], and how many views each picture has.
 
     Row `view * N + picture` of a bank holds that view of that picture.
     """
@@ -63,11 +63,18 @@ class Examples:
     subjects: NDArray[np.str_]
     classes: int
     views: int
+    splits: NDArray[np.str_]
 
-    def test_rows(self, fold: int) -> NDArray[np.int64]:
-        """The pictures [n_test] of the fold's subjects."""
+    def rows(self, fold: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The pictures to train on [n_train] and to test on [n_test]: all but the fold's subjects, and those.
+
+        Fold None: the publisher's train split and test split; the valid split is neither.
+        """
+        if fold is None:
+            return np.flatnonzero(self.splits == "train"), np.flatnonzero(self.splits == "test")
         folds = fold_of(self.subjects.tolist())
-        return np.flatnonzero(np.array([folds[subject] == fold for subject in self.subjects]))
+        tested = np.array([folds[subject] == fold for subject in self.subjects])
+        return np.flatnonzero(~tested), np.flatnonzero(tested)
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ class Member:
     def __init__(
         self,
         settings: Mapping[str, Setting],
-        fold: int,
+        fold: int | None,
         seed: int,
         examples: Examples,
         width: int,
@@ -97,10 +104,10 @@ class Member:
         device: torch.device,
     ) -> None:
         self.settings: dict[str, Any] = dict(settings)
-        self.fold, self.seed, self.device = fold, seed, device
+        self.device = device
+        self.stream = (seed, "none" if fold is None else fold)  # what each of the trial's streams is named after
         self.failure: str | None = None
-        self.test_rows = examples.test_rows(fold)
-        train = np.setdiff1d(np.arange(len(examples.labels)), self.test_rows)
+        train, self.test_rows = examples.rows(fold)
         self.train_size = len(train)
         self.train_rows = (train + len(examples.labels) * np.arange(examples.views)[:, None]).ravel()
         self.steps_per_epoch = len(self.train_rows) // self.settings["batch_size"]
@@ -115,7 +122,7 @@ class Member:
         self.labels = torch.from_numpy(np.tile(examples.labels, examples.views)).to(device)
         self.identities = torch.from_numpy(np.tile(identity_of, examples.views)).to(device)
         rate = self.settings.get("id_rate", 0.0)
-        self.supervised = torch.tensor(supervised_identities(identities, rate, seed, fold), device=device)
+        self.supervised = torch.tensor(supervised_identities(identities, rate, *self.stream), device=device)
         self.head = Head(
             width,
             len(tasks(self.settings["variant"])),
@@ -125,10 +132,10 @@ class Member:
             self.settings["bottleneck"],
             self.settings["compression"],
         )
-        initialise(self.head, "weights", seed, fold)
+        initialise(self.head, "weights", *self.stream)
         start_from(self.head, emotion_network)
         self.head.to(device)
-        self.dropout = Dropout(self.settings["dropout"], "dropout", seed, fold)
+        self.dropout = Dropout(self.settings["dropout"], "dropout", *self.stream)
         self.optimiser = torch.optim.SGD(
             self.head.parameters(),
             lr=self.settings["lr"],
@@ -142,7 +149,7 @@ class Member:
         A loss that is not finite ends the trial: `failure` says so. `stop` ends the pass early; the record is
         then of no use.
         """
-        order = streams.generator("order", self.seed, self.fold, epoch).permutation(self.train_rows)
+        order = streams.generator("order", *self.stream, epoch).permutation(self.train_rows)
         size, total = self.settings["batch_size"], self.settings["epochs"] * self.steps_per_epoch
         sums = np.zeros(4)  # loss, emotion loss, identity loss, hits
         self.head.train()

@@ -1,4 +1,4 @@
-"""Means, intervals and paired tests over folds. Pure: frames of trials in, numbers out.
+"""Means, intervals and paired tests, over folds or over test pictures. Pure: frames of trials in, numbers out.
 
 The folds of a cross-validation share most of their training subjects, so their accuracies are not independent
 and the variance of their mean is not s²/k. Everything here uses the corrected variance
@@ -6,6 +6,10 @@ and the variance of their mean is not s²/k. Everything here uses the corrected 
 Generalization Error", Machine Learning 52, 239-281; Bouckaert & Frank 2004, "Evaluating the Replicability of
 Significance Tests for Comparing Learning Algorithms", PAKDD. It was derived for random splits; for k folds it
 is the usual approximation.
+
+A study without folds has one test set: its intervals come from a percentile bootstrap over the test pictures
+(Efron & Tibshirani 1993, "An Introduction to the Bootstrap", ch. 13), which says how far other pictures would
+move a number, not other training runs.
 """
 
 import math
@@ -13,34 +17,40 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 CONFIDENCE = 0.95
+RESAMPLES = 9999
 ROUNDING = 1e-9  # percent; folds closer than this are equal, a subtraction has rounded
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over folds and how sure it is, in the unit of the values.
+    """A mean and how sure it is, in the unit of the values.
 
-    `half_width` is that of the corrected 95% interval; `plain_half_width`, from s²/k, is there for comparison
-    only. What cannot be had is None, and `reason` says why.
+    `half_width` is half of the 95% interval from `low` to `high`, which is symmetric over folds;
+    `plain_half_width`, from s²/k, is there for comparison only. What cannot be had is None, and `reason` says why.
     """
 
-    num_folds: int
+    num_folds: int  # without folds, 1 for the test set
     mean: float | None = None
     sd: float | None = None
     half_width: float | None = None
     plain_half_width: float | None = None
+    low: float | None = None
+    high: float | None = None
     reason: str = ""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A difference to a baseline over common folds; `t` and two-sided `p` from the corrected paired t-test.
+    """A difference to a baseline; over folds, `t` and two-sided `p` are from the corrected paired t-test.
 
-    `p` is not corrected for the number of comparisons made.
+    Over test pictures `p` is twice the share of resamples in which the difference is 0 or has the other sign.
+    It is not corrected for the number of comparisons made.
     """
 
     baseline: str
@@ -68,12 +78,15 @@ def estimate(values: Sequence[float], test_to_train: float) -> Estimate:
     if max(values) - min(values) < ROUNDING:
         return Estimate(k, mean, 0.0, reason=f"all {k} folds are equal, so there is no interval")
     quantile = float(stdtrit(k - 1, (1 + CONFIDENCE) / 2))
+    half_width = quantile * math.sqrt(corrected_variance(values, test_to_train))
     return Estimate(
         num_folds=k,
         mean=mean,
         sd=statistics.stdev(values),
-        half_width=quantile * math.sqrt(corrected_variance(values, test_to_train)),
+        half_width=half_width,
         plain_half_width=quantile * math.sqrt(corrected_variance(values, 0.0)),
+        low=mean - half_width,
+        high=mean + half_width,
     )
 
 
@@ -118,3 +131,32 @@ def pooled(trials: pl.DataFrame) -> float | None:
     if trials.is_empty():
         return None
     return float((trials["accuracy"] * trials["n_test"]).sum()) / float(trials["n_test"].sum())
+
+
+def resample(values: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
+    """Means [RESAMPLES, columns] of `values` [pictures, columns], each over pictures drawn with replacement.
+
+    A resample draws the same pictures for every column, so that differences of columns are paired. Pictures with
+    the same values are drawn together: how often is multinomial, as if they were drawn one by one.
+    """
+    kinds, counts = np.unique(values, axis=0, return_counts=True)
+    drawn = generator.multinomial(len(values), counts / len(values), RESAMPLES)
+    means: NDArray[np.float64] = drawn @ kinds / len(values)
+    return means
+
+
+def bootstrap_estimate(mean: float, resampled: NDArray[np.float64]) -> Estimate:
+    """A mean over test pictures with the percentile interval of its resamples [RESAMPLES]."""
+    if np.ptp(resampled) < ROUNDING:
+        return Estimate(1, mean, reason="all test pictures count the same, so there is no interval")
+    low, high = np.percentile(resampled, [100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2]).tolist()
+    return Estimate(1, mean, half_width=(high - low) / 2, low=low, high=high)
+
+
+def bootstrap_compare(baseline: str, difference: float, resampled: NDArray[np.float64]) -> Comparison:
+    """A difference over test pictures, from its paired resamples [RESAMPLES]."""
+    found = bootstrap_estimate(difference, resampled)
+    if found.half_width is None:
+        return Comparison(baseline, found)
+    beyond = min(np.sum(resampled <= ROUNDING), np.sum(resampled >= -ROUNDING))
+    return Comparison(baseline, found, p=min(1.0, 2 * float(beyond + 1) / (RESAMPLES + 1)))

@@ -11,12 +11,13 @@ import numpy as np
 
 from idennet_core import config, cost
 from idennet_core.datasets import prepared
-from idennet_core.datasets.folds import fold_of
-from orchestrator.design import Cell
+from idennet_core.datasets.folds import check_splits, fold_of
+from orchestrator.design import Cell, describe
 from orchestrator.planning import Estimate
 from orchestrator.progress import Progress
 from orchestrator.store import Store, this_host, write_text
-from orchestrator.study import Rules, Study
+from orchestrator.study import Study
+from orchestrator.study_rules import Rules, check_data
 from orchestrator.trial import Configuration, Pack, Predictions, Setting, Trial, TrialResult
 from orchestrator.workload import Context
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from idennet_core.training import EpochRecord, Member
 
 DATASETS = ("oulu-casia", "ck+", "mmi", "ferplus", "casia-webface")
+EXPRESSIONS = ("neutral", "anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
 REPORT_EVERY = 1.0  # seconds between two progress events of a pack
 FLOPS_UNMEASURED = {
     "cpu": {"trunk": 9e9, "head": 11e9},
@@ -34,7 +36,7 @@ FLOPS_UNMEASURED = {
 
 def rules() -> Rules:
     """What a study file of IDEnNet may say."""
-    return Rules(config.HEAD_DEFAULTS, config.TRUNK_DEFAULTS, DATASETS, config.complete)
+    return Rules(config.HEAD_DEFAULTS, config.TRUNK_DEFAULTS, DATASETS, EXPRESSIONS, config.complete)
 
 
 def configurations(study: Study, cells: Sequence[Cell], store: Store) -> list[Configuration]:
@@ -43,16 +45,19 @@ def configurations(study: Study, cells: Sequence[Cell], store: Store) -> list[Co
     Raises FileNotFoundError or ValueError where a prepared set is missing or cannot be studied.
     """
     data = _metadata(store, study.dataset)
-    if not data["subjects"] or not data["classes"]:
-        lacking = "subjects" if data["classes"] else "expressions"
-        raise ValueError(
-            f"a study needs a data set with subjects and expressions, {study.dataset} has no {lacking}; "
-            "set dataset to another one"
-        )
-    fold_of(data["subjects"])
+    check_data(study, data["classes"], data["subjects"])
+    if study.folds == [None]:
+        check_splits(study.dataset, prepared.load(store.data / study.dataset).split.tolist())
+    else:
+        fold_of(data["subjects"])
     found = []
     for cell in cells:
         settings = config.canonical(cell.settings)
+        if settings["variant"] in ("i", "if") and not data["subjects"]:
+            raise ValueError(
+                f"the identity loss needs subjects, {study.dataset} has none, got the cell {describe(cell.label)}; "
+                "keep the variants original and f"
+            )
         ids = {
             f"trunk_{task}": config.content_id(_trunk_recipe(study, settings, task, store))
             for task in config.tasks(str(settings["variant"]))
@@ -319,7 +324,7 @@ def _checkpoint(
 def _keep_head(store: Store, trial: Trial, member: "Member") -> None:
     from idennet_core import checkpoint
 
-    about = {"settings": json.dumps(dict(trial.configuration.settings)), "fold": str(trial.fold)}
+    about = {"settings": json.dumps(dict(trial.configuration.settings)), "fold": json.dumps(trial.fold)}
     inputs = {"inputs": json.dumps(dict(trial.configuration.inputs)), "seed": str(trial.seed)}
     path = store.heads / f"{trial.trial_id}.safetensors"
     checkpoint.save(path, member.head.state_dict(), about | inputs)
@@ -340,7 +345,8 @@ def _result(
     if probabilities is not None:
         labels = np.array([faces.classes.index(label) for label in faces.label[rows]])
         accuracy = metrics.accuracy(probabilities, labels)
-        sequence_accuracy = metrics.sequence_accuracy(probabilities, labels, faces.sequence[rows])
+        if (faces.sequence[rows] != "").all():
+            sequence_accuracy = metrics.sequence_accuracy(probabilities, labels, faces.sequence[rows])
         predictions = Predictions(
             subject=faces.subject[rows].tolist(),
             sequence=faces.sequence[rows].tolist(),

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -126,11 +126,11 @@ class Store:
 
     def curves(self) -> pl.DataFrame:
         """The learning curves of `trials()`, a row a trial and epoch."""
-        return self._of_stored("curves")
+        return self._of_stored("curves", self.trials())
 
-    def predictions(self) -> pl.DataFrame:
-        """The test predictions of `trials()`, a row a trial and test frame."""
-        return self._of_stored("predictions")
+    def predictions(self, trials: pl.DataFrame | None = None) -> pl.DataFrame:
+        """The test predictions of these rows of `trials()`, or of all: a row a trial and test frame."""
+        return self._of_stored("predictions", self.trials() if trials is None else trials)
 
     def states(self) -> dict[str, State]:
         """The state of every stored trial, by trial_id."""
@@ -147,8 +147,9 @@ class Store:
                     found[trial_id] = (epoch, path)
         return found
 
-    def _of_stored(self, table: str) -> pl.DataFrame:
-        return self._read(table).join(self.trials().select("trial_id", "pack_id"), ["trial_id", "pack_id"], "semi")
+    def _of_stored(self, table: str, trials: pl.DataFrame) -> pl.DataFrame:
+        rows = self._read(table, set(trials["pack_id"]))
+        return rows.join(trials.select("trial_id", "pack_id"), ["trial_id", "pack_id"], "semi", maintain_order="left")
 
     def _write(self, table: pa.Table, name: str, pack_id: str) -> None:
         folder = self.root / name
@@ -159,10 +160,15 @@ class Store:
             os.fsync(file.fileno())
         beside.replace(folder / f"{pack_id}.parquet")
 
-    def _read(self, table: str) -> pl.DataFrame:
-        """All rows of a table. A pack with a damaged file is named in a warning and left out, in every table."""
+    def _read(self, table: str, packs: Collection[str] | None = None) -> pl.DataFrame:
+        """All rows of a table, or those of some packs.
+
+        A pack with a damaged file is named in a warning and left out, in every table.
+        """
         frames = []
         for path in sorted((self.root / "trials").glob("*.parquet")):
+            if packs is not None and path.stem not in packs:
+                continue
             files = {name: self.root / name / path.name for name in TABLES}
             found = {name: _load(file, whole=name == table) for name, file in files.items()}
             for name in [name for name in TABLES if found[name] is None]:

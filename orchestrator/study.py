@@ -3,33 +3,34 @@
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain, product
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+)
 
 from orchestrator import strict_yaml
 from orchestrator.strict_yaml import Place
 from orchestrator.trial import Setting
 
 NUM_FOLDS = 10
-_FOLDS_RULE = f"must be all, or a list of folds from 0 to {NUM_FOLDS - 1}"
+_FOLDS_RULE = f"must be all, none, or a list of folds from 0 to {NUM_FOLDS - 1}"
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What the workload of a study accepts.
+class Rules(Protocol):
+    """What the workload of a study accepts."""
 
-    `complete(settings, defaults)` raises ValueError for an unknown setting, a wrong type or a broken rule.
-    """
-
-    settings: Mapping[str, Setting]  # the settings of a training run and their defaults
-    trunks: Mapping[str, Mapping[str, Setting]]  # the same for the pre-training of each task
-    datasets: Sequence[str]
-    complete: Callable[[Mapping[str, Setting], Mapping[str, Setting]], object]
+    def refused(self, part: "Study | Profile") -> Iterator[tuple[Place, str]]:
+        """The place and reason of each thing in it that is not accepted."""
 
 
 def _name(text: str) -> str:
@@ -44,14 +45,17 @@ def _setting(value: object) -> Setting:
     raise ValueError("must be true or false, a finite number, or text")
 
 
-def _all_folds(value: object) -> object:
-    if value != "all" and not isinstance(value, list):
+def _named_folds(value: object) -> object:
+    named = {"all": list(range(NUM_FOLDS)), "none": [None]}
+    if isinstance(value, str) and value in named:
+        return named[value]
+    if not isinstance(value, list):
         raise ValueError(_FOLDS_RULE)
-    return list(range(NUM_FOLDS)) if value == "all" else value
+    return value
 
 
-def _folds(folds: list[int]) -> list[int]:
-    if not all(0 <= fold < NUM_FOLDS for fold in folds):
+def _folds(folds: list[int | None]) -> list[int | None]:
+    if folds != [None] and not all(fold is not None and 0 <= fold < NUM_FOLDS for fold in folds):
         raise ValueError(_FOLDS_RULE)
     return folds
 
@@ -62,19 +66,48 @@ def _seeds(seeds: list[int]) -> list[int]:
     return seeds
 
 
-def _distinct(values: list[Any]) -> list[Any]:
+def _some(values: list[Any]) -> list[Any]:
     if not values:
         raise ValueError("must not be empty, or the study has no trials")
+    return values
+
+
+def _distinct(values: list[Any]) -> list[Any]:
     if any(value in values[:index] for index, value in enumerate(values)):
         raise ValueError("must not hold a value twice")
     return values
 
 
+def _axes(value: object) -> object:
+    names = value if isinstance(value, list) else [value]
+    if not (all(isinstance(name, str) for name in names) and len(set(names)) == len(names) in (1, 2)):
+        raise ValueError("must be a setting, or two of them as [rows, columns]")
+    return value
+
+
+def _published(value: object) -> object:
+    return {key: _percent(number) for key, number in value.items()} if isinstance(value, dict) else _percent(value)
+
+
+def _percent(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a number, or a mapping to numbers")
+    return float(value)
+
+
 Name = Annotated[str, AfterValidator(_name)]
 Value = Annotated[Setting, PlainValidator(_setting)]
 Settings = dict[str, Value]
-Folds = Annotated[list[int], BeforeValidator(_all_folds), AfterValidator(_folds), AfterValidator(_distinct)]
-Seeds = Annotated[list[int], AfterValidator(_seeds), AfterValidator(_distinct)]
+Folds = Annotated[
+    list[int | None],  # [None] for none
+    BeforeValidator(_named_folds),
+    AfterValidator(_folds),
+    AfterValidator(_some),
+    AfterValidator(_distinct),
+    PlainSerializer(lambda folds: "none" if folds == [None] else folds),
+]
+Seeds = Annotated[list[int], AfterValidator(_seeds), AfterValidator(_some), AfterValidator(_distinct)]
+Axes = Annotated[str | list[str], PlainValidator(_axes)]
 
 
 class _Section(BaseModel):
@@ -85,7 +118,7 @@ class Design(_Section):
     """The configurations to compare: cells as listed, and all combinations of a grid."""
 
     cells: list[Settings] = []
-    grid: dict[str, Annotated[list[Value], AfterValidator(_distinct)]] = {}
+    grid: dict[str, Annotated[list[Value], AfterValidator(_some), AfterValidator(_distinct)]] = {}
 
     def labels(self) -> list[dict[str, Setting]]:
         """What the design says of each cell: those listed, then the grid with its last setting fastest."""
@@ -99,20 +132,28 @@ class Design(_Section):
 
 
 class Reference(_Section):
-    """A published curve to set beside the measured one; `values` are percentages by the setting `by`."""
+    """Published results to set beside the measured ones: percentages by the setting `by`.
+
+    With `by: [rows, columns]`, `values` maps a row to its columns. The columns may be `expression`.
+    """
 
     source: str
     metric: Literal["accuracy", "sequence_accuracy"]
-    by: str
-    values: dict[Value, float]
+    by: Axes
+    values: dict[Value, Annotated[float | dict[Value, float], PlainValidator(_published)]]
     note: str = ""
 
 
 class Report(_Section):
-    """What the report shows: accuracy by the setting `by`, each cell compared with each baseline."""
+    """What the report shows: accuracy by the setting `by`, each cell compared with each baseline.
 
-    by: str
+    `by: [rows, columns]` is a two-way table, in which a cell is compared with the baseline of its column.
+    `show` asks for more tables.
+    """
+
+    by: Axes
     baselines: list[Settings] = []
+    show: Annotated[list[Literal["expressions", "confusion", "subjects"]], AfterValidator(_distinct)] = []
 
 
 class Profile(_Section):
@@ -154,6 +195,11 @@ class Study(_Section):
         return f"{self.name}@{self.profile}" if self.profile else self.name
 
 
+def axes(by: str | Sequence[str]) -> tuple[str, ...]:
+    """The rows of a table, and its columns where it is a two-way table."""
+    return (by,) if isinstance(by, str) else tuple(by)
+
+
 def load(path: Path, profile: str | None = None, overrides: Mapping[str, str] | None = None, *, rules: Rules) -> Study:
     """The study in a YAML file, its profile merged over it and `overrides` (text by key) over that.
 
@@ -162,7 +208,7 @@ def load(path: Path, profile: str | None = None, overrides: Mapping[str, str] | 
     """
     data, places = strict_yaml.read(_text(path), str(path))
     if not isinstance(data, dict):
-        raise ValueError(f"{path}:1: a study is a mapping of keys such as name and design, got {_show(data)}")
+        raise ValueError(f"{path}:1: a study is a mapping of keys such as name and design, got {shown(data)}")
     study = _validated(data, places)
     recorded = [key for key in ("profile", "overrides") if study.profiles and key in data]
     if recorded:
@@ -172,7 +218,7 @@ def load(path: Path, profile: str | None = None, overrides: Mapping[str, str] | 
     data.pop("profiles", None)
     if profile is not None:
         if profile not in study.profiles:
-            raise ValueError(f"{path}: unknown profile '{profile}'; {_suggest(profile, study.profiles)}")
+            raise ValueError(f"{path}: unknown profile '{profile}'; {suggest(profile, study.profiles)}")
         data = _merged(data, study.profiles[profile].model_dump(exclude_unset=True)) | {"profile": profile}
         chosen = ("profiles", profile)
         places |= {place[2:]: at for place, at in places.items() if place[:2] == chosen and len(place) > 2}
@@ -210,59 +256,8 @@ def assignments(items: Iterable[str]) -> dict[str, str]:
 
 
 def _check(part: Study | Profile, at: Place, places: Mapping[Place, str], rules: Rules) -> None:
-    names = _unknown(part, rules) if isinstance(part, Study) else ()
-    for place, reason in chain(_refused(part, rules), names):
+    for place, reason in rules.refused(part):
         raise ValueError(f"{_at(places, (*at, *place))}: {reason}")
-
-
-def _unknown(study: Study, rules: Rules) -> Iterator[tuple[Place, str]]:
-    """The place and reason of each name in a study that the rules or its design do not know."""
-    if study.dataset not in rules.datasets:
-        yield ("dataset",), f"unknown data set '{study.dataset}'; {_suggest(study.dataset, rules.datasets)}"
-    for section, part in (("report", study.report), ("reference", study.reference)):
-        if part and part.by not in rules.settings:
-            yield (section, "by"), f"unknown setting '{part.by}'; {_suggest(part.by, rules.settings)}"
-    for index, baseline in enumerate(study.report.baselines):
-        if baseline not in study.design.labels():
-            reason = f"a baseline must be one cell of the design, got {_show(baseline)}"
-            yield ("report", "baselines", index), reason
-
-
-def _refused(part: Study | Profile, rules: Rules) -> Iterator[tuple[Place, str]]:
-    """The place and reason of each setting that the rules refuse."""
-    for place, name, value in _settings(part):
-        if reason := _refusal(rules, {name: value}, rules.settings):
-            yield place, reason
-    for task, settings in part.trunks.items():
-        if task not in rules.trunks:
-            yield ("trunks", task), f"unknown trunk '{task}'; {_suggest(task, rules.trunks)}"
-            continue
-        for name, value in settings.items():
-            if reason := _refusal(rules, {name: value}, rules.trunks[task]):
-                yield ("trunks", task, name), reason
-            elif name == "dataset" and value not in rules.datasets:
-                reason = f"unknown data set '{value}'; {_suggest(str(value), rules.datasets)}"
-                yield ("trunks", task, name), reason
-
-
-def _settings(part: Study | Profile) -> Iterator[tuple[Place, str, Setting]]:
-    """Every setting that is given a value for training runs: place, name, value."""
-    for name, value in part.base.items():
-        yield ("base", name), name, value
-    for index, cell in enumerate(part.design.cells):
-        for name, value in cell.items():
-            yield ("design", "cells", index, name), name, value
-    for name, values in part.design.grid.items():
-        for index, value in enumerate(values):
-            yield ("design", "grid", name, index), name, value
-
-
-def _refusal(rules: Rules, settings: Mapping[str, Setting], defaults: Mapping[str, Setting]) -> str | None:
-    try:
-        rules.complete(settings, defaults)
-    except ValueError as error:
-        return str(error)
-    return None
 
 
 def _override_place(key: str, varied: Sequence[str], at: str) -> Place:
@@ -291,12 +286,12 @@ def _validated(data: Mapping[Any, Any], places: Mapping[Place, str]) -> Study:
         place = tuple(part for part in first["loc"] if part != "[key]")
         where = ".".join(map(str, place))
         if first["type"] == "extra_forbidden":
-            reason = f"unknown key '{where}'; {_suggest(str(place[-1]), _keys(place[:-1]))}"
+            reason = f"unknown key '{where}'; {suggest(str(place[-1]), _keys(place[:-1]))}"
         elif first["type"] == "missing":
             reason = f"the key '{where}' is missing"
         else:
             rule = re.sub("^(Value error,|Input) ", "", first["msg"]).replace("dictionary", "mapping")
-            reason = f"{where} {rule}, got {_show(first['input'])}"
+            reason = f"{where} {rule}, got {shown(first['input'])}"
         raise ValueError(f"{_at(places, place)}: {reason}") from None
 
 
@@ -318,13 +313,15 @@ def _at(places: Mapping[Place, str], place: Place) -> str:
     return places[place]
 
 
-def _suggest(word: str, choices: Iterable[str]) -> str:
+def suggest(word: str, choices: Iterable[str]) -> str:
+    """The end of a message that refuses `word`: the nearest choice, and all."""
     close = difflib.get_close_matches(word, list(choices), n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"{hint}valid: {', '.join(choices) or 'none'}"
 
 
-def _show(value: object) -> str:
+def shown(value: object) -> str:
+    """A value as messages show it, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -332,7 +329,7 @@ def _show(value: object) -> str:
 def _text(path: Path) -> str:
     if not path.exists():
         near = sorted(str(other) for other in path.parent.glob("*.y*ml"))
-        hint = _suggest(str(path), near) if near else "give the path of a YAML file, such as studies/oulu_idrate.yaml"
+        hint = suggest(str(path), near) if near else "give the path of a YAML file, such as studies/oulu_idrate.yaml"
         raise FileNotFoundError(f"no study file {path}; {hint}")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; give a study file")

@@ -34,10 +34,10 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Trial:
-    """A configuration on one fold with one seed."""
+    """A configuration on one fold with one seed; fold None: on the publisher's train and test splits."""
 
     configuration: Configuration
-    fold: int
+    fold: int | None
     seed: int
 
     @cached_property

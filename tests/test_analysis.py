@@ -1,12 +1,15 @@
 """The statistics over folds, against arithmetic written out here, scipy, and a published example."""
 
+import itertools
 import math
+from collections import Counter
 
 import numpy as np
 import polars as pl
 import pytest
 from scipy import stats
 
+from idennet_core.streams import generator
 from orchestrator import analysis
 
 
@@ -137,3 +140,76 @@ def test_the_corrected_interval_covers_the_truth_where_the_plain_one_does_not():
     plain = np.mean([abs(estimate.mean) <= estimate.plain_half_width for estimate in found])
     assert corrected == pytest.approx(0.95, abs=0.015)
     assert plain < 0.90
+
+
+# without folds: a bootstrap over test pictures
+
+
+def judged(pictures=3153, cells=3):
+    """Right (100) or wrong (0) [pictures, cells], cells that agree often."""
+    rng = np.random.default_rng(5)
+    hard = rng.random(pictures)
+    return np.stack([(hard + rng.normal(0, 0.2, pictures) > 0.2 + 0.02 * cell) * 100.0 for cell in range(cells)], 1)
+
+
+def test_the_bootstrap_interval_is_scipys():
+    values = judged()
+    resampled = analysis.resample(values, generator("a"))
+    for column in range(3):
+        found = analysis.bootstrap_estimate(values[:, column].mean(), resampled[:, column])
+        for method in ("percentile", "BCa"):
+            theirs = stats.bootstrap((values[:, column],), np.mean, method=method, rng=1, batch=500).confidence_interval
+            # both draw at random: an end's standard error is about 0.02 of these 0.7 standard errors of the mean
+            assert (found.low, found.high) == (pytest.approx(theirs.low, abs=0.1), pytest.approx(theirs.high, abs=0.1))
+        assert found.half_width == pytest.approx((found.high - found.low) / 2)
+
+
+def test_the_bootstrap_of_a_difference_is_scipys_paired_one_and_far_narrower_than_an_unpaired_one():
+    values = judged()
+    resampled = analysis.resample(values, generator("a"))
+    ours, theirs = values[:, 0], values[:, 1]
+    found = analysis.bootstrap_compare("f", (ours - theirs).mean(), resampled[:, 0] - resampled[:, 1])
+
+    def difference(x, y, axis):
+        return (x - y).mean(axis)
+
+    reference = stats.bootstrap((ours, theirs), difference, paired=True, method="percentile", rng=1, batch=500)
+    interval = reference.confidence_interval
+    assert found.difference.low == pytest.approx(interval.low, abs=0.1)
+    assert found.difference.high == pytest.approx(interval.high, abs=0.1)
+    other = analysis.resample(values, generator("b"))
+    unpaired = analysis.bootstrap_estimate(0.0, resampled[:, 0] - other[:, 1])
+    assert found.difference.half_width < 0.8 * unpaired.half_width
+
+
+def test_the_bootstrap_draws_each_resample_as_often_as_it_can_be_drawn():
+    # three pictures, all 27 equally likely draws written out: how often each pair of means must appear
+    values = np.array([[100.0, 0.0], [100.0, 100.0], [0.0, 0.0]])
+    draws = [values[list(rows)].mean(0) for rows in itertools.product(range(3), repeat=3)]
+    expected = Counter(tuple(np.round(means, 6)) for means in draws)
+    found = Counter(tuple(np.round(means, 6)) for means in analysis.resample(values, generator("c")))
+    assert found.keys() == expected.keys()
+    for means, count in expected.items():
+        share = count / 27
+        assert found[means] / analysis.RESAMPLES == pytest.approx(share, abs=4 * math.sqrt(share / analysis.RESAMPLES))
+
+
+def test_the_bootstraps_p_is_below_5_percent_where_the_interval_leaves_out_0():
+    rng = np.random.default_rng(6)
+    for shift in np.linspace(-4, 4, 33):
+        resampled = rng.normal(shift, 1.5, analysis.RESAMPLES)
+        found = analysis.bootstrap_compare("f", shift, resampled)
+        if abs(found.p - 0.05) > 2 / analysis.RESAMPLES:  # at the edge itself, the interval's end is interpolated
+            assert (found.p < 0.05) == (found.difference.low > 0 or found.difference.high < 0)
+        assert found.p == pytest.approx(2 * stats.norm.sf(abs(shift) / 1.5), abs=0.03)
+
+
+def test_a_named_stream_gives_the_same_interval_again():
+    values = judged(200)
+    assert (analysis.resample(values, generator("a")) == analysis.resample(values, generator("a"))).all()
+
+
+def test_pictures_that_all_count_the_same_give_no_interval():
+    found = analysis.bootstrap_compare("f", 0.0, analysis.resample(np.zeros((9, 1)), generator("a"))[:, 0])
+    assert (found.difference.mean, found.difference.half_width, found.p) == (0.0, None, None)
+    assert "no interval" in found.difference.reason

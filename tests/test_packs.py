@@ -552,7 +552,7 @@ def test_no_picture_of_a_test_subject_is_trained_on_in_any_view(fold, face_set, 
     views = 3
     number = {name: i for i, name in enumerate(face_set.classes)}
     labels = np.array([number[name] for name in face_set.label.tolist()])
-    trial = member(IF, fold, examples=Examples(labels, face_set.subject, 6, views))
+    trial = member(IF, fold, examples=Examples(labels, face_set.subject, 6, views, face_set.split))
     folds = fold_of(face_set.subject.tolist())
     trained = {face_set.subject[row % 156] for row in trial.train_rows}
     tested = {face_set.subject[row] for row in trial.test_rows}
@@ -570,7 +570,7 @@ def test_nothing_in_the_test_fold_touches_training(face_set, member):
     changed, poisoned = labels.copy(), features.clone()
     changed[sound.test_rows] = (changed[sound.test_rows] + 1) % 6
     poisoned[sound.test_rows] = math.nan
-    other = member(IF, examples=Examples(changed, face_set.subject, 6, 1))
+    other = member(IF, examples=Examples(changed, face_set.subject, 6, 1, face_set.split))
     record, other_record = sound.train_epoch(features, features, 0, Event()), None
     other_record = other.train_epoch(poisoned, features, 0, Event())
     same(sound, other)

@@ -295,8 +295,11 @@ def store(tmp_path):
         pack_id=pl.lit("p"), finished_at=pl.lit("2026-01-01").str.to_datetime(time_unit="us", time_zone="UTC")
     )
     rows.write_parquet(tmp_path / "trials" / "p.parquet")
-    for other in ("curves", "predictions"):
-        rows.select("trial_id", "pack_id").write_parquet(tmp_path / other / "p.parquet")
+    rows.select("trial_id", "pack_id").write_parquet(tmp_path / "curves" / "p.parquet")
+    frame = {"subject": "P1", "sequence": "P1/fear", "frame": "1", "label": "fear"}
+    given = {"probabilities": [0.25, 0.75], "classes": ["anger", "fear"]}
+    predictions = [{"trial_id": trial_id, "pack_id": "p", **frame, **given} for trial_id in rows["trial_id"]]
+    pl.DataFrame(predictions).write_parquet(tmp_path / "predictions" / "p.parquet")
     return tmp_path
 
 
@@ -304,6 +307,7 @@ def test_the_command_prints_a_stored_study_and_writes_it_whole(store, capsys):
     command.report(["oulu_idrate"], Format.JSON, store=store)
     report = json.loads(capsys.readouterr().out)
     assert [row["accuracy"]["num_folds"] for row in report["rows"]] == [10] * 7
+    assert [row["confusion"]["frames"] for row in report["rows"]] == [[[0, 0], [0, 10]]] * 7
     out = store / "report.txt"
     out.write_text("old")
     command.report(["oulu_idrate", "oulu_idrate@quick"], Format.TERMINAL, out, store)

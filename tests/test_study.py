@@ -5,15 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from idennet_core import config
-from orchestrator import strict_yaml
+from orchestrator import idennet, strict_yaml
 from orchestrator.cli import app
 from orchestrator.design import cells, describe
-from orchestrator.idennet import DATASETS
-from orchestrator.study import Rules, assignments, dump
+from orchestrator.study import assignments, dump
 from orchestrator.study import load as load_by
 
-RULES = Rules(config.HEAD_DEFAULTS, config.TRUNK_DEFAULTS, DATASETS, config.complete)
+RULES = idennet.rules()
 load = partial(load_by, rules=RULES)
 SHIPPED = Path(__file__).parent.parent / "studies" / "oulu_idrate.yaml"
 # Kept one value a line, so that a mistake's line number says which value was meant.
@@ -57,11 +55,12 @@ MISTAKES = [
     ("<<: {name: x}\nname: small", "name: small", "1: unknown key '<<'"),
     ("dataset: oulu", "dataset: oulu-casia", "3: unknown data set 'oulu'; valid: oulu-casia, ck+, mmi, ferplus"),
     ("dataset: ferpuls", "dataset: oulu-casia", "3: unknown data set 'ferpuls'; did you mean 'ferplus'?"),
-    ("folds: [0, 10]", "folds: [0, 1]", "4: folds must be all, or a list of folds from 0 to 9, got [0, 10]"),
-    ("folds: [-1]", "folds: [0, 1]", "4: folds must be all, or a list of folds from 0 to 9, got [-1]"),
-    ("folds: some", "folds: [0, 1]", "4: folds must be all, or a list of folds from 0 to 9, got 'some'"),
+    ("folds: [0, 10]", "folds: [0, 1]", "4: folds must be all, none, or a list of folds from 0 to 9, got [0, 10]"),
+    ("folds: [-1]", "folds: [0, 1]", "4: folds must be all, none, or a list of folds from 0 to 9, got [-1]"),
+    ("folds: some", "folds: [0, 1]", "4: folds must be all, none, or a list of folds from 0 to 9, got 'some'"),
     ("folds: [1, 1]", "folds: [0, 1]", "4: folds must not hold a value twice, got [1, 1]"),
     ("folds: [0.5]", "folds: [0, 1]", "4: folds.0 should be a valid integer, got 0.5"),
+    ("folds: [null, 1]", "folds: [0, 1]", "4: folds must be all, none, or a list of folds from 0 to 9, got [None, 1]"),
     ("folds: []", "folds: [0, 1]", "4: folds must not be empty, or the study has no trials, got []"),
     ("seeds: []", "seeds: [0]", "5: seeds must not be empty, or the study has no trials, got []"),
     ("seeds: [-1]", "seeds: [0]", "5: seeds must be integers of at least 0, got [-1]"),
@@ -116,9 +115,50 @@ MISTAKES = [
         "base: {epochs: 3}",
         "18: unknown key 'profiles.quick.bases'; did you mean 'base'? valid: base",
     ),
-    ("{0: 80, 1: x}", "{0: 80, 1: 90.5}", "22: reference.values.1 should be a valid number, got 'x'"),
+    ("{0: 80, 1: x}", "{0: 80, 1: 90.5}", "22: reference.values.1 must be a number, or a mapping to numbers, got 'x'"),
     ("{by: id_rat, base", "{by: id_rate, base", "23: unknown setting 'id_rat'; did you mean 'id_rate'?"),
     ("[{variant: original}]}\n", "[{variant: f}]}\n", "a baseline must be one cell of the design"),
+    (
+        "values: {0: {a: x}, 1: 90.5}",
+        "values: {0: 80, 1: 90.5}",
+        "22: reference.values.0 must be a number, or a mapping to numbers, got {'a': 'x'}",
+    ),
+    (
+        "values: {0: {f: 80}, 1: 90.5}",
+        "values: {0: 80, 1: 90.5}",
+        "22: reference.values.0 must be a number, as by says, got {'f': 80.0}",
+    ),
+    ("values: {0: 80, 2: 90}", "values: {0: 80, 1: 90.5}", "22: id_rate must be a share from 0 to 1, got 2"),
+    ("values: {0: 80, g: 90}", "values: {0: 80, 1: 90.5}", "22: id_rate must be a share from 0 to 1, got 'g'"),
+    (
+        "by: [id_rate, id_rate], v",
+        "by: id_rate, v",
+        "22: reference.by must be a setting, or two of them as [rows, columns]",
+    ),
+    ("by: [], v", "by: id_rate, v", "22: reference.by must be a setting, or two of them as [rows, columns], got []"),
+    ("by: [id_rate, expresion], v", "by: id_rate, v", "unknown setting 'expresion'; did you mean 'expression'?"),
+    (
+        "by: [expression, id_rate], v",
+        "by: id_rate, v",
+        "22: unknown setting 'expression'; did you mean 'compression'? valid: variant",
+    ),
+    (
+        "by: [id_rate, expression], v",
+        "by: id_rate, v",
+        "22: values by expression need a table to stand in; set report:",
+    ),
+    (
+        "by: [id_rate, depth], v",
+        "by: id_rate, v",
+        "22: reference.values.0 must be a mapping from depth to numbers, as by",
+    ),
+    (
+        "{by: [id_rate, gamma], b",
+        "{by: id_rate, b",
+        "23: a two-way table needs a value of id_rate in every cell; set it",
+    ),
+    ("{show: [faces], by", "{by", "23: report.show.0 should be 'expressions', 'confusion' or 'subjects', got 'faces'"),
+    ("{show: [subjects, subjects], by", "{by", "23: report.show must not hold a value twice"),
     ("profile: quick\nname: small", "name: small", "1: 'profile' is what a frozen study records; remove it"),
 ]
 OVERRIDES = [
@@ -167,6 +207,67 @@ def command(monkeypatch, capsys, *arguments):
     with pytest.raises(SystemExit) as ended:
         app.main()
     return ended.value.code, capsys.readouterr().err
+
+
+TWO_WAY = """\
+design: {grid: {variant: [original, f], depth: [16, 22]}}
+reference:
+  source: somewhere
+  metric: accuracy
+  by: [variant, expression]
+  values:
+    original: {anger: 70, all: 80.5}
+    f: {fear: 0}
+report:
+  by: [variant, depth]
+  baselines: [{variant: original}]
+  show: [expressions]
+name: two
+question: Which way?
+dataset: ferplus
+folds: none
+"""
+
+
+def test_a_two_way_study_becomes_what_it_says_and_a_frozen_one_is_the_same(study_file, tmp_path):
+    study = load(study_file(TWO_WAY))
+    assert study.folds == [None]
+    assert study.report.by == ["variant", "depth"]
+    assert study.reference.values == {"original": {"anger": 70, "all": 80.5}, "f": {"fear": 0}}
+    (tmp_path / "frozen.yaml").write_text(dump(study))
+    assert "folds: none" in dump(study)
+    assert load(tmp_path / "frozen.yaml") == study
+
+
+@pytest.mark.parametrize(
+    ("written", "instead_of", "message"),
+    [
+        (
+            "{angre: 70, all",
+            "{anger: 70, all",
+            "7: unknown expression 'angre'; did you mean 'anger'? valid: neutral, anger",
+        ),
+        ("    g: {fear: 0}", "    f: {fear: 0}", "8: variant must be one of original, i, f, if, got 'g'"),
+        (
+            "f: 1",
+            "f: {fear: 0}",
+            "8: reference.values.f must be a mapping from expression to numbers, as by says, got 1.0",
+        ),
+        ("by: [variant, dept]", "by: [variant, depth]", "10: unknown setting 'dept'; did you mean 'depth'?"),
+        ("[{variant: i}]", "[{variant: original}]", "11: a baseline of a two-way table must be one cell at each depth"),
+        (
+            "[{variant: f, depth: 16}]",
+            "[{variant: original}]",
+            "11: a baseline of a two-way table must be one cell at each depth, got {'variant': 'f', 'depth': 16}",
+        ),
+        ("[{}]", "[{variant: original}]", "11: a baseline of a two-way table must be one cell at each depth, got {}"),
+        ("folds: nine", "folds: none", "16: folds must be all, none, or a list of folds from 0 to 9, got 'nine'"),
+    ],
+)
+def test_a_mistake_in_a_two_way_study_is_one_line_with_its_place(study_file, written, instead_of, message):
+    assert TWO_WAY.count(instead_of) == 1
+    path = study_file(TWO_WAY.replace(instead_of, written))
+    assert f"{path}:{message}" in refused(lambda: load(path))
 
 
 def test_a_study_file_becomes_what_it_says(study_file):

@@ -1,4 +1,7 @@
-"""Cross-validation folds: by subject, never by image, so that nobody is both trained on and tested."""
+"""Cross-validation folds: by subject, never by image, so that nobody is both trained on and tested.
+
+A set without subjects has no folds, but its publisher's splits: train, test, and valid, which is neither.
+"""
 
 from collections.abc import Iterable
 
@@ -17,3 +20,13 @@ def fold_of(subjects: Iterable[str]) -> dict[str, int]:
             "use a data set with more people"
         )
     return {subject: position % NUM_FOLDS for position, subject in enumerate(ordered)}
+
+
+def check_splits(name: str, splits: Iterable[str]) -> None:
+    """Raise ValueError for a data set that cannot do without folds: its splits must hold train and test."""
+    lacking = sorted({"train", "test"} - set(splits))
+    if lacking:
+        raise ValueError(
+            f"without folds a study trains and tests on the publisher's splits, {name} has no split "
+            f"{' and no split '.join(lacking)}; set folds: all"
+        )

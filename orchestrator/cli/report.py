@@ -27,8 +27,10 @@ def report(
     results = Store(store).check()
     known = sorted(path.name for path in results.studies.glob("*") if path.is_dir())
     plans = [read_plan(results.studies / resolve(name, known) / "plan.json") for name in names]
-    trials = results.trials()
-    reports = [tables.build(plan, trials) for plan in plans]
+    trials, reports = results.trials(), []
+    for plan in plans:
+        read = format is Format.JSON or tables.needs_predictions(plan)
+        reports.append(tables.build(plan, trials, results.predictions(tables.chosen(plan, trials)) if read else None))
     # a file or a pipe has no width of its own: COLUMNS, or enough for the drawn intervals
     width = shutil.get_terminal_size(fallback=(120, 24)).columns if out is None else 120
     text = formats.render(reports, format, width, styled=out is None and sys.stdout.isatty())

@@ -155,8 +155,9 @@ def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
     cells = "; ".join(describe(cell.label) for cell in planned.cells)
     console.print(f"{len(planned.cells)} cells: {cells}")
     folds, seeds = len(planned.study.folds), len(planned.study.seeds)
+    parts = "train and test split" if planned.study.folds == [None] else f"{folds} folds"
     console.print(
-        f"{len(planned.trials)} trials ({folds} folds x {seeds} seed{'s' * (seeds > 1)} a configuration), "
+        f"{len(planned.trials)} trials ({parts} x {seeds} seed{'s' * (seeds > 1)} a configuration), "
         f"{len(planned.states)} of them stored, {len(planned.trials) - len(planned.states)} to train"
     )
     for recipe in planned.trunks.values():

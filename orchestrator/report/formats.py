@@ -4,12 +4,13 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 
 from orchestrator.analysis import Comparison, Estimate
 from orchestrator.report import Format
-from orchestrator.report.tables import Report, Row
-from orchestrator.report.wording import compared, number, provenance_lines, with_interval
+from orchestrator.report.blocks import Block, blocks
+from orchestrator.report.model import Expression, Report, Row
+from orchestrator.report.wording import compared, folds_done, number, provenance_lines, with_interval
 
 
 def render(reports: Sequence[Report], format: Format, width: int = 120, styled: bool = False) -> str:
@@ -39,18 +40,27 @@ def _markdown(report: Report) -> str:
     if report.reference_source:
         header += ["paper", f"{mark}minus paper"]
     header.append("s/trial")
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
-    lines += [_markdown_row(row, report) for row in report.rows]
-    table = "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+    main = "" if report.across else f"{_table(header, [_markdown_row(row, report) for row in report.rows])}\n\n"
+    more = "".join(f"## {block.title}\n\n{_markdown_block(block)}\n\n" for block in blocks(report))
     notes = "\n".join(f"- {note}" for note in report.notes)
     source = "\n".join(f"- {name}: `{value}`" for name, value in provenance_lines(report))
-    return f"# {report.title}\n\n{table}\n\n{notes}\n\nProvenance of `{report.study}`:\n\n{source}\n"
+    return f"# {report.title}\n\n{main}{more}{notes}\n\nProvenance of `{report.study}`:\n\n{source}\n"
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    whole = [header, ["---"] + ["---:"] * (len(header) - 1), *lines]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in whole)
+
+
+def _markdown_block(block: Block) -> str:
+    lines = [[line.name if line.first else f"*{line.name}*", *line.texts] for line in block.lines]
+    return _table([block.corner, *block.columns], lines)
 
 
 def _markdown_row(row: Row, report: Report) -> list[str]:
     cells = [
         row.label,
-        f"{row.accuracy.num_folds}/{report.num_folds}",
+        folds_done(row, report),
         with_interval(row.accuracy),
         number(row.pooled),
         number(row.sequence_accuracy.mean),
@@ -63,7 +73,7 @@ def _markdown_row(row: Row, report: Report) -> list[str]:
 
 
 def _csv(reports: Sequence[Report]) -> str:
-    records = [_record(row, report) for report in reports for row in report.rows]
+    records = [record for report in reports for row in report.rows for record in _records(row, report)]
     columns = list(dict.fromkeys(column for record in records for column in record))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -72,16 +82,48 @@ def _csv(reports: Sequence[Report]) -> str:
     return text.getvalue()
 
 
-def _record(row: Row, report: Report) -> dict[str, object]:
-    """A row as CSV: percent with two decimals, p with six digits; empty where there is no number."""
-    record: dict[str, object] = {
+def _records(row: Row, report: Report) -> list[dict[str, object]]:
+    """A row as CSV records: the cell's own, then what the study asks to show, told apart by `part`.
+
+    Percent with two decimals, p with six digits; empty where there is no number.
+    """
+    cell: dict[str, object] = {
         "study": report.study,
         "profile": report.profile,
         "dataset": report.dataset,
         "data": "SYNTHETIC" if report.synthetic else "real",
         "cell": row.label,
-        "folds_done": row.accuracy.num_folds,
-        "folds_planned": report.num_folds,
+    }
+    if report.across:
+        cell |= {report.by: row.row, report.across: row.column}
+    if not report.show:
+        return [cell | _whole(row, report)]
+    records = [{"part": "all", "name": ""} | _whole(row, report)]
+    if "expressions" in report.show:
+        records += [{"part": "expression", "name": part.name} | _part(part, report) for part in row.expressions]
+    if "confusion" in report.show and row.confusion:
+        for name, frames, sequences in zip(report.expressions, *astuple(row.confusion), strict=True):
+            for taken_for, *counts in zip(report.expressions, frames, sequences, strict=True):
+                told = {"part": "confusion", "name": name, "taken_for": taken_for}
+                records.append(told | {"frames": counts[0], "sequences": counts[1]})
+    if "subjects" in report.show:
+        records += [
+            {
+                "part": "subject",
+                "name": subject.name,
+                "frames": subject.frames,
+                "pooled_accuracy": _field(subject.accuracy),
+                "sequence_accuracy": _field(subject.sequence_accuracy),
+            }
+            for subject in row.subjects
+        ]
+    return [cell | record for record in records]
+
+
+def _whole(row: Row, report: Report) -> dict[str, object]:
+    record: dict[str, object] = {
+        "folds_done": row.accuracy.num_folds if report.folds else "none",
+        "folds_planned": report.num_folds if report.folds else "none",
         "trials_complete": row.complete,
         "trials_failed": row.failed,
         "trials_pruned": row.pruned,
@@ -91,7 +133,26 @@ def _record(row: Row, report: Report) -> dict[str, object]:
         "pooled_accuracy": _field(row.pooled),
         "sequence_accuracy": _field(row.sequence_accuracy.mean),
     }
-    for baseline, comparison in zip(report.baselines, row.comparisons, strict=True):
+    record |= _beside(row, report)
+    return record | {"seconds_per_trial": _field(row.seconds)}
+
+
+def _part(part: Expression, report: Report) -> dict[str, object]:
+    return {
+        "frames": part.frames,
+        "folds_done": part.accuracy.num_folds if report.folds else "none",
+        "accuracy": _field(part.accuracy.mean),
+        "accuracy_half_width": _field(part.accuracy.half_width),
+        "pooled_accuracy": _field(part.pooled),
+        "sequence_accuracy": _field(part.sequence_accuracy),
+        **_beside(part, report),
+    }
+
+
+def _beside(of: Row | Expression, report: Report) -> dict[str, object]:
+    """The differences to the baselines, and the paper's value."""
+    record: dict[str, object] = {}
+    for baseline, comparison in zip(report.baselines, of.comparisons, strict=True):
         shown = comparison or Comparison(baseline, Estimate(0))
         record |= {
             f"minus_{baseline}": _field(shown.difference.mean),
@@ -100,8 +161,8 @@ def _record(row: Row, report: Report) -> dict[str, object]:
             f"minus_{baseline}_p": _field(shown.p, ".6g"),
         }
     if report.reference_source:
-        record |= {"paper": _field(row.reference), "minus_paper": _field(row.deviation)}
-    return record | {"seconds_per_trial": _field(row.seconds)}
+        record |= {"paper": _field(of.reference), "minus_paper": _field(of.deviation)}
+    return record
 
 
 def _field(value: float | None, spec: str = "z.2f") -> str:

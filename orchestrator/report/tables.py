@@ -1,86 +1,69 @@
-"""A study's report as data: one row a cell, in the order of the design. Every format prints these numbers."""
+"""From a study's plan and the store's rows to its report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
-from orchestrator.analysis import Comparison, Estimate, mean_over_folds, paired_comparison, pooled
+from orchestrator.analysis import pooled
+from orchestrator.report import by_class
+from orchestrator.report.by_class import Outcomes
+from orchestrator.report.model import Report, Row
+from orchestrator.report.notes import cell_notes, class_notes, method_notes
+from orchestrator.report.scores import FoldScores, Scores, compared
 
 METRICS = ("accuracy", "sequence_accuracy")
+Cell = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Row:
-    """A cell of the design: what was measured and what stands beside it, in percent.
-
-    `comparisons` has one entry a baseline of the report, None where the cell is that baseline.
-    """
-
-    label: str
-    configuration_id: str
-    complete: int
-    failed: int
-    pruned: int
-    missing: int
-    accuracy: Estimate
-    pooled: float | None
-    sequence_accuracy: Estimate
-    comparisons: tuple[Comparison | None, ...]
-    reference: float | None
-    deviation: float | None
-    seconds: float | None  # mean of a complete trial
+def chosen(plan: Mapping[str, Any], trials: pl.DataFrame) -> pl.DataFrame:
+    """The rows of the store's `trials` that are in the plan."""
+    return trials.filter(
+        pl.col("configuration_id").is_in([cell["configuration_id"] for cell in plan["cells"]])
+        & pl.col("fold").is_in(plan["folds"], nulls_equal=True)
+        & pl.col("seed").is_in(plan["seeds"])
+    )
 
 
-@dataclass(frozen=True)
-class Report:
-    """A report of one study; `notes` are sentences to print under the tables."""
-
-    study: str
-    profile: str
-    question: str
-    dataset: str
-    synthetic: bool
-    title: str
-    unit: str
-    by: str
-    num_folds: int
-    num_seeds: int
-    baselines: tuple[str, ...]
-    reference_source: str
-    num_comparisons: int
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...]
-    provenance: dict[str, Any]
+def needs_predictions(plan: Mapping[str, Any]) -> bool:
+    """Whether the report of this plan is more than the accuracies of its trials."""
+    return plan["folds"] == [None] or bool(plan["report"].get("show"))
 
 
-def build(plan: Mapping[str, Any], trials: pl.DataFrame) -> Report:
-    """The report of a study from its plan (`plan.json`) and the store's `trials` table.
+def build(plan: Mapping[str, Any], trials: pl.DataFrame, predictions: pl.DataFrame | None = None) -> Report:
+    """The report of a study from its plan (`plan.json`) and the store's tables.
 
-    Raises ValueError when none of the plan's trials is stored, when a baseline is not one cell of the design,
-    and when the reference's metric is not one that the report measures.
+    Without `predictions` it has nothing by expression or subject. Raises ValueError when none of the plan's trials
+    is stored, when a baseline is not one cell of the design, when the reference's metric is not one that the
+    report measures, and for a plan without folds that comes without predictions.
     """
     cells = plan["cells"]
-    wanted = trials.filter(
-        pl.col("configuration_id").is_in([cell["configuration_id"] for cell in cells])
-        & pl.col("fold").is_in(plan["folds"])
-        & pl.col("seed").is_in(plan["seeds"])
-    ).with_columns(pl.col(*METRICS) * 100)
+    wanted = chosen(plan, trials).with_columns(pl.col(*METRICS) * 100)
     if wanted.is_empty():
         raise ValueError(f"study '{_full_name(plan)}' has no trial in the store yet; run it first: {_command(plan)}")
-    reference = plan["reference"]
-    by = plan["report"]["by"]
-    baselines = [_baseline(settings, cells) for settings in plan["report"]["baselines"]]
-    rows = tuple(_row(cell, by, baselines, reference, wanted, plan) for cell in cells)
-    synthetic = bool(plan["synthetic"]) or bool(wanted["synthetic"].any())
+    found = None if predictions is None else by_class.outcomes(predictions, wanted)
+    by, across = _axes(plan["report"]["by"])
+    baselines = [_baselines(cell, plan) for cell in cells]
+    names = tuple(baselines[0])
+    measured = _measured(plan, wanted, found)
+    rows = [_row(cell, others, measured, wanted, plan) for cell, others in zip(cells, baselines, strict=True)]
+    if found is not None:
+        by_name = [
+            by_class.OfExpression(name, found, plan["folds"] != [None], plan["data_id"]) for name in found.classes
+        ]
+        rows = [
+            _with_classes(row, cell, others, by_name, found, plan)
+            for row, cell, others in zip(rows, cells, baselines, strict=True)
+        ]
     # Original against F and F against Original are one comparison
     made = {
-        frozenset((row.configuration_id, other["configuration_id"]))
-        for row in rows
-        for other, comparison in zip(baselines, row.comparisons, strict=True)
+        frozenset((row.configuration_id, other))
+        for row, others in zip(rows, baselines, strict=True)
+        for other, comparison in zip(others.values(), row.comparisons, strict=True)
         if comparison is not None and comparison.p is not None
     }
+    synthetic = bool(plan["synthetic"]) or bool(wanted["synthetic"].any())
     return Report(
         study=plan["study"],
         profile=plan["profile"] or "",
@@ -90,15 +73,20 @@ def build(plan: Mapping[str, Any], trials: pl.DataFrame) -> Report:
         title=_title(plan, synthetic),
         unit="percent",
         by=by,
+        across=across,
+        show=tuple(plan["report"].get("show", ())),
+        folds=plan["folds"] != [None],
         num_folds=len(plan["folds"]),
         num_seeds=len(plan["seeds"]),
-        baselines=tuple(cell_label(cell["label"], by) for cell in baselines),
-        reference_source=reference["source"] if reference else "",
+        baselines=names,
+        reference_source=plan["reference"]["source"] if plan["reference"] else "",
         num_comparisons=len(made),
-        rows=rows,
+        expressions=found.classes if found else (),
+        rows=tuple(rows),
         notes=(
-            *_cell_notes(rows, wanted, plan),
-            *_method_notes(len(made), len(plan["seeds"]), reference, synthetic),
+            *cell_notes(rows, wanted, plan),
+            *(class_notes(rows, found) if found and "expressions" in plan["report"].get("show", ()) else ()),
+            *method_notes(len(made), plan, max(wanted["n_test"], default=0), synthetic),
         ),
         provenance=_provenance(plan, wanted),
     )
@@ -111,20 +99,40 @@ def cell_label(settings: Mapping[str, Any], by: str) -> str:
     return ", ".join(first + [f"{key} {value}" for key, value in settings.items() if key != head])
 
 
-def reference_value(settings: Mapping[str, Any], reference: Mapping[str, Any] | None) -> float | None:
-    """The paper's value in percent for a cell with these settings, as the study wrote them, or None.
+def reference_value(settings: Mapping[str, Any], reference: Mapping[str, Any]) -> Any:
+    """What the reference has for a cell with these settings, as the study wrote them, or None.
 
-    Looked up by the value of the reference's `by`, else by the variant's name. Original supervises no
-    identity: it stands beside the paper's rate 0.
+    Looked up by the value of the (first) `by`, else by the variant's name. Original supervises no identity: it
+    stands beside the paper's rate 0.
     """
-    if reference is None:
-        return None
-    values = {_key(key): float(value) for key, value in reference["values"].items()}
+    by, _ = _axes(reference["by"])
     variant = settings.get("variant", "")
-    value = values.get(_key(settings.get(reference["by"], variant)))
-    if value is None and variant == "original" and reference["by"] == "id_rate":
-        value = values.get(_key(0))
+    value = _under(reference["values"], settings.get(by, variant))
+    if value is None and variant == "original" and by == "id_rate":
+        value = _under(reference["values"], 0)
     return value
+
+
+def published(cell: Cell, reference: Mapping[str, Any] | None) -> Mapping[str, float]:
+    """The paper's percentages for a cell, by expression; `all` is the whole test set."""
+    if reference is None:
+        return {}
+    across = _axes(reference["by"])[1]
+    value = reference_value({**cell["settings"], **cell["label"]} if across else cell["label"], reference)
+    if across == "expression":
+        return value or {}
+    if across:
+        value = _under(value or {}, cell["settings"].get(across))
+    return {} if value is None else {"all": float(value)}
+
+
+def _axes(by: str | Sequence[str]) -> tuple[str, str]:
+    rows, columns = (by, "") if isinstance(by, str) else (*by, "")[:2]
+    return rows, columns
+
+
+def _under(values: Mapping[Any, Any], key: object) -> Any:
+    return {_key(name): value for name, value in values.items()}.get(_key(key))
 
 
 def _key(value: object) -> float | str:
@@ -141,63 +149,95 @@ def _spoken(value: object) -> str:
     return value.upper() if len(value) <= 2 else value.capitalize()
 
 
-def _baseline(settings: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    exact = [cell for cell in cells if cell["label"] == settings]
-    found = exact or [cell for cell in cells if settings.items() <= cell["settings"].items()]
+def _baselines(cell: Cell, plan: Mapping[str, Any]) -> dict[str, str]:
+    """The configuration_id of what a cell is compared with, by name; in a two-way table from the cell's column."""
+    by, across = _axes(plan["report"]["by"])
+    found = {}
+    for settings in plan["report"]["baselines"]:
+        baseline = _baseline(settings, plan["cells"], cell, across)
+        found[cell_label(settings if across else baseline["label"], by)] = baseline["configuration_id"]
+    return found
+
+
+def _baseline(settings: Mapping[str, Any], cells: Sequence[Cell], cell: Cell, across: str) -> Cell:
+    column = {across: cell["settings"].get(across)} if across else {}
+    exact = [other for other in cells if other["label"] == settings]
+    found = exact or [other for other in cells if {**settings, **column}.items() <= other["settings"].items()]
     if len(found) != 1:
         raise ValueError(
             f"a baseline of the report must be one cell of the design, but {dict(settings)} is {len(found)}; "
-            f"cells: {'; '.join(str(dict(cell['label'])) for cell in cells)}"
+            f"cells: {'; '.join(str(dict(other['label'])) for other in cells)}"
         )
     return found[0]
 
 
+def _measured(plan: Mapping[str, Any], trials: pl.DataFrame, found: Outcomes | None) -> dict[str, Scores]:
+    """The scores of both metrics; without folds they are made of predictions."""
+    complete = trials.filter(state="complete")
+    if plan["folds"] != [None]:
+        return {metric: FoldScores(complete, metric) for metric in METRICS}
+    if found is None:
+        raise ValueError("a report without folds is made of predictions, got none")
+    return {
+        "accuracy": by_class.scores(found.frames, False, plan["data_id"], "frames"),
+        "sequence_accuracy": by_class.scores(found.sequences, False, plan["data_id"], "sequences"),
+    }
+
+
 def _row(
-    cell: Mapping[str, Any],
-    by: str,
-    baselines: Sequence[Mapping[str, Any]],
-    reference: Mapping[str, Any] | None,
+    cell: Cell,
+    baselines: Mapping[str, str],
+    measured: Mapping[str, Scores],
     trials: pl.DataFrame,
     plan: Mapping[str, Any],
 ) -> Row:
-    own = _of(cell, trials)
+    by, across = _axes(plan["report"]["by"])
+    own = trials.filter(configuration_id=cell["configuration_id"])
     complete = own.filter(state="complete")
-    measured = {metric: mean_over_folds(complete, metric) for metric in METRICS}
-    paper = reference_value(cell["label"], reference)
-    mean = None
-    if reference is not None:
-        if reference["metric"] not in METRICS:
-            raise ValueError(f"the reference's metric must be one of {', '.join(METRICS)}, got '{reference['metric']}'")
-        mean = measured[reference["metric"]].mean
+    estimates = {metric: scores.estimate(cell["configuration_id"]) for metric, scores in measured.items()}
+    paper = published(cell, plan["reference"]).get("all")
+    mean = estimates[_reference_metric(plan)].mean
     return Row(
         label=cell_label(cell["label"], by),
+        row=cell_label({key: value for key, value in cell["label"].items() if key != across}, by),
+        column=str(cell["settings"].get(across, "")),
         configuration_id=cell["configuration_id"],
         complete=complete.height,
         failed=own.filter(state="failed").height,
         pruned=own.filter(state="pruned").height,
         missing=len(plan["folds"]) * len(plan["seeds"]) - own.height,
-        accuracy=measured["accuracy"],
+        accuracy=estimates["accuracy"],
         pooled=pooled(complete),
-        sequence_accuracy=measured["sequence_accuracy"],
-        comparisons=tuple(
-            None
-            if other["configuration_id"] == cell["configuration_id"]
-            else paired_comparison(
-                complete,
-                _of(other, trials).filter(state="complete"),
-                cell_label(other["label"], by),
-                "accuracy",
-            )
-            for other in baselines
-        ),
+        sequence_accuracy=estimates["sequence_accuracy"],
+        comparisons=compared(measured["accuracy"], cell["configuration_id"], baselines),
         reference=paper,
         deviation=None if paper is None or mean is None else mean - paper,
         seconds=float(complete["seconds"].sum() / complete.height) if complete.height else None,
     )
 
 
-def _of(cell: Mapping[str, Any], trials: pl.DataFrame) -> pl.DataFrame:
-    return trials.filter(configuration_id=cell["configuration_id"])
+def _with_classes(
+    row: Row,
+    cell: Cell,
+    baselines: Mapping[str, str],
+    by_name: Sequence[by_class.OfExpression],
+    found: Outcomes,
+    plan: Mapping[str, Any],
+) -> Row:
+    own, paper = row.configuration_id, published(cell, plan["reference"])
+    return replace(
+        row,
+        expressions=tuple(one.of(own, baselines, paper.get(one.name), _reference_metric(plan)) for one in by_name),
+        confusion=by_class.confusion(found, own),
+        subjects=by_class.subjects(found, own),
+    )
+
+
+def _reference_metric(plan: Mapping[str, Any]) -> str:
+    metric = plan["reference"]["metric"] if plan["reference"] else METRICS[0]
+    if metric not in METRICS:
+        raise ValueError(f"the reference's metric must be one of {', '.join(METRICS)}, got '{metric}'")
+    return str(metric)
 
 
 def _title(plan: Mapping[str, Any], synthetic: bool) -> str:
@@ -207,69 +247,6 @@ def _title(plan: Mapping[str, Any], synthetic: bool) -> str:
     if synthetic:
         about.append("SYNTHETIC (drawn faces)")
     return f"{plan.get('question') or plan['study']} - {', '.join(about)}"
-
-
-def _cell_notes(rows: Sequence[Row], trials: pl.DataFrame, plan: Mapping[str, Any]) -> list[str]:
-    """What is incomplete, failed or not computable, each sentence once with the cells it holds for."""
-    labels_of: dict[str, list[str]] = {}
-    for row in rows:
-        for sentence in _row_notes(row, trials.filter(configuration_id=row.configuration_id), plan):
-            labels_of.setdefault(sentence, []).append(row.label)
-    return [
-        f"{'Every cell' if len(labels) == len(rows) else '; '.join(labels)}: {sentence}."
-        for sentence, labels in labels_of.items()
-    ]
-
-
-def _row_notes(row: Row, trials: pl.DataFrame, plan: Mapping[str, Any]) -> list[str]:
-    planned = len(plan["folds"]) * len(plan["seeds"])
-    notes = []
-    for state in ("failed", "pruned"):
-        for reason, group in trials.filter(state=state).group_by("reason", maintain_order=True):
-            folds = sorted(set(group["fold"]))
-            where = f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
-            why = f" ({reason[0]})" if reason[0] else ""
-            notes.append(f"{group.height} of {planned} trials {state}{why}, {where}; in no number here")
-    if row.missing:
-        notes.append(f"{row.missing} of {planned} trials not run yet")
-    if row.accuracy.num_folds and row.accuracy.reason:
-        notes.append(row.accuracy.reason)
-    for comparison in row.comparisons:
-        if comparison is None or not row.accuracy.num_folds:
-            continue
-        difference = comparison.difference
-        if difference.num_folds < row.accuracy.num_folds:
-            notes.append(f"folds in common with {comparison.baseline}: {difference.num_folds}")
-        if difference.num_folds and difference.reason not in ("", row.accuracy.reason):
-            notes.append(f"minus {comparison.baseline}: {difference.reason}")
-    return notes
-
-
-def _method_notes(
-    num_comparisons: int, num_seeds: int, reference: Mapping[str, Any] | None, synthetic: bool
-) -> list[str]:
-    notes = [
-        "Percent. ± is half the width of the 95% interval over folds, with the variance corrected for "
-        "overlapping training sets (Nadeau & Bengio 2003) and k-1 degrees of freedom. Pooled counts every "
-        "test frame once."
-    ]
-    if num_seeds > 1:
-        notes.append(f"The {num_seeds} seeds are averaged within a fold first.")
-    if num_comparisons:
-        notes.append(
-            "p: two-sided corrected paired t-test over common folds; not corrected for the number of "
-            f"comparisons, which is {num_comparisons}."
-        )
-    if reference is not None:
-        notes.append(f"paper: {reference['source']}, {reference['metric'].replace('_', ' ')}.")
-        if reference.get("note"):
-            notes.append(str(reference["note"]))
-    if synthetic:
-        notes.append(
-            "SYNTHETIC: the faces are drawn. These numbers show that the machinery works; they say nothing "
-            "about real faces" + (", and their distance to the paper's means nothing." if reference else ".")
-        )
-    return notes
 
 
 def _provenance(plan: Mapping[str, Any], trials: pl.DataFrame) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.report.tables import Report, Row
-from orchestrator.report.wording import compared, number, provenance_lines, with_interval
+from orchestrator.report.blocks import Block, blocks
+from orchestrator.report.model import Report, Row
+from orchestrator.report.wording import compared, folds_done, number, provenance_lines, with_interval
 
 NARROWEST = 80  # columns; a narrower terminal wraps by itself rather than lose digits
 STRIP_WIDTHS = (24, 48)  # columns of the strip, least and most
@@ -37,9 +38,22 @@ def _print(console: Console, report: Report) -> None:
     title = Text(report.title, style="bold")
     title.highlight_words(["SYNTHETIC"], style="bold yellow")
     console.print(title)
+    if report.across:
+        console.print()
+    else:
+        _print_one_way(console, report)
+    for block in blocks(report):
+        _print_block(console, block)
+    for note in report.notes:
+        _print_hanging(console, "-", note, "yellow" if note.startswith("SYNTHETIC") else "")
+    console.print()
+    for name, value in provenance_lines(report):
+        _print_hanging(console, f"{name:<8}", value, "dim")
+
+
+def _print_one_way(console: Console, report: Report) -> None:
     table = _accuracies(report, strip=0)
-    measured = Measurement.get(console, console.options, table)
-    room = console.width - measured.maximum - 3  # the strip's own padding
+    room = console.width - _width(console, table) - 3  # the strip's own padding
     if room >= STRIP_WIDTHS[0] and any(row.accuracy.num_folds for row in report.rows):
         strip = min(room, STRIP_WIDTHS[1])
         console.print(_accuracies(report, strip))
@@ -48,11 +62,36 @@ def _print(console: Console, report: Report) -> None:
         console.print(table)
     for start in range(0, len(report.baselines), COMPARISONS_ACROSS):
         console.print(_differences(report, start, min(start + COMPARISONS_ACROSS, len(report.baselines))))
-    for note in report.notes:
-        _print_hanging(console, "-", note, "yellow" if note.startswith("SYNTHETIC") else "")
-    console.print()
-    for name, value in provenance_lines(report):
-        _print_hanging(console, f"{name:<8}", value, "dim")
+
+
+def _print_block(console: Console, block: Block) -> None:
+    """A block as one table, or as few as its columns fit in, of the same number of columns where that goes."""
+    count = len(block.columns)
+    for tables in range(1, count + 1):
+        size = math.ceil(count / tables)
+        parts = [_block_table(block, start, start + size) for start in range(0, count, size)]
+        if size == 1 or all(_width(console, part) <= console.width for part in parts):
+            break
+    title = Text(block.title, style="bold")
+    title.highlight_words(["SYNTHETIC"], style="bold yellow")
+    console.print(title)
+    for part in parts:
+        console.print(part)
+
+
+def _block_table(block: Block, start: int, stop: int) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column(block.corner, no_wrap=True)
+    for column in block.columns[start:stop]:
+        table.add_column(column, justify="right", no_wrap=True)
+    for line in block.lines:
+        style = "" if line.first else "cyan" if "paper" in line.name else "dim"
+        table.add_row(line.name if line.first else f"  {line.name}", *line.texts[start:stop], style=style)
+    return table
+
+
+def _width(console: Console, table: Table) -> int:
+    return Measurement.get(console, console.options.update(max_width=10_000), table).maximum
 
 
 def _print_hanging(console: Console, head: str, text: str, style: str) -> None:
@@ -80,7 +119,7 @@ def _accuracies(report: Report, strip: int) -> Table:
     for row in report.rows:
         cells = [
             row.label,
-            f"{row.accuracy.num_folds}/{report.num_folds}",
+            folds_done(row, report),
             with_interval(row.accuracy),
             number(row.pooled),
             number(row.sequence_accuracy.mean),

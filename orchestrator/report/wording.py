@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.analysis import Comparison, Estimate
-from orchestrator.report.tables import Report
+from orchestrator.report.model import Report, Row
 
 
 def number(value: float | None, spec: str = "z.2f") -> str:
@@ -16,6 +16,11 @@ def with_interval(estimate: Estimate, sign: str = "") -> str:
     """`63.21 ± 4.10`, in the unit of the estimate; the mean alone where there is no interval."""
     mean = number(estimate.mean, f"{sign}z.2f")
     return mean if estimate.half_width is None else f"{mean} ± {estimate.half_width:.2f}"
+
+
+def folds_done(row: Row, report: Report) -> str:
+    """How many of the folds a row is the mean of: `9/10`, or `none` where the study has no folds."""
+    return f"{row.accuracy.num_folds}/{report.num_folds}" if report.folds else "none"
 
 
 def p_value(p: float | None) -> str:
@@ -39,7 +44,7 @@ def provenance_lines(report: Report) -> list[tuple[str, str]]:
     lines += [
         ("settings", _listed(source["settings"])),
         ("trials", "{trials_complete} of {trials_planned}, {seconds:.1f} s in all".format(**source)),
-        ("folds", ", ".join(map(str, source["folds"]))),
+        ("folds", ", ".join(map(str, source["folds"])) if report.folds else "none"),
         ("seeds", ", ".join(map(str, source["seeds"]))),
         ("version", ", ".join(source["version"])),
         ("again", source["command"]),

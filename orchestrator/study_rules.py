@@ -1,0 +1,144 @@
+"""What a workload accepts of a study file, checked against it: each refusal names the place in the file."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from orchestrator.strict_yaml import Place
+from orchestrator.study import Design, Profile, Reference, Study, axes, shown, suggest
+from orchestrator.trial import Setting
+
+EXPRESSION = "expression"  # an axis of a reference beside the settings; its value `all` is the whole test set
+Refusals = Iterator[tuple[Place, str]]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the workload of a study accepts.
+
+    `complete(settings, defaults)` raises ValueError for an unknown setting, a wrong type or a broken rule.
+    """
+
+    settings: Mapping[str, Setting]  # the settings of a training run and their defaults
+    trunks: Mapping[str, Mapping[str, Setting]]  # the same for the pre-training of each task
+    datasets: Sequence[str]
+    expressions: Sequence[str]  # of all data sets
+    complete: Callable[[Mapping[str, Setting], Mapping[str, Setting]], object]
+
+    def refused(self, part: Study | Profile) -> Refusals:
+        """The place and reason of each thing in a study, or in a profile of one, that is not accepted."""
+        yield from chain(self._settings(part), self._trunks(part))
+        if isinstance(part, Study):
+            yield from chain(self._dataset(part), self._report(part))
+            if part.reference:
+                yield from self._reference(part.reference, part.report.show)
+
+    def _settings(self, part: Study | Profile) -> Refusals:
+        for place, name, value in _given(part):
+            if reason := self._refusal({name: value}, self.settings):
+                yield place, reason
+
+    def _trunks(self, part: Study | Profile) -> Refusals:
+        for task, settings in part.trunks.items():
+            if task not in self.trunks:
+                yield ("trunks", task), f"unknown trunk '{task}'; {suggest(task, self.trunks)}"
+                continue
+            for name, value in settings.items():
+                if reason := self._refusal({name: value}, self.trunks[task]):
+                    yield ("trunks", task, name), reason
+                elif name == "dataset" and value not in self.datasets:
+                    reason = f"unknown data set '{value}'; {suggest(str(value), self.datasets)}"
+                    yield ("trunks", task, name), reason
+
+    def _dataset(self, study: Study) -> Refusals:
+        if study.dataset not in self.datasets:
+            yield ("dataset",), f"unknown data set '{study.dataset}'; {suggest(study.dataset, self.datasets)}"
+
+    def _report(self, study: Study) -> Refusals:
+        row, *column = axes(study.report.by)
+        for axis in (row, *column):
+            if axis not in self.settings:
+                yield ("report", "by"), f"unknown setting '{axis}'; {suggest(axis, self.settings)}"
+            elif column and any(axis not in study.base | label for label in study.design.labels()):
+                yield ("report", "by"), f"a two-way table needs a value of {axis} in every cell; set it in base"
+        for index, baseline in enumerate(study.report.baselines):
+            if reason := _no_baseline(baseline, study.design, study.base, *column):
+                yield ("report", "baselines", index), reason
+
+    def _reference(self, reference: Reference, show: Sequence[str]) -> Refusals:
+        row, *column = axes(reference.by)
+        for axis, valid in ((row, [*self.settings]), *((name, [*self.settings, EXPRESSION]) for name in column)):
+            if axis not in valid:
+                yield ("reference", "by"), f"unknown setting '{axis}'; {suggest(axis, valid)}"
+                return
+        if column == [EXPRESSION] and "expressions" not in show:
+            yield ("reference", "by"), "values by expression need a table to stand in; set report: show: [expressions]"
+        for key, value in reference.values.items():
+            place: Place = ("reference", "values", key)
+            if reason := self._no_key(row, key):
+                yield place, reason
+            elif isinstance(value, Mapping) != bool(column):
+                wanted = f"a mapping from {column[0]} to numbers" if column else "a number"
+                yield place, f"reference.values.{key} must be {wanted}, as by says, got {shown(value)}"
+            elif isinstance(value, Mapping):
+                yield from (((*place, inner), reason) for inner in value if (reason := self._no_key(column[0], inner)))
+
+    def _no_key(self, axis: str, key: Setting) -> str | None:
+        """Why a reference has no value for this key of an axis; a curve may also name a variant."""
+        if axis == EXPRESSION:
+            valid = [*self.expressions, "all"]
+            return None if key in valid else f"unknown expression '{key}'; {suggest(str(key), valid)}"
+        reason = self._refusal({axis: key}, self.settings)
+        return reason and (reason if self._refusal({"variant": key}, self.settings) else None)
+
+    def _refusal(self, settings: Mapping[str, Setting], defaults: Mapping[str, Setting]) -> str | None:
+        try:
+            self.complete(settings, defaults)
+        except ValueError as error:
+            return str(error)
+        return None
+
+
+def check_data(study: Study, classes: Sequence[str], subjects: Sequence[str]) -> None:
+    """Raise ValueError where a study asks for more than its data set has."""
+    name = study.dataset
+    if not classes:
+        raise ValueError(f"a study needs expressions, {name} has none; set dataset to another one")
+    if study.folds != [None] and not subjects:
+        raise ValueError(f"folds are made of subjects, {name} has no subjects; set folds: none to use its splits")
+    if "subjects" in study.report.show and not subjects:
+        raise ValueError(f"report: show: [subjects] needs subjects, {name} has none; leave it out")
+    if study.reference and EXPRESSION in axes(study.reference.by):
+        named = {key: None for row in study.reference.values.values() if isinstance(row, dict) for key in row}
+        strange = [str(key) for key in named if key not in (*classes, "all")]
+        if strange:
+            raise ValueError(
+                f"reference: values are by the expressions of {name} ({', '.join(classes)}), "
+                f"got {', '.join(strange)}; remove them"
+            )
+
+
+def _given(part: Study | Profile) -> Iterator[tuple[Place, str, Setting]]:
+    """Every setting that is given a value for training runs: place, name, value."""
+    for name, value in part.base.items():
+        yield ("base", name), name, value
+    for index, cell in enumerate(part.design.cells):
+        for name, value in cell.items():
+            yield ("design", "cells", index, name), name, value
+    for name, values in part.design.grid.items():
+        for index, value in enumerate(values):
+            yield ("design", "grid", name, index), name, value
+
+
+def _no_baseline(
+    baseline: dict[str, Setting], design: Design, base: dict[str, Setting], column: str | None = None
+) -> str | None:
+    """Why the cells cannot be compared with this baseline: one cell, in a two-way table one in each column."""
+    labels = design.labels()
+    if column is None:
+        return None if baseline in labels else f"a baseline must be one cell of the design, got {shown(baseline)}"
+    for value in dict.fromkeys((base | label).get(column) for label in labels):
+        found = [label for label in labels if {**baseline, column: value}.items() <= (base | label).items()]
+        if len(found) != 1 or column in baseline:
+            return f"a baseline of a two-way table must be one cell at each {column}, got {shown(baseline)}"
+    return None
