@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,12 +19,15 @@ def report(
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.TERMINAL,
     out: Annotated[Path | None, typer.Option(help="Write to this file, not the terminal.")] = None,
     store: Annotated[Path, typer.Option(envvar="IDENCTL_STORE", help="The store's folder.")] = Path("runs"),
+    figure: Annotated[Path | None, typer.Option(help="Also draw the study: a file .svg, .png or .pdf.")] = None,
 ) -> None:
     """Print a study's accuracies, intervals, differences and the paper's values beside them."""
     from orchestrator.report import formats, tables
     from orchestrator.store import Store
 
     results = Store(store).check()
+    if figure:
+        check_figure(figure, names)
     known = sorted(path.name for path in results.studies.glob("*") if path.is_dir())
     plans = [read_plan(results.studies / resolve(name, known) / "plan.json") for name in names]
     trials, reports = results.trials(), []
@@ -39,6 +42,11 @@ def report(
     else:
         write(out, text)
         typer.echo(f"report written to {out}", err=True)
+    if figure:
+        from orchestrator.report import figure as figures
+
+        write(figure, figures.draw(reports[0], tables.chosen(plans[0], trials), figure.suffix))
+        typer.echo(f"figure written to {figure}", err=True)
 
 
 def resolve(name: str, known: Collection[str]) -> str:
@@ -69,6 +77,18 @@ def read_plan(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}; run it again: idenctl study run FILE") from None
     return plan
+
+
+def check_figure(path: Path, names: Sequence[str]) -> None:
+    """Raise ValueError or NotADirectoryError unless one study can be drawn into this file."""
+    from orchestrator.report import FIGURES
+
+    if path.suffix not in FIGURES:
+        raise ValueError(f"--figure must end in {', '.join(FIGURES)}, got {path}; give another name")
+    if len(names) > 1:
+        raise ValueError(f"--figure draws one study, got {len(names)}; name one")
+    if not path.parent.is_dir():
+        raise NotADirectoryError(f"--figure must be in an existing folder, got {path}; create {path.parent}")
 
 
 def check_out(path: Path, suffix: str = "") -> None:

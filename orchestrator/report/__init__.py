@@ -10,3 +10,6 @@ class Format(StrEnum):
     MARKDOWN = "markdown"
     CSV = "csv"
     JSON = "json"
+
+
+FIGURES = (".svg", ".png", ".pdf")  # the kinds of picture a figure can be written as
