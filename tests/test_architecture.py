@@ -15,7 +15,7 @@ SOURCES = {
     for package in ("orchestrator", "idennet_core")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-DOORS = {"orchestrator.idennet", "orchestrator.cli.data", "orchestrator.cli.trunk"}
+DOORS = {"orchestrator.idennet", "orchestrator.trunks", "orchestrator.cli.data", "orchestrator.cli.trunk"}
 OWNERS = {
     "typer": {"orchestrator.cli"},
     "rich": {"orchestrator.cli", "orchestrator.report"},
