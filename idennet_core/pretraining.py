@@ -88,24 +88,19 @@ def train_trunk(
     course = _resume(resume_at, network, optimiser)
     pictures, targets = batches.source(faces.faces, device), torch.from_numpy(labels).to(device)
     judged = held_out if len(held_out) else train[:CHUNK]
-    loss_sum = torch.tensor(course.loss_sum, dtype=torch.float64, device=device)
-    order, began = train[:0], time.monotonic() - course.seconds
+    loss_sum = torch.tensor(course.loss_sum, dtype=torch.float64, device=device)  # read seldom: a GPU need not wait
     saved = time.monotonic()
-    for step in range(course.step, total):
+    began = saved - course.seconds
+    first = course.step
+    for step in range(first, total):
         epoch, index = divmod(step, steps)
-        if not len(order) or index == 0:
+        if step == first or index == 0:
             order = streams.generator(*stream, "order", epoch).permutation(train)
         on_progress(Progress(task, step, total, course.loss, course.accuracy))
         rows = order[index * size : (index + 1) * size]
-        network.train()
-        optimiser.param_groups[0]["lr"] = learning_rate(step, total, settings["lr"])
-        optimiser.zero_grad(set_to_none=True)
         images = batches.random_crops(pictures(rows), *stream, "crops", step)
-        with _autocast(device, precision):
-            loss = F.cross_entropy(network(images), targets[torch.from_numpy(rows).to(device)])
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        loss_sum += loss.detach()
+        optimiser.param_groups[0]["lr"] = learning_rate(step, total, settings["lr"])
+        loss_sum += _step(network, optimiser, images, targets[torch.from_numpy(rows).to(device)], precision)
         course.step = step + 1
         due = time.monotonic() - saved >= checkpoint_every
         if due or index == steps - 1:
@@ -114,7 +109,7 @@ def train_trunk(
         if index == steps - 1:
             course.loss, course.loss_sum = course.loss_sum / steps, 0.0
             loss_sum.zero_()
-            accuracy = _accuracy(network, pictures, labels, judged, device, precision)
+            accuracy = _accuracy(network, pictures, labels, judged, precision)
             course.accuracy = accuracy if len(held_out) else None
         if due:
             course.seconds = time.monotonic() - began
@@ -199,6 +194,19 @@ def _rule(faces: FaceSet) -> str:
     return f"every {HELD_OUT}th picture of a class; none of a class of fewer than {HELD_OUT}"
 
 
+def _step(
+    network: PretrainedNetwork, optimiser: torch.optim.SGD, images: Tensor, targets: Tensor, precision: str
+) -> Tensor:
+    """One training step; gives its loss, on the device."""
+    network.train()
+    optimiser.zero_grad(set_to_none=True)
+    with _autocast(images.device, precision):
+        loss = F.cross_entropy(network(images), targets)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    return loss.detach()
+
+
 def _autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
@@ -212,20 +220,16 @@ def _require_finite(loss: float, task: str, epoch: int) -> None:
 
 @torch.inference_mode()
 def _accuracy(
-    network: PretrainedNetwork,
-    pictures: batches.Source,
-    labels: Rows,
-    judged: Rows,
-    device: torch.device,
-    precision: str,
+    network: PretrainedNetwork, pictures: batches.Source, labels: Rows, judged: Rows, precision: str
 ) -> float:
     """The share of `judged` recognised from their centre crops. Raises ValueError where the logits are no numbers."""
     network.eval()
     hits = 0
     for start in range(0, len(judged), CHUNK):
         rows = judged[start : start + CHUNK]
-        with _autocast(device, precision):
-            logits = network(batches.centre_crops(pictures(rows)))
+        images = batches.centre_crops(pictures(rows))
+        with _autocast(images.device, precision):
+            logits = network(images)
         if not torch.isfinite(logits).all():
             raise ValueError("a trunk's outputs must stay finite, and these do not; set a smaller lr under trunks")
         hits += int((logits.argmax(1).cpu().numpy() == labels[rows]).sum())
