@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 import time
 import uuid
@@ -63,10 +64,10 @@ def train_trunk(
 ) -> str:
     """Train the network of this recipe, store it under `trunks/<trunk_id>` and give the id.
 
-    A checkpoint follows the first step that ends `checkpoint_every` seconds or more after the last one; a run goes
-    on from one of the same recipe to the bits of a run without a stop, whichever step it follows. A folder under
-    `trunks` is always a whole trunk: it is written beside and moved in place. Raises ValueError where the set is
-    too small, or the loss or the outputs are no longer finite.
+    A checkpoint follows a run's first step, and then each that ends `checkpoint_every` seconds or more after the last
+    checkpoint; a run goes on from one of the same recipe to the bits of a run without a stop, whichever step it
+    follows. A folder under `trunks` is always a whole trunk: it is written beside and moved in place. Raises
+    ValueError where the set is too small, or the loss or the outputs are no longer finite.
     """
     trunk_id, settings = content_id(dict(recipe)), dict[str, Any](recipe)
     resume_at = checkpoints / f"trunk-{trunk_id}.safetensors"
@@ -89,9 +90,7 @@ def train_trunk(
     pictures, targets = batches.source(faces.faces, device), torch.from_numpy(labels).to(device)
     judged = held_out if len(held_out) else train[:CHUNK]
     loss_sum = torch.tensor(course.loss_sum, dtype=torch.float64, device=device)  # read seldom: a GPU need not wait
-    saved = time.monotonic()
-    began = saved - course.seconds
-    first = course.step
+    first, began, saved = course.step, time.monotonic() - course.seconds, -math.inf
     for step in range(first, total):
         epoch, index = divmod(step, steps)
         if step == first or index == 0:
