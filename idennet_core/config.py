@@ -9,7 +9,8 @@ from typing import Any
 
 Setting = bool | int | float | str
 
-RECIPE = 2  # raised whenever the same settings would train to other numbers
+# Raised whenever the same settings would train to other numbers: a head's, a trunk's.
+RECIPE, TRUNK_RECIPE = 2, 2
 FACE_SIZE, STORED_SIZE, CROP_SIZE = (
     60,
     80,
@@ -18,6 +19,7 @@ FACE_SIZE, STORED_SIZE, CROP_SIZE = (
 GROWTH, STEM = 12, 24  # filters a layer, channels of the stem (paper Sec. 3.3)
 VARIANTS = ("original", "i", "f", "if")
 TASKS = ("emotion", "identity")
+PRECISIONS = ("fp32", "bf16")
 
 HEAD_DEFAULTS: dict[str, Setting] = {
     "variant": "if",
@@ -37,8 +39,15 @@ HEAD_DEFAULTS: dict[str, Setting] = {
     "bank_seed": 0,
 }
 TRUNK_DEFAULTS: dict[str, dict[str, Setting]] = {
-    "emotion": {"dataset": "ferplus", "epochs": 100, "batch_size": 128, "lr": 0.1, "seed": 0},
-    "identity": {"dataset": "casia-webface", "epochs": 40, "batch_size": 128, "lr": 0.1, "seed": 0},
+    "emotion": {"dataset": "ferplus", "epochs": 100, "batch_size": 128, "lr": 0.1, "seed": 0, "precision": "fp32"},
+    "identity": {
+        "dataset": "casia-webface",
+        "epochs": 40,
+        "batch_size": 128,
+        "lr": 0.1,
+        "seed": 0,
+        "precision": "fp32",
+    },
 }
 IDENTITY_LOSS = ("alpha", "gamma", "id_rate")
 ARCHITECTURE = ("depth", "bottleneck", "compression")
@@ -63,6 +72,7 @@ _rules: dict[str, tuple[Callable[[Any], bool], str]] = {
     "augment": (lambda value: True, "true or false"),
     "bank_seed": (lambda value: value >= 0, "an integer of at least 0"),
     "seed": (lambda value: value >= 0, "an integer of at least 0"),
+    "precision": (lambda value: value in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
     "dataset": (lambda value: True, "the name of a data set"),
 }
 
@@ -114,7 +124,7 @@ def trunk_recipe(
 ) -> dict[str, Setting]:
     """All that decides a trunk's weights; `content_id` of it is the `trunk_id`."""
     return {
-        "recipe": RECIPE,
+        "recipe": TRUNK_RECIPE,
         "task": task,
         "data_id": data_id,
         **{name: architecture[name] for name in ARCHITECTURE},

@@ -12,7 +12,7 @@ def trunk_flops(architecture: Mapping[str, Any]) -> int:
     width, flops = _block(architecture, width, 48)
     total += flops
     squeezed = int(width * architecture["compression"])
-    total += width * squeezed * 48 * 48
+    total += width * squeezed * 24 * 24
     return 2 * (total + _block(architecture, squeezed, 24)[1])
 
 

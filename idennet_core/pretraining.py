@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import math
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from idennet_core import bank, checkpoint, fused, streams
+from idennet_core import batches, checkpoint, fused, streams
 from idennet_core.config import Setting, content_id
 from idennet_core.datasets.prepared import FaceSet
-from idennet_core.faces.augmentation import MAX_OFFSET, crops, faces_only
 from idennet_core.network import PretrainedNetwork, Trunk, initialise, trunk_state
 from idennet_core.training import learning_rate
 
-HELD_OUT = 10  # every 10th picture of an identity is held out, where a set has no split of its own
+HELD_OUT = 10  # every 10th picture of a class is held out, where a set has no split of its own
+CHECKPOINT_EVERY = 60.0  # seconds
+CHUNK = 128  # pictures a forward pass that judges
+
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,17 @@ class Progress:
     accuracy: float | None
 
 
+@dataclass
+class _Course:
+    """What a run knows beside weights and momenta: the step to do next and what was measured before it."""
+
+    step: int = 0
+    loss_sum: float = 0.0  # of the steps done in this epoch
+    loss: float | None = None  # of the last whole epoch, like the accuracy
+    accuracy: float | None = None
+    seconds: float = 0.0
+
+
 def train_trunk(
     recipe: Mapping[str, Setting],
     faces: FaceSet,
@@ -45,56 +60,62 @@ def train_trunk(
     checkpoints: Path,
     device: torch.device,
     on_progress: Callable[[Progress], None],
+    checkpoint_every: float = CHECKPOINT_EVERY,
 ) -> str:
     """Train the network of this recipe, store it under `trunks/<trunk_id>` and give the id.
 
-    Goes on from a checkpoint of the same recipe, to the same bits. A folder under `trunks` is always a whole
-    trunk: it is written beside and moved in place. Raises ValueError where the set is too small.
+    A checkpoint follows a run's first step, and then each that ends `checkpoint_every` seconds or more after the last
+    checkpoint; a run goes on from one of the same recipe to the bits of a run without a stop, whichever step it
+    follows. A folder under `trunks` is always a whole trunk: it is written beside and moved in place. Raises
+    ValueError where the set is too small, or the loss or the outputs are no longer finite.
     """
     trunk_id, settings = content_id(dict(recipe)), dict[str, Any](recipe)
-    target, resume_at = trunks / trunk_id, checkpoints / f"trunk-{trunk_id}.safetensors"
-    labels, classes, train, held_out = _examples(str(recipe["task"]), faces)
-    size, epochs = settings["batch_size"], settings["epochs"]
-    judged = held_out if len(held_out) else train[:128]
+    resume_at = checkpoints / f"trunk-{trunk_id}.safetensors"
+    task, size, precision = settings["task"], settings["batch_size"], settings["precision"]
+    labels, classes = _labels(task, faces)
+    train, held_out = _split(labels, faces)
     steps = len(train) // size
+    total = steps * settings["epochs"]
     if steps == 0:
         raise ValueError(
             f"batch_size of a trunk must not exceed the training pictures, got {size} for {len(train)}; "
             f"prepare more pictures of {faces.name} or set a smaller batch_size"
         )
     network = PretrainedNetwork(len(classes), settings["depth"], settings["bottleneck"], settings["compression"])
-    stream = ("trunk", settings["task"], settings["seed"])
+    stream = ("trunk", task, settings["seed"])
     initialise(network, *stream, "weights")
-    network.to(device)
+    if not _fast(device, precision):
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.SGD(network.parameters(), lr=settings["lr"], momentum=0.9, weight_decay=1e-4)
-    first_epoch, spent = _resume(resume_at, network, optimiser)
-    pictures, targets = faces_only(faces.faces), torch.from_numpy(labels).to(device)
-    started, loss, accuracy = time.monotonic() - spent, None, None
-    for epoch in range(first_epoch, epochs):
-        network.train()
-        generator = streams.generator(*stream, "epoch", epoch)
-        order, losses = generator.permutation(train), []
-        for index in range(steps):
-            on_progress(Progress(settings["task"], epoch * steps + index, epochs * steps, loss, accuracy))
-            optimiser.param_groups[0]["lr"] = learning_rate(epoch * steps + index, epochs * steps, settings["lr"])
-            rows = order[index * size : (index + 1) * size]
-            batch = _random_crops(pictures[rows], generator).to(device)
-            optimiser.zero_grad(set_to_none=True)
-            value = F.cross_entropy(_logits(network, batch), targets[torch.from_numpy(rows).to(device)])
-            value.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            losses.append(value.item())
-        loss = float(np.mean(losses))
-        if not np.isfinite(loss):
-            raise ValueError(
-                f"the {settings['task']} trunk's loss must stay finite, got {loss} in epoch {epoch}; "
-                "set a smaller lr under trunks"
-            )
-        accuracy = _accuracy(network, pictures[judged], labels[judged], device)
-        spent = time.monotonic() - started
-        checkpoint.save(resume_at, _state(network, optimiser), {"epoch": str(epoch + 1), "seconds": str(spent)})
-    accuracy = _accuracy(network, pictures[judged], labels[judged], device)
-    on_progress(Progress(settings["task"], epochs * steps, epochs * steps, loss, accuracy))
+    course = _resume(resume_at, network, optimiser)
+    pictures, targets = batches.source(faces.faces, device), torch.from_numpy(labels).to(device)
+    judged = held_out if len(held_out) else train[:CHUNK]
+    loss_sum = torch.tensor(course.loss_sum, dtype=torch.float64, device=device)  # read seldom: a GPU need not wait
+    first, began, saved = course.step, time.monotonic() - course.seconds, -math.inf
+    for step in range(first, total):
+        epoch, index = divmod(step, steps)
+        if step == first or index == 0:
+            order = streams.generator(*stream, "order", epoch).permutation(train)
+        on_progress(Progress(task, step, total, course.loss, course.accuracy))
+        rows = order[index * size : (index + 1) * size]
+        images = batches.random_crops(pictures(rows), *stream, "crops", step)
+        optimiser.param_groups[0]["lr"] = learning_rate(step, total, settings["lr"])
+        loss_sum += _step(network, optimiser, images, targets[torch.from_numpy(rows).to(device)], precision)
+        course.step = step + 1
+        due = time.monotonic() - saved >= checkpoint_every
+        if due or index == steps - 1:
+            course.loss_sum = loss_sum.item()
+            _require_finite(course.loss_sum, task, epoch)
+        if index == steps - 1:
+            course.loss, course.loss_sum = course.loss_sum / steps, 0.0
+            loss_sum.zero_()
+            accuracy = _accuracy(network, pictures, labels, judged, precision)
+            course.accuracy = accuracy if len(held_out) else None
+        if due:
+            course.seconds = time.monotonic() - began
+            checkpoint.save(resume_at, _state(network, optimiser), {"course": json.dumps(asdict(course))})
+            saved = time.monotonic()
+    on_progress(Progress(task, total, total, course.loss, course.accuracy))
     facts = {
         "trunk_id": trunk_id,
         "recipe": settings,
@@ -102,11 +123,13 @@ def train_trunk(
         "synthetic": faces.synthetic,
         "training_pictures": len(train),
         "held_out_pictures": len(held_out),
-        "held_out_accuracy": accuracy if len(held_out) else None,
-        "seconds": time.monotonic() - started,
+        "hold_out": _rule(faces),
+        "classes_without_held_out": len(classes) - len(np.unique(labels[held_out])),
+        "held_out_accuracy": course.accuracy,
+        "seconds": time.monotonic() - began,
         "device": device.type,
     }
-    _store(network, facts, target)
+    _store(network, facts, trunks / trunk_id)
     resume_at.unlink(missing_ok=True)
     return trunk_id
 
@@ -139,50 +162,88 @@ def load_trunk(network: Mapping[str, Tensor], architecture: Mapping[str, Any]) -
     return trunk.eval()
 
 
-def _examples(task: str, faces: FaceSet) -> tuple[NDArray[np.int64], list[str], NDArray[np.int64], NDArray[np.int64]]:
-    """Labels [N], class names, and the rows to train on and to hold out."""
-    names = faces.label if task == "emotion" else faces.subject
-    classes = list(faces.classes) if task == "emotion" else sorted(set(names.tolist()))
+def _labels(task: str, faces: FaceSet) -> tuple[Rows, list[str]]:
+    """The class of each picture [N], and the class names: the set's expressions in its order, or its subjects."""
+    names, places = np.unique(faces.label if task == "emotion" else faces.subject, return_inverse=True)
+    classes = list(faces.classes) if task == "emotion" else names.tolist()
     number = {name: index for index, name in enumerate(classes)}
-    labels = np.array([number[name] for name in names.tolist()], dtype=np.int64)
-    if "train" in set(faces.split.tolist()):
-        return labels, classes, np.flatnonzero(faces.split == "train"), np.flatnonzero(faces.split == "valid")
-    held_out = np.zeros(len(labels), dtype=bool)
-    for label in range(len(classes)):
-        held_out[np.flatnonzero(labels == label)[HELD_OUT - 1 :: HELD_OUT]] = True
-    return labels, classes, np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    return np.array([number[name] for name in names.tolist()], dtype=np.int64)[places], classes
 
 
-def _random_crops(faces: NDArray[np.uint8], generator: np.random.Generator) -> Tensor:
-    """Network input [B, 1, 48, 48]: each face cropped at random and flipped with probability 1/2."""
-    flip = generator.random(len(faces)) < 0.5
-    turned = np.where(flip[:, None, None], faces[:, :, ::-1], faces)
-    offsets = generator.integers(0, MAX_OFFSET + 1, (len(faces), 2))
-    return torch.from_numpy(crops(turned, offsets))
+def _split(labels: Rows, faces: FaceSet) -> tuple[Rows, Rows]:
+    """The rows to train on and to hold out: the set's own split, or every 10th picture of a class, in its order.
+
+    A class of fewer than `HELD_OUT` pictures is trained and never judged.
+    """
+    if _has_split(faces):
+        return np.flatnonzero(faces.split == "train"), np.flatnonzero(faces.split == "valid")
+    by_class = np.argsort(labels, kind="stable")
+    first = np.searchsorted(labels[by_class], labels[by_class])  # where each picture's class begins in that order
+    held_out = np.empty(len(labels), dtype=bool)
+    held_out[by_class] = (np.arange(len(labels)) - first) % HELD_OUT == HELD_OUT - 1
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def _has_split(faces: FaceSet) -> bool:
+    return bool((faces.split == "train").any())
+
+
+def _rule(faces: FaceSet) -> str:
+    if _has_split(faces):
+        return "the pictures that the data set itself keeps for validation"
+    return f"every {HELD_OUT}th picture of a class; none of a class of fewer than {HELD_OUT}"
+
+
+def _step(
+    network: PretrainedNetwork, optimiser: torch.optim.SGD, images: Tensor, targets: Tensor, precision: str
+) -> Tensor:
+    """One training step; gives its loss, on the device."""
+    network.train()
+    optimiser.zero_grad(set_to_none=True)
+    with _autocast(images.device, precision):
+        loss = F.cross_entropy(_logits(network, images, precision), targets)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    return loss.detach()
+
+
+def _fast(device: torch.device, precision: str) -> bool:
+    return device.type == "cpu" and precision == "fp32"
+
+
+def _logits(network: PretrainedNetwork, images: Tensor, precision: str) -> Tensor:
+    if _fast(images.device, precision):
+        return fused.pretrained(network, images)
+    return network(images.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+
+
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def _require_finite(loss: float, task: str, epoch: int) -> None:
+    if not np.isfinite(loss):
+        raise ValueError(
+            f"the {task} trunk's loss must stay finite, got {loss} in epoch {epoch}; set a smaller lr under trunks"
+        )
 
 
 @torch.inference_mode()
 def _accuracy(
-    network: PretrainedNetwork, faces: NDArray[np.uint8], labels: NDArray[np.int64], device: torch.device
+    network: PretrainedNetwork, pictures: batches.Source, labels: Rows, judged: Rows, precision: str
 ) -> float:
-    """The share of faces recognised from their centre crops. Raises ValueError where the logits are no numbers."""
+    """The share of `judged` recognised from their centre crops. Raises ValueError where the logits are no numbers."""
     network.eval()
     hits = 0
-    size = bank.CHUNK[device.type]
-    for start in range(0, len(faces), size):
-        chunk = faces[start : start + size]
-        images = torch.from_numpy(crops(chunk, bank.centre_offsets(len(chunk)))).to(device)
-        logits = _logits(network, images)
+    for start in range(0, len(judged), CHUNK):
+        rows = judged[start : start + CHUNK]
+        images = batches.centre_crops(pictures(rows))
+        with _autocast(images.device, precision):
+            logits = _logits(network, images, precision)
         if not torch.isfinite(logits).all():
             raise ValueError("a trunk's outputs must stay finite, and these do not; set a smaller lr under trunks")
-        hits += int((logits.argmax(1).cpu().numpy() == labels[start : start + size]).sum())
-    return hits / len(faces)
-
-
-def _logits(network: PretrainedNetwork, images: Tensor) -> Tensor:
-    if images.is_cpu:
-        return fused.pretrained(network, images)
-    return network(images.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+        hits += int((logits.argmax(1).cpu().numpy() == labels[rows]).sum())
+    return hits / len(judged)
 
 
 def _state(network: PretrainedNetwork, optimiser: torch.optim.SGD) -> dict[str, Tensor]:
@@ -193,17 +254,17 @@ def _state(network: PretrainedNetwork, optimiser: torch.optim.SGD) -> dict[str, 
     return {f"network.{name}": value for name, value in network.state_dict().items()} | momenta
 
 
-def _resume(path: Path, network: PretrainedNetwork, optimiser: torch.optim.SGD) -> tuple[int, float]:
-    """Go on from a checkpoint where there is a whole one; the epoch to train next, and the seconds spent before."""
+def _resume(path: Path, network: PretrainedNetwork, optimiser: torch.optim.SGD) -> _Course:
+    """Go on from a checkpoint where there is a whole one, else from the start."""
     found = checkpoint.load(path)
     if found is None:
-        return 0, 0.0
+        return _Course()
     state, metadata = found
     network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
     for name, parameter in network.named_parameters():
         momentum = torch.empty_like(parameter).copy_(state[f"momentum.{name}"])
         optimiser.state[parameter]["momentum_buffer"] = momentum
-    return int(metadata["epoch"]), float(metadata["seconds"])
+    return _Course(**json.loads(metadata["course"]))
 
 
 def _store(network: PretrainedNetwork, facts: dict[str, Any], target: Path) -> None:

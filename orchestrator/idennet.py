@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,6 @@ from orchestrator.trial import Configuration, Pack, Predictions, Setting, Trial,
 from orchestrator.workload import Context
 
 if TYPE_CHECKING:
-    from idennet_core.pretraining import Progress as TrunkProgress
     from idennet_core.training import EpochRecord, Member
 
 DATASETS = ("oulu-casia", "ck+", "mmi", "ferplus", "casia-webface")
@@ -87,31 +86,6 @@ def missing_trunks(study: Study, cells: Sequence[Cell], store: Store) -> dict[st
         for trunk_id, recipe in needed.items()
         if not (store.trunks / trunk_id / "trunk.json").is_file()
     }
-
-
-def train_trunks(
-    recipes: Sequence[Mapping[str, Setting]],
-    store: Store,
-    device: str,
-    threads: int,
-    on_progress: "Callable[[TrunkProgress], None]",
-) -> None:
-    """Train the trunks of these recipes into the store, side by side, each on one thread."""
-    import torch
-
-    from idennet_core.pretraining import train_trunk
-    from idennet_core.training import keep_freed_memory, single_threads
-
-    keep_freed_memory()
-    place = torch.device("cuda" if device == "gpu" else "cpu")
-
-    def one(recipe: Mapping[str, Setting]) -> None:
-        faces = prepared.load(store.data / str(recipe["dataset"]))
-        train_trunk(recipe, faces, store.trunks, store.checkpoints, place, on_progress)
-
-    with single_threads(threads) as pool:
-        for future in [pool.submit(one, recipe) for recipe in recipes]:
-            future.result()
 
 
 class Idennet:

@@ -1,4 +1,4 @@
-"""Packs on Ray Tune: one Tune trial is one pack.
+"""Packs on Ray Tune, one Tune trial a pack; before them trunks as Ray tasks, one a device.
 
 Ray Tune owns the loop and places packs on devices; the store owns the truth, so Tune's own experiment state is
 thrown away with its folder and never restored.
@@ -10,7 +10,8 @@ import shutil
 import tempfile
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,18 @@ os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
 
 import ray
 from ray import tune
+from ray.exceptions import RayTaskError
 from ray.tune.search import Searcher
+from ray.util.queue import Queue
 
 from orchestrator.planning import Capacity
 from orchestrator.progress import Event, PackFailed
 from orchestrator.store import Store
-from orchestrator.trial import Pack
+from orchestrator.trial import Pack, Setting
 from orchestrator.workload import Context, Workload, run_pack
 
 OBJECT_STORE = 256 * 2**20  # bytes: packs and events pass through it, never data
+HEARD_EVERY = 0.2  # seconds between two looks at what trunks report
 
 
 class PackSearcher(Searcher):
@@ -99,20 +103,6 @@ def run(
     checkpoint, twice.
     """
     by_id = {pack.pack_id: pack for pack in packs}
-    scratch = _scratch()
-    if not address:
-        ray.init(
-            address="local",
-            num_cpus=capacity.cpus * capacity.devices,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE,
-            log_to_driver=verbose,
-            logging_level=logging.INFO if verbose else logging.ERROR,
-            configure_logging=verbose,
-            _temp_dir=scratch,
-        )
-    else:
-        ray.init(address=address, log_to_driver=verbose, logging_level=logging.ERROR)
     device = {"cpu": float(capacity.cpus), "gpu": 1.0 if capacity.kind == "gpu" else 0.0}
     logging.getLogger("ray.tune").setLevel(logging.INFO if verbose else logging.ERROR)
 
@@ -126,7 +116,7 @@ def run(
         except Exception as error:
             tell(PackFailed(configuration["pack"], f"{type(error).__name__}: {error}", traceback.format_exc()))
 
-    try:
+    with _cluster(capacity, address, verbose) as scratch:
         tune.Tuner(
             tune.with_resources(train_pack, device),
             tune_config=tune.TuneConfig(
@@ -143,6 +133,54 @@ def run(
                 verbose=1 if verbose else 0,
             ),
         ).fit()
+
+
+def train_trunks(
+    recipes: Sequence[Mapping[str, Setting]],
+    train: Callable[[Mapping[str, Setting], Callable[[Any], None]], None],
+    capacity: Capacity,
+    on_progress: Callable[[Any], None],
+    address: str | None = None,
+) -> None:
+    """Run `train(recipe, tell)` for each recipe as a Ray task of its own: on a GPU each, or a core each on CPUs.
+
+    What a task tells reaches `on_progress`. One whose worker dies is tried again from its checkpoint, twice. The
+    first error of a task is raised as it was there, and ends the others.
+    """
+    cpus, gpus = (capacity.cpus, 1) if capacity.kind == "gpu" else (1, 0)
+    with _cluster(capacity, address, False):
+        heard = Queue(actor_options={"num_cpus": 0})
+        task = ray.remote(train).options(num_cpus=cpus, num_gpus=gpus, max_retries=2)
+        waiting = [task.remote(dict(recipe), heard.put) for recipe in recipes]
+        while waiting:
+            ended, waiting = ray.wait(waiting, timeout=HEARD_EVERY)
+            for progress in heard.get_nowait_batch(heard.qsize()):
+                on_progress(progress)
+            try:
+                ray.get(ended)
+            except RayTaskError as error:
+                raise error.cause from None
+
+
+@contextmanager
+def _cluster(capacity: Capacity, address: str | None, verbose: bool) -> Iterator[str]:
+    """The Ray cluster at `address`, or one that lives as long as this context; gives a scratch folder."""
+    scratch = _scratch()
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=verbose, logging_level=logging.ERROR)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=capacity.cpus * capacity.devices,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE,
+                log_to_driver=verbose,
+                logging_level=logging.INFO if verbose else logging.ERROR,
+                configure_logging=verbose,
+                _temp_dir=scratch,
+            )
+        yield scratch
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)

@@ -22,6 +22,7 @@ DOORS = {
     "orchestrator.cli.heatmap",
     "orchestrator.cli.network",
     "orchestrator.cli.trunk",
+    "orchestrator.trunks",
 }
 OWNERS = {
     "typer": {"orchestrator.cli"},

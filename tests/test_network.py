@@ -132,8 +132,8 @@ def test_depth_40_is_24_96_96_168_168_240_channels_wide():
         network.get_submodule(name).register_forward_hook(lambda module, given, maps: seen.append(maps.shape))
     network(torch.zeros(2, 1, 48, 48))
     assert [tuple(shape) for shape in seen] == [
-        (2, 24, 48, 48), (2, 96, 48, 48), (2, 96, 48, 48),
-        (2, 168, 24, 24), (2, 168, 24, 24), (2, 240, 12, 12),
+        (2, 24, 48, 48), (2, 96, 48, 48), (2, 96, 24, 24),
+        (2, 168, 24, 24), (2, 168, 12, 12), (2, 240, 12, 12),
     ]  # fmt: skip
 
 

@@ -1,6 +1,10 @@
 import json
 import math
+import signal
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from idennet_core import config, pretraining
+from idennet_core.datasets import prepared
+from idennet_core.datasets.prepared import Face
 from idennet_core.network import PretrainedNetwork, Trunk, initialise
 from idennet_core.streams import generator
 
@@ -32,8 +38,17 @@ def recipe_of(task="emotion", data_id="d" * 32, **settings):
     return config.trunk_recipe(task, ARCHITECTURE, {"epochs": 2, "batch_size": 24, "lr": 0.05} | settings, data_id)
 
 
-def train(recipe, faces, root, on_progress=lambda _: None):
-    return pretraining.train_trunk(recipe, faces, root / "trunks", root / "checkpoints", CPU, on_progress)
+EVERY_STEP, ONCE = 0.0, math.inf  # seconds between two checkpoints
+
+
+def train(recipe, faces, root, on_progress=lambda _: None, checkpoint_every=EVERY_STEP):
+    places = root / "trunks", root / "checkpoints"
+    return pretraining.train_trunk(recipe, faces, *places, CPU, on_progress, checkpoint_every)
+
+
+def rows_of(faces):
+    columns = (faces.subject, faces.label, faces.sequence, faces.frame, faces.split, faces.source)
+    return [Face(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def stored(root):
@@ -51,7 +66,7 @@ def uninterrupted(few, tmp_path_factory):
     """A folder with an emotion trunk trained without a stop, and its progress."""
     torch.set_num_threads(1)
     root, seen = tmp_path_factory.mktemp("uninterrupted"), []
-    train(recipe_of(), few, root, lambda progress: seen.append((progress, stored(root))))
+    train(recipe_of(), few, root, lambda progress: seen.append((progress, stored(root))), ONCE)
     return root, seen
 
 
@@ -114,24 +129,51 @@ def test_nothing_lies_under_trunks_until_the_trunk_is_done(uninterrupted):
     assert 0 <= last.accuracy <= 1
 
 
-@pytest.mark.parametrize("done", [1, 2, 3, 4])
-def test_a_killed_pretraining_run_again_equals_the_uninterrupted_to_the_bit(done, uninterrupted, few, tmp_path):
+@pytest.mark.parametrize("done", [0, 1, 2, 3, 4])
+def test_resumed_after_any_batch_equals_the_uninterrupted_to_the_bit_in_weights_progress_and_facts(
+    done, uninterrupted, few, tmp_path
+):
     with pytest.raises(Killed):
         train(recipe_of(), few, tmp_path, kill_at(done))
     assert stored(tmp_path) == []
+    seen = []
+    assert train(recipe_of(), few, tmp_path, seen.append) == TRUNK_ID
+    assert seen == [progress for progress, _ in uninterrupted[1][done:]]  # nothing is trained again; losses survive
+    equal(network_of(tmp_path), network_of(uninterrupted[0]))
+    found, wanted = (pretraining.facts(root / "trunks", TRUNK_ID) for root in (tmp_path, uninterrupted[0]))
+    assert {**found, "seconds": 0} == {**wanted, "seconds": 0}
+
+
+def test_when_checkpoints_are_written_changes_no_bit_and_a_stop_loses_the_steps_since_the_last(
+    uninterrupted, few, tmp_path
+):
+    with pytest.raises(Killed):
+        train(recipe_of(), few, tmp_path, kill_at(1))
+    with pytest.raises(Killed):
+        train(recipe_of(), few, tmp_path, kill_at(3), ONCE)  # after its first step, which is the second of all
     steps = []
-    assert train(recipe_of(), few, tmp_path, lambda progress: steps.append(progress.done)) == TRUNK_ID
-    assert steps[0] == 2 * (done // 2)  # nothing that a checkpoint holds is trained again
+    train(recipe_of(), few, tmp_path, lambda progress: steps.append(progress.done), ONCE)
+    assert steps == [2, 3, 4]
     equal(network_of(tmp_path), network_of(uninterrupted[0]))
 
 
-@pytest.mark.parametrize("done", [2, 4])
-def test_a_killed_pretraining_run_again_states_the_same_facts(done, uninterrupted, few, tmp_path):
-    with pytest.raises(Killed):
-        train(recipe_of(), few, tmp_path, kill_at(done))
-    train(recipe_of(), few, tmp_path)
-    found, wanted = (pretraining.facts(root / "trunks", TRUNK_ID) for root in (tmp_path, uninterrupted[0]))
-    assert {**found, "seconds": 0} == {**wanted, "seconds": 0}
+def test_a_process_that_is_killed_in_the_middle_of_an_epoch_loses_no_batch(uninterrupted, few, tmp_path):
+    prepared.save(tmp_path / "few", "noise", few.classes, True, few.faces, rows_of(few), [], {})
+    script = (
+        "import os, signal, sys; from pathlib import Path; import torch\n"
+        "from idennet_core import pretraining; from idennet_core.datasets import prepared\n"
+        "import json; recipe, root = json.loads(sys.argv[1]), Path(sys.argv[2]); torch.set_num_threads(1)\n"
+        "kill = lambda progress: progress.done == 3 and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "faces, places = prepared.load(root / 'few'), (root / 'trunks', root / 'checkpoints')\n"
+        "pretraining.train_trunk(recipe, faces, *places, torch.device('cpu'), kill, 0.0)\n"
+    )
+    arguments = [sys.executable, "-c", script, json.dumps(recipe_of()), str(tmp_path)]
+    ended = subprocess.run(arguments, cwd=Path(__file__).parent.parent, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    steps = []
+    train(recipe_of(), few, tmp_path, lambda progress: steps.append(progress.done))
+    assert steps == [3, 4]
+    equal(network_of(tmp_path), network_of(uninterrupted[0]))
 
 
 @pytest.mark.parametrize("damage", ["empty", "short", "text"])
@@ -219,6 +261,7 @@ def test_a_trunks_id_depends_on_every_part_of_recipe_and_data():
                 "lr": 0.06,
                 "seed": 1,
                 "dataset": "other",
+                "precision": "bf16",
             }.items()
         ),
         *(
@@ -226,7 +269,7 @@ def test_a_trunks_id_depends_on_every_part_of_recipe_and_data():
             for name, value in {"depth": 16, "bottleneck": 48, "compression": 0.5, "recipe": 0}.items()
         ),
     }
-    assert len(ids) == 12
+    assert len(ids) == 13
     assert all(len(trunk_id) == 32 and int(trunk_id, 16) >= 0 for trunk_id in ids)
 
 
@@ -271,6 +314,60 @@ def test_a_set_without_a_split_of_its_own_holds_out_one_picture_in_ten_of_each_c
     train(recipe_of(epochs=1), few, tmp_path)
     facts = pretraining.facts(tmp_path / "trunks", config.content_id(recipe_of(epochs=1)))
     assert facts["held_out_pictures"] == 6  # each of 6 expressions has 12 pictures
+    assert facts["classes_without_held_out"] == 0
+    assert facts["hold_out"] == "every 10th picture of a class; none of a class of fewer than 10"
+
+
+def test_identities_of_fewer_than_ten_pictures_are_trained_on_and_never_judged(few, tmp_path):
+    """Which rows are held out is read from whose pixels leave the weights alone, and counted by hand."""
+    subject = np.array(["few"] * 9 + ["ten"] * 10 + ["many"] * 29 + ["few, too"] * 4 + ["scattered"] * 20)
+    order = generator("scattered").permutation(72)
+    subject = subject[order]
+    tenth = {"ten": [9], "many": [9, 19], "scattered": [9, 19]}
+    held_out = sorted(np.flatnonzero(subject == name)[place] for name, places in tenth.items() for place in places)
+    noise = generator("other pixels").integers(0, 256, few.faces.shape, dtype=np.uint8)
+    recipe = recipe_of("identity", epochs=1, batch_size=67)  # one step sees all that is trained on
+    for root, changed in (("a", []), ("b", held_out), ("c", [*held_out, np.flatnonzero(subject == "few")[8]])):
+        pixels = few.faces.copy()
+        pixels[changed] = noise[changed]
+        train(recipe, replace(few, subject=subject, faces=pixels), tmp_path / root)
+    a, b, c = (network_of(tmp_path / root, config.content_id(recipe)) for root in "abc")
+    equal(a, b)
+    assert not torch.equal(a["classifier.weight"], c["classifier.weight"])
+    facts = pretraining.facts(tmp_path / "a/trunks", config.content_id(recipe))
+    assert (facts["training_pictures"], facts["held_out_pictures"]) == (67, 5)
+    assert (len(facts["classes"]), facts["classes_without_held_out"]) == (5, 2)
+
+
+def test_where_nothing_is_held_out_no_accuracy_is_stated(few, tmp_path):
+    faces = replace(few, split=np.array(["train"] * 72))
+    seen = []
+    train(recipe_of(epochs=1), faces, tmp_path, seen.append)
+    assert {progress.accuracy for progress in seen} == {None}
+    facts = pretraining.facts(tmp_path / "trunks", config.content_id(recipe_of(epochs=1)))
+    assert (facts["held_out_pictures"], facts["held_out_accuracy"]) == (0, None)
+
+
+def test_bf16_trains_other_weights_of_the_same_fp32_kind_that_resume_to_the_bit_too(uninterrupted, few, tmp_path):
+    recipe = recipe_of(precision="bf16")
+    train(recipe, few, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(recipe, few, tmp_path / "killed", kill_at(3))
+    train(recipe, few, tmp_path / "killed")
+    one, other = (network_of(tmp_path / root, config.content_id(recipe)) for root in ("whole", "killed"))
+    equal(one, other)
+    weights = network_of(uninterrupted[0])
+    assert {name: value.dtype for name, value in one.items()} == {n: value.dtype for n, value in weights.items()}
+    start = PretrainedNetwork(6, 10)
+    initialise(start, "trunk", "emotion", 0, "weights")
+    for name, value in start.named_parameters():
+        step, wanted = one[name] - value.detach(), weights[name] - value.detach()
+        assert not torch.equal(step, wanted), name
+
+
+def test_a_precision_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="precision must be one of fp32, bf16, got 'fp16'"):
+        recipe_of(precision="fp16")
 
 
 def test_too_few_pictures_for_a_batch_are_refused_in_one_line(few, tmp_path):

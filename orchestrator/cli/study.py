@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.trunk import Profile, Set, StoreFolder, train_missing
+from orchestrator.cli.trunk import Address, Profile, Set, StoreFolder, train_missing
 
 if TYPE_CHECKING:
     from orchestrator.runner import Plan
@@ -53,7 +53,7 @@ def run(
     set_: Set = None,
     store: StoreFolder = Path("runs"),
     engine: Annotated[Engine, typer.Option(help="Ray Tune, or this process for debugging.")] = Engine.TUNE,
-    address: Annotated[str | None, typer.Option(help="A running Ray; else one on this machine.")] = None,
+    address: Address = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what Ray and Tune say.")] = False,
 ) -> None:
     """Run what the store lacks of a study. Run it again after any interruption: it goes on where it was."""
@@ -69,7 +69,7 @@ def run(
     with runner.only_run(place, planned.study.folder):
         runner.freeze(planned, place, ["idenctl", *sys.argv[1:]])
         try:
-            train_missing(planned.trunks, place, planned.capacity)
+            train_missing(planned.trunks, place, planned.capacity, address)
             if planned.packs:
                 stored = runner.accuracies(planned, place)
                 cells = {trial.trial_id: names[trial.configuration.configuration_id] for trial in planned.trials}

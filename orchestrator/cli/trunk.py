@@ -20,6 +20,7 @@ QUIET = 20.0  # seconds between plain lines
 
 StoreFolder = Annotated[Path, typer.Option("--store", envvar="IDENCTL_STORE", help="The store's folder.")]
 Profile = Annotated[str | None, typer.Option(help="A profile of the study file, such as quick.")]
+Address = Annotated[str | None, typer.Option(help="A running Ray; else one on this machine.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")]
 
 
@@ -29,6 +30,7 @@ def train(
     profile: Profile = None,
     set_: Set = None,
     store: StoreFolder = Path("runs"),
+    address: Address = None,
 ) -> None:
     """Train the trunks that a study needs and the store lacks; `study run` does this by itself."""
     from orchestrator import idennet, runner, study
@@ -39,7 +41,7 @@ def train(
     planned = runner.plan(wanted, place, runner.this_machine())
     if not planned.trunks:
         typer.echo("every trunk of this study is stored")
-    train_missing(planned.trunks, place, planned.capacity)
+    train_missing(planned.trunks, place, planned.capacity, address)
 
 
 @app.command("list")
@@ -59,7 +61,7 @@ def list_(
     from rich.console import Console
     from rich.table import Table
 
-    heads = ("trunk", "task", "depth", "data", "pictures", "epochs", "held-out\naccuracy", "seconds")
+    heads = ("trunk", "task", "depth", "data", "pictures", "held out", "epochs", "accuracy", "seconds")
     table = Table(*heads, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for trunk in trunks:
         recipe = trunk["recipe"]
@@ -71,6 +73,7 @@ def list_(
             str(recipe["depth"]),
             recipe["dataset"] + drawn,
             f"{trunk['training_pictures']:,}",
+            _held_out(trunk),
             str(recipe["epochs"]),
             "-" if accuracy is None else f"{accuracy:.1%}",
             f"{trunk['seconds']:.0f}",
@@ -78,13 +81,21 @@ def list_(
     Console().print(table if trunks else f"no trunks in {place.trunks}; next: idenctl trunk train FILE")
 
 
-def train_missing(recipes: Mapping[str, Mapping[str, Any]], store: "Store", capacity: "Capacity") -> None:
+def _held_out(trunk: Mapping[str, Any]) -> str:
+    """How many pictures were kept from training, and their share of the two."""
+    held_out, training = trunk["held_out_pictures"], trunk["training_pictures"]
+    return f"{held_out:,} ({held_out / (held_out + training):.1%})"
+
+
+def train_missing(
+    recipes: Mapping[str, Mapping[str, Any]], store: "Store", capacity: "Capacity", address: str | None = None
+) -> None:
     """Train these trunks into the store, showing how far they are on stderr."""
-    from orchestrator import idennet
+    from orchestrator import trunks
 
     if recipes:
         with _progress(list(recipes.values())) as on_progress:
-            idennet.train_trunks(list(recipes.values()), store, capacity.kind, capacity.cpus, on_progress)
+            trunks.train(list(recipes.values()), store, capacity, on_progress, address)
 
 
 @contextmanager

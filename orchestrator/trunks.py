@@ -1,0 +1,75 @@
+"""The training of trunks, side by side: a thread each in this process, or a Ray task each on devices of their own."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from idennet_core.datasets import prepared
+from orchestrator.planning import Capacity
+from orchestrator.store import Store
+from orchestrator.trial import Setting
+
+if TYPE_CHECKING:
+    from idennet_core.pretraining import Progress
+
+REPORT_EVERY = 1.0  # seconds between two progress reports of a trunk in another process
+
+
+def train(
+    recipes: Sequence[Mapping[str, Setting]],
+    store: Store,
+    capacity: Capacity,
+    on_progress: "Callable[[Progress], None]",
+    address: str | None = None,
+) -> None:
+    """Train the trunks of these recipes into the store.
+
+    On several GPUs, or on the Ray cluster at `address`, each is a Ray task with a device of its own. Else all are
+    threads of this process, on CPUs as many at once as there are cores; a trunk computes on one thread either way.
+    """
+    if address or capacity.devices > 1:
+        from orchestrator import tune_engine
+
+        def one(recipe: Mapping[str, Setting], tell: "Callable[[Progress], None]") -> None:
+            _in_threads([recipe], store, capacity.kind, 1, _seldom(tell))
+
+        tune_engine.train_trunks(recipes, one, capacity, on_progress, address)
+    else:
+        _in_threads(recipes, store, capacity.kind, capacity.cpus, on_progress)
+
+
+def _in_threads(
+    recipes: Sequence[Mapping[str, Setting]],
+    store: Store,
+    device: str,
+    threads: int,
+    on_progress: "Callable[[Progress], None]",
+) -> None:
+    import torch
+
+    from idennet_core.pretraining import train_trunk
+    from idennet_core.training import keep_freed_memory, single_threads
+
+    keep_freed_memory()
+    place = torch.device("cuda" if device == "gpu" else "cpu")
+
+    def one(recipe: Mapping[str, Setting]) -> None:
+        faces = prepared.load(store.data / str(recipe["dataset"]))
+        train_trunk(recipe, faces, store.trunks, store.checkpoints, place, on_progress)
+
+    with single_threads(threads) as pool:
+        for future in [pool.submit(one, recipe) for recipe in recipes]:
+            future.result()
+
+
+def _seldom(tell: "Callable[[Progress], None]") -> "Callable[[Progress], None]":
+    """`tell`, at most once every `REPORT_EVERY` seconds, and of the last step."""
+    told = 0.0
+
+    def on_progress(progress: "Progress") -> None:
+        nonlocal told
+        if progress.done == progress.total or time.monotonic() - told >= REPORT_EVERY:
+            told = time.monotonic()
+            tell(progress)
+
+    return on_progress
