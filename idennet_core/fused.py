@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from idennet_core.kernels.norm import centre_gradient, moments, pool, pool_backward
+from idennet_core.kernels.norm import centre_gradient, gather, moments, pool, pool_backward
 from idennet_core.kernels.pointwise import pointwise, pointwise_backward
 from idennet_core.kernels.spatial import spatial, spatial_backward
 from idennet_core.network import DenseBlock, Dropout, Head, PretrainedNetwork, Trunk
@@ -71,25 +71,22 @@ def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
 
 
 class _Fusion(torch.autograd.Function):
-    """The fusion convolution on rows of a bank, which are read where they lie; the bank has no gradient."""
+    """The fusion convolution on rows of a bank, as one matrix product; the bank has no gradient."""
 
     @staticmethod
     def forward(ctx: Any, bank: Tensor, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.bank, ctx.rows = bank, rows.tolist()
-        matrix = weight[:, :, 0, 0]
-        maps = bank.new_empty(len(matrix), len(ctx.rows), *bank.shape[2:])
-        column = bias[:, None]
-        for place, row in enumerate(ctx.rows):
-            torch.addmm(column, matrix, bank[row].flatten(1), out=maps[:, place].flatten(1))
-        return maps
+        pictures, channels, side, _ = bank.shape
+        gathered = bank.new_empty(channels, len(rows) * side * side)
+        gather(_array(bank).reshape(pictures, channels, -1), _array(rows), _array(gathered))
+        ctx.save_for_backward(gathered)
+        maps = torch.addmm(bias[:, None], weight[:, :, 0, 0], gathered)
+        return maps.view(-1, len(rows), side, side)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, Tensor, Tensor]:
-        grad = gradients[0]
-        total = grad.new_zeros(grad.shape[0], ctx.bank.shape[1])
-        for place, row in enumerate(ctx.rows):
-            total.addmm_(grad[:, place].flatten(1), ctx.bank[row].flatten(1).T)
-        return None, None, total[:, :, None, None], grad.sum((1, 2, 3))
+        grad = gradients[0].flatten(1)
+        (gathered,) = ctx.saved_tensors
+        return None, None, (grad @ gathered.T)[:, :, None, None], grad.sum(1)
 
 
 class _Norm:
@@ -253,6 +250,7 @@ def _track(norm: nn.BatchNorm2d, mean: Array, variance: Array, pixels: int) -> N
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None
-    for running, value in ((norm.running_mean, mean), (norm.running_var, variance * (pixels / max(pixels - 1, 1)))):
-        running.lerp_(torch.from_numpy(value).to(running.dtype), MOMENTUM)
-    norm.num_batches_tracked.add_(1)
+    unbiased = variance * (pixels / max(pixels - 1, 1))
+    for running, value in ((_array(norm.running_mean), mean), (_array(norm.running_var), unbiased)):
+        running += MOMENTUM * (value - running)
+    norm.num_batches_tracked += 1

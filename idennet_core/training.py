@@ -141,6 +141,7 @@ class Member:
             lr=self.settings["lr"],
             momentum=self.settings["momentum"],
             weight_decay=self.settings["weight_decay"],
+            fused=True,
         )
 
     def train_epoch(self, bank: Tensor, centre_bank: Tensor, epoch: int, stop: Event) -> EpochRecord:

@@ -1,10 +1,22 @@
-"""Batch statistics, what they take from a gradient, and BN-ReLU-average pooling."""
+"""Rows of a bank, batch statistics, what they take from a gradient, and BN-ReLU-average pooling."""
 
 from typing import Any
 
 import numpy as np
 
 from idennet_core.kernels.jit import TILE, Array, jit
+
+
+@jit
+def gather(bank: Array, rows: Array, maps: Array) -> None:
+    """`maps` [C, B * P], channel-major, of the rows [B] of a bank [N, C, P]."""
+    _, channels, pixels = bank.shape
+    for place in range(len(rows)):
+        picture = bank[rows[place]]
+        for c in range(channels):
+            source, target = picture[c], maps[c][place * pixels : (place + 1) * pixels]
+            for p in range(pixels):
+                target[p] = source[p]
 
 
 @jit
