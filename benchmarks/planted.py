@@ -21,7 +21,8 @@ from orchestrator import idennet
 from orchestrator.design import Cell
 from orchestrator.idennet import Idennet
 from orchestrator.store import Store
-from orchestrator.study import Rules, Study
+from orchestrator.study import Study
+from orchestrator.study_rules import Rules
 from orchestrator.trial import Configuration, Pack, Setting, Trial
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class PlantedIdennet(Idennet):
         for member in members:
             if member.settings.get("permuted"):
                 pictures = np.setdiff1d(np.arange(len(faces.faces)), member.test_rows)
-                moved = streams.generator("planted", "permuted", member.seed, member.fold).permutation(pictures)
+                moved = streams.generator("planted", "permuted", *member.stream).permutation(pictures)
                 identities = member.identities.reshape(-1, len(faces.faces))
                 identities[:, pictures] = identities[:, moved]
         return members
@@ -119,7 +120,7 @@ class PlantedIdennet(Idennet):
 
 def rules() -> Rules:
     """What a study file of the planted world may say: all that IDEnNet's may, `strength` and `permuted`."""
-    return Rules(SETTINGS, config.TRUNK_DEFAULTS, idennet.DATASETS, complete)
+    return Rules(SETTINGS, config.TRUNK_DEFAULTS, idennet.DATASETS, idennet.EXPRESSIONS, complete)
 
 
 def complete(settings: Mapping[str, Setting], defaults: Mapping[str, Setting]) -> dict[str, Setting]:
