@@ -9,7 +9,7 @@ export IDENCTL_STORE = $(DEMO)/runs
 # Where the five points of a face come from: a YuNet file, or the true points of the drawn pictures.
 points = $(if $(DETECTOR),--detector $(DETECTOR),--landmarks $(FACES)/$(1)/landmarks.csv)
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 demo: .venv/ready  ## draw faces, prepare them, train the trunks, run Fig. 3 in small, report
 	$(IDENCTL) data synth oulu-casia --out $(FACES)/oulu-casia --sheet $(DEMO)/faces.png
@@ -24,6 +24,9 @@ demo: .venv/ready  ## draw faces, prepare them, train the trunks, run Fig. 3 in 
 
 test: lint  ## the test-suite
 	.venv/bin/python -m pytest
+
+test-slow: .venv/ready  ## the studies whose answer is known, minutes
+	.venv/bin/python -m pytest -m slow
 
 lint: .venv/ready
 	.venv/bin/ruff check .

@@ -7,7 +7,8 @@ and the head with them, and takes one step of SGD. Only `idenctl` computes featu
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from idennet_core import bank
 from idennet_core.config import CROP_SIZE, GROWTH, layers_per_block
-from idennet_core.network import Head, PretrainedNetwork, initialise
+from idennet_core.datasets.prepared import FaceSet
+from idennet_core.faces.augmentation import crops, faces_only
+from idennet_core.network import Head, PretrainedNetwork, Trunk, initialise
+from idennet_core.training import Member
 
-CLASSES, PEOPLE = 6, 72
+CLASSES, PEOPLE = 6, 80
 WARM_UP = 1  # steps before the clock starts
 
 
@@ -35,18 +40,23 @@ class Work:
     people: np.ndarray  # [N] of PEOPLE
 
     @staticmethod
-    def drawn(depth: int, batch: int, count: int = 1296) -> "Work":
+    def drawn(depth: int, batch: int, count: int = 1440) -> "Work":
         """Noise in the place of faces: a step's cost does not depend on what is in the pictures."""
         random = np.random.default_rng(0)
         labels, people = np.arange(count) % CLASSES, np.arange(count) // CLASSES % PEOPLE
         return Work(depth, batch, random.integers(0, 256, (count, 60, 60), dtype=np.uint8), labels, people)
 
 
+def emotion_network(depth: int, number: int = 0) -> PretrainedNetwork:
+    """A network as pre-training leaves it, but for its weights."""
+    network = PretrainedNetwork(CLASSES, depth)
+    initialise(network, "benchmark", number)
+    return network
+
+
 def trunks_and_head(depth: int, seed: int = 0) -> tuple[nn.ModuleList, Head]:
     """Two frozen trunks and a head of variant `if`."""
-    networks = [PretrainedNetwork(CLASSES, depth) for _ in range(2)]
-    for number, network in enumerate(networks):
-        initialise(network, "benchmark", number)
+    networks = [emotion_network(depth, number) for number in range(2)]
     width = networks[0].trunk.out_width
     head = Head(width, 2, CLASSES, PEOPLE, depth)
     initialise(head, "benchmark", "head", seed)
@@ -88,7 +98,17 @@ def dropout(maps: Tensor, layer: int) -> Tensor:
 
 
 def plain_steps(work: Work, layout: str = "", precision: str = "") -> Callable[[], None]:
-    """One trial, the whole network in each step; `layout` may be channels-last, `precision` bf16."""
+    """The training steps of one trial as `plain_trial` has them."""
+    return plain_trial(work, layout, precision)[0]
+
+
+def plain_trial(
+    work: Work, layout: str = "", precision: str = ""
+) -> tuple[Callable[[], None], Callable[[Tensor, Tensor], float]]:
+    """One trial, the whole network in each step; `layout` may be channels-last, `precision` bf16.
+
+    Gives a function that takes a training step, and one that measures the accuracy on pictures [N, 1, 48, 48].
+    """
     trunks, head = trunks_and_head(work.depth)
     if layout == "channels-last":
         trunks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -108,7 +128,17 @@ def plain_steps(work: Work, layout: str = "", precision: str = "") -> Callable[[
         loss.backward()
         optimiser.step()
 
-    return step
+    @torch.no_grad()
+    def accuracy(images: Tensor, labels: Tensor) -> float:
+        head.eval()
+        hits = 0
+        for chunk, wanted in zip(images.split(work.batch), labels.split(work.batch), strict=True):
+            features = torch.cat([F.avg_pool2d(trunk(chunk), 2) for trunk in trunks], 1)
+            hits += int((head(features)[0].argmax(1) == wanted).sum())
+        head.train()
+        return hits / len(labels)
+
+    return step, accuracy
 
 
 def vmap_steps(work: Work, members: int) -> Callable[[], None]:
@@ -120,7 +150,7 @@ def vmap_steps(work: Work, members: int) -> Callable[[], None]:
             if isinstance(module, nn.BatchNorm2d):
                 module.running_mean, module.running_var, module.num_batches_tracked = None, None, None
                 module.track_running_stats = False  # vmap allows no update in place
-    parameters, buffers = torch.func.stack_module_state(heads)  # type: ignore[arg-type]
+    parameters, buffers = torch.func.stack_module_state(heads)
     skeleton = copy.deepcopy(heads[0]).to("meta")
     optimiser = sgd(list(parameters.values()))
     streams = [batches(work) for _ in range(members)]
@@ -182,8 +212,8 @@ class FusedHeads(nn.Module):
 
 def fused_steps(work: Work, members: int) -> Callable[[], None]:
     """Horizontal fusion without a bank: members folded into channels, one optimiser for all."""
-    trunks, _ = trunks_and_head(work.depth)
-    heads = FusedHeads(members, trunks[0].out_width, work.depth)
+    trunks, head = trunks_and_head(work.depth)
+    heads = FusedHeads(members, head.fusion.out_channels, work.depth)
     optimiser, streams = sgd(heads.parameters()), [batches(work) for _ in range(members)]
 
     def step() -> None:
@@ -198,6 +228,36 @@ def fused_steps(work: Work, members: int) -> Callable[[], None]:
         optimiser.step()
 
     return step
+
+
+def banked_steps(trunks: Sequence[Trunk], pack: Sequence[Member], faces: FaceSet, pool: Executor) -> float:
+    """Member-steps a second of an epoch with a bank and PyTorch's own modules, channels-last, a member a thread."""
+    began = time.perf_counter()
+    upright = np.ascontiguousarray(faces_only(faces.faces))
+    features = torch.empty(len(upright), 2 * trunks[0].out_width, 12, 12, memory_format=torch.channels_last)
+    offsets = bank.random_offsets(len(upright), faces.data_id, 0, 0)
+
+    @torch.inference_mode()
+    def fill(start: int) -> None:
+        rows = slice(start, start + 128)
+        images = torch.from_numpy(crops(upright[rows], offsets[rows])).contiguous(memory_format=torch.channels_last)
+        features[rows] = torch.cat([F.avg_pool2d(trunk(images), 2) for trunk in trunks], 1)
+
+    def train(member: Member) -> int:
+        head = copy.deepcopy(member.head).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimiser = sgd(head.parameters())
+        for index in range(member.steps_per_epoch):
+            rows = torch.from_numpy(member.train_rows[index * 128 : (index + 1) * 128])
+            emotion, identity = head(features[rows], dropout)
+            loss = joint_loss(emotion, identity, member.labels[rows], member.identities[rows])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        return int(member.steps_per_epoch)
+
+    list(pool.map(fill, range(0, len(upright), 128)))
+    steps = sum(pool.map(train, pack))
+    return steps / (time.perf_counter() - began)
 
 
 def seconds_a_step(step: Callable[[], None], steps: int) -> float:

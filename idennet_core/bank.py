@@ -47,7 +47,7 @@ def fill(faces: Pictures, offsets: np.ndarray, trunks: Sequence[Trunk], device: 
 
 
 def _maps(trunk: Trunk, images: Tensor) -> Tensor:
-    """[B, 1, 48, 48] to [B, D, 24, 24]."""
-    if images.is_cpu:
+    """[B, 1, 48, 48] to [B, D, 24, 24]; a stand-in for a trunk runs as it is."""
+    if images.is_cpu and isinstance(trunk, Trunk):
         return fused.trunk(trunk, images).transpose(0, 1)
     return trunk(images.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]

@@ -22,6 +22,7 @@ from orchestrator.trial import Configuration, Pack, Predictions, Setting, Trial,
 from orchestrator.workload import Context
 
 if TYPE_CHECKING:
+    from idennet_core.network import Trunk
     from idennet_core.training import EpochRecord, Member
 
 DATASETS = ("oulu-casia", "ck+", "mmi", "ferplus", "casia-webface")
@@ -116,6 +117,27 @@ class Idennet:
         seconds = sum(work[part] / speed[part] for part in work) / workers
         return Estimate(seconds, memory, measured is not None)
 
+    def trunk(self, task: str, pack: Pack, faces: prepared.FaceSet) -> "Trunk":
+        """The frozen trunk that the pack reads for this task, from the store."""
+        from idennet_core import pretraining
+
+        first = pack.trials[0].configuration
+        network = pretraining.load_network(self.store.trunks, first.inputs[f"trunk_{task}"])
+        return pretraining.load_trunk(network, first.settings)
+
+    def members(self, pack: Pack, faces: prepared.FaceSet, width: int, device: Any) -> "list[Member]":
+        """A member for each trial as it starts; `width` is that of a trunk's maps."""
+        from idennet_core import packed, pretraining
+        from idennet_core.training import Member
+
+        first = pack.trials[0].configuration
+        emotion = pretraining.load_network(self.store.trunks, first.inputs["trunk_emotion"])
+        examples = packed.examples(faces, bool(first.settings["augment"]))
+        return [
+            Member(trial.configuration.settings, trial.fold, trial.seed, examples, width, emotion, device)
+            for trial in pack.trials
+        ]
+
     def run(self, pack: Pack, context: Context) -> list[TrialResult]:
         """Build the members, go on from their checkpoints, train, and measure them on their test folds."""
         import torch
@@ -127,7 +149,8 @@ class Idennet:
         settings: dict[str, Any] = dict(pack.trials[0].configuration.settings)
         device = torch.device("cuda" if context.device == "gpu" else "cpu")
         faces = _faces(self.store, pack.trials[0])
-        trunks, members = _networks(self.store, pack, faces, device)
+        trunks = [self.trunk(task, pack, faces) for task in config.tasks(settings["variant"])]
+        members = self.members(pack, faces, trunks[0].out_width, device)
         curves = _resume(context.store, pack, members)
         total = settings["epochs"] * sum(member.steps_per_epoch for member in members)
         heard = {"at": 0.0}
@@ -225,31 +248,6 @@ def _speed(store: Store, device: str) -> dict[str, float] | None:
     except (OSError, ValueError):
         return None
     return speed
-
-
-def _networks(store: Store, pack: Pack, faces: prepared.FaceSet, device: Any) -> tuple[list[Any], "list[Member]"]:
-    """The pack's trunks, and a member for each trial as it starts."""
-    from idennet_core import packed, pretraining
-    from idennet_core.training import Member
-
-    first = pack.trials[0].configuration
-    ids = [first.inputs[f"trunk_{task}"] for task in config.tasks(str(first.settings["variant"]))]
-    networks = [pretraining.load_network(store.trunks, trunk_id) for trunk_id in ids]
-    trunks = [pretraining.load_trunk(network, first.settings) for network in networks]
-    examples = packed.examples(faces, bool(first.settings["augment"]))
-    members = [
-        Member(
-            trial.configuration.settings,
-            trial.fold,
-            trial.seed,
-            examples,
-            trunks[0].out_width,
-            networks[0],
-            device,
-        )
-        for trial in pack.trials
-    ]
-    return trunks, members
 
 
 def _resume(store: Store, pack: Pack, members: "Sequence[Member]") -> list[list[dict[str, Any]]]:

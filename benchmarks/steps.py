@@ -1,0 +1,144 @@
+"""Member-steps a second: one optimiser step of one trial at batch 128, everything it needs counted.
+
+Each way of training is a process of its own that waits while the others measure; they take turns, so that whatever
+else the machine does slows all of them. Figures are medians over the rounds, ratios are taken within a round.
+"""
+
+import logging
+import multiprocessing
+import os
+import statistics
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import peers
+from benchmarks.peers import Work
+from idennet_core import packed
+from idennet_core.config import STORED_SIZE, canonical
+from idennet_core.datasets.prepared import FaceSet
+from idennet_core.network import Trunk
+from idennet_core.training import Member, keep_freed_memory, single_threads
+
+RAY, OURS = "Ray Tune, a trial a fold", "idenctl"
+STACKED = 4  # members of the ensembles that are stacked into one module
+
+Measure = Callable[[], float]  # member-steps a second, measured once
+Contender = tuple[Callable[..., Measure], tuple[Any, ...]]  # what makes a measure, in a process of its own
+
+
+def contenders(work: Work, steps: int, members: int) -> dict[str, Contender]:
+    """Every way of training the same trials, by name; `members` are a pack of ours, `steps` what the others take."""
+    return {
+        RAY: (on_ray, (work, steps, False)),
+        f"{RAY}, reuse_actors": (on_ray, (work, steps, True)),
+        "PyTorch, one process": (in_turn, (peers.plain_steps, (work,), steps, 1)),
+        "PyTorch, channels-last": (in_turn, (peers.plain_steps, (work, "channels-last"), steps, 1)),
+        "PyTorch, channels-last, bf16": (in_turn, (peers.plain_steps, (work, "channels-last", "bf16"), steps, 1)),
+        f"vmap over {STACKED} heads": (in_turn, (peers.vmap_steps, (work, STACKED), 1, STACKED)),
+        f"{STACKED} heads fused in the channels": (in_turn, (peers.fused_steps, (work, STACKED), 1, STACKED)),
+        f"a bank and plain modules, {members} members": (in_packs, (work, members, True)),
+        f"{OURS}, {members} members": (in_packs, (work, members)),
+    }
+
+
+def on_ray(work: Work, steps: int, reuse: bool) -> Measure:
+    """Ray Tune as its documentation has it: as many trials at once as there are cores, one core each."""
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+    import ray
+    from ray import tune
+
+    cores = len(os.sched_getaffinity(0))
+    ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+
+    def trial(config: dict[str, Any]) -> None:
+        tune.report({"seconds": peers.seconds_a_step(peers.plain_steps(work), steps)})
+
+    def measure() -> float:
+        tuner = tune.Tuner(
+            trial,
+            param_space={"fold": tune.grid_search(list(range(cores)))},
+            tune_config=tune.TuneConfig(reuse_actors=reuse),
+            run_config=tune.RunConfig(verbose=0),
+        )
+        return float((1 / tuner.fit().get_dataframe()["seconds"]).sum())
+
+    return measure
+
+
+def in_turn(make: Callable[..., Callable[[], None]], arguments: tuple[Any, ...], steps: int, members: int) -> Measure:
+    """One process on all cores; a step is one of each of its `members`."""
+    step = make(*arguments)
+    return lambda: members / peers.seconds_a_step(step, steps)
+
+
+def in_packs(work: Work, members: int, plain: bool = False) -> Measure:
+    """An epoch of a pack of so many members, its bank counted; `plain`, with PyTorch's modules in our threads."""
+    keep_freed_memory()
+    cpu, faces, (trunks, _) = torch.device("cpu"), faces_of(work), peers.trunks_and_head(work.depth)
+    chosen = {"depth": work.depth, "batch_size": work.batch, "epochs": 1, "augment": False}
+    settings, start = canonical(chosen), peers.emotion_network(work.depth).state_dict()
+    examples, threads = packed.examples(faces, False), len(os.sched_getaffinity(0))
+    frozen: list[Trunk] = list(trunks)  # type: ignore[arg-type]
+
+    def measure() -> float:
+        pack = [Member(settings, i % 10, i // 10, examples, frozen[0].out_width, start, cpu) for i in range(members)]
+        if plain:
+            with single_threads(threads) as pool:
+                return peers.banked_steps(frozen, pack, faces, pool)
+        _, seconds = packed.train(
+            pack, frozen, faces, first_epoch=0, device=cpu, threads=threads,
+            on_progress=lambda _: None, on_epoch=lambda epoch, records: None,
+        )  # fmt: skip
+        # two banks were filled, one of them, of the centre crops, for the test folds of all epochs
+        return float(sum(member.steps_per_epoch for member in pack)) / (seconds.trunks / 2 + seconds.heads)
+
+    return measure
+
+
+def faces_of(work: Work) -> FaceSet:
+    """The benchmark's pictures as a prepared set."""
+    margin = (STORED_SIZE - work.faces.shape[1]) // 2
+    people, labels = (np.array([f"{value:02}" for value in values]) for values in (work.people, work.labels))
+    index = np.array([f"{place:05}" for place in range(len(work.faces))])
+    faces = np.pad(work.faces, ((0, 0), (margin, margin), (margin, margin)))
+    classes = tuple(f"{value:02}" for value in range(peers.CLASSES))
+    nothing = np.full(len(faces), "")
+    return FaceSet("noise", "benchmark", True, classes, faces, people, labels, index, index, nothing, index, {})
+
+
+def _serve(pipe: Connection, make: Callable[..., Measure], arguments: tuple[Any, ...]) -> None:
+    measure = make(*arguments)
+    pipe.send(0.0)
+    while pipe.recv():
+        pipe.send(measure())
+
+
+def take_turns(contenders: dict[str, Contender], rounds: int) -> dict[str, list[float]]:
+    """Each contender's measurements, a value a round."""
+    context, pipes, processes = multiprocessing.get_context("spawn"), {}, []
+    for name, (make, arguments) in contenders.items():
+        pipes[name], end = context.Pipe()
+        processes.append(context.Process(target=_serve, args=(end, make, arguments)))
+        processes[-1].start()
+        pipes[name].recv()
+    values: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, pipe in pipes.items():
+            pipe.send(True)
+            values[name].append(pipe.recv())
+    for pipe, process in zip(pipes.values(), processes, strict=True):
+        pipe.send(False)
+        process.join()
+    return values
+
+
+def ratios(values: dict[str, list[float]], to: str) -> dict[str, float]:
+    """The median over rounds of each way's speed against that of `to` in the same round."""
+    return {
+        name: statistics.median(one / other for one, other in zip(found, values[to], strict=True))
+        for name, found in values.items()
+    }
