@@ -15,8 +15,7 @@ from idennet_core.datasets.scan import (
     check_root,
     first_names,
     is_drawn,
-    is_picture,
-    natural,
+    last_frames,
     nearest,
     read_picture,
     subfolders,
@@ -64,16 +63,9 @@ def scan(root: Path) -> Scan:
         if reason:
             skip(label_files[0], reason)
             continue
-        frames = []
-        for path in sorted(folder.iterdir(), key=lambda path: natural(path.name)):
-            if is_picture(path):
-                frames.append(path)
-            else:
-                skip(path, "not a picture (.jpeg, .jpg or .png)")
-        if len(frames) < NUM_FRAMES:
-            skip(folder, f"{len(frames)} frames, the last {NUM_FRAMES} are needed")
+        tail = last_frames(folder, NUM_FRAMES, skip)
+        if not tail:
             continue
-        tail = frames[-NUM_FRAMES:]
         if label_files[0].name[: -len(LABEL_END)].lower() != tail[-1].stem.lower():
             skip(label_files[0], f"not named after the last frame, {tail[-1].name}: the last {NUM_FRAMES} are used")
         subject = sequence.partition("/")[0]

@@ -14,9 +14,8 @@ from idennet_core.datasets.scan import (
     check_root,
     first_names,
     is_drawn,
-    is_picture,
+    last_frames,
     levels_below,
-    natural,
     read_picture,
     subfolders,
 )
@@ -68,16 +67,9 @@ def scan(root: Path) -> Scan:
                 skip(folder / label.capitalize(), "the expression's folder is missing")
                 continue
             sequence = expressions[label]
-            frames = []
-            for path in sorted(sequence.iterdir(), key=lambda path: natural(path.name)):
-                if is_picture(path):
-                    frames.append(path)
-                else:
-                    skip(path, "not a picture (.jpeg, .jpg or .png)")
-            if len(frames) < NUM_FRAMES:
-                skip(sequence, f"{len(frames)} frames, the last {NUM_FRAMES} are needed")
+            tail = last_frames(sequence, NUM_FRAMES, skip)
+            if not tail:
                 continue
-            tail = frames[-NUM_FRAMES:]
             if _numbers_jump(tail):
                 skip(sequence, f"a frame is missing among the last {NUM_FRAMES}: the ones left are used")
             pictures += [

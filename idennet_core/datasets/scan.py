@@ -86,6 +86,20 @@ def is_picture_name(name: str) -> bool:
     return name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith(".")
 
 
+def last_frames(folder: Path, count: int, skip: Callable[[Path, str], None]) -> list[Path]:
+    """The last `count` pictures of a sequence's folder, in natural order; none where there are fewer, which is told."""
+    frames = []
+    for path in sorted(folder.iterdir(), key=lambda path: natural(path.name)):
+        if is_picture(path):
+            frames.append(path)
+        else:
+            skip(path, "not a picture (.jpeg, .jpg or .png)")
+    if len(frames) < count:
+        skip(folder, f"{len(frames)} frames, the last {count} are needed")
+        return []
+    return frames[-count:]
+
+
 def is_drawn(place: Path) -> bool:
     """Whether a folder belongs to a data set that was drawn: the mark lies in it or above it."""
     return any((folder / DRAWN_MARK).is_file() for folder in (place.resolve(), *place.resolve().parents))

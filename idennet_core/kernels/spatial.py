@@ -8,6 +8,20 @@ from idennet_core.kernels.jit import Array, jit
 
 
 @jit
+def _activate(squeezed: Array, scale: Array, shift: Array, padded: Array, first: int, side: int) -> None:
+    # BN-ReLU of the picture that begins at pixel `first`, into the middle of `padded` [K, (side + 2)^2]
+    step, zero = side + 2, squeezed.dtype.type(0)
+    for k in range(len(squeezed)):
+        a, b = scale[k], shift[k]
+        for r in range(side):
+            x = squeezed[k][first + r * side : first + (r + 1) * side]
+            y = padded[k][(r + 1) * step + 1 : (r + 1) * step + 1 + side]
+            for p in range(side):
+                u = a * x[p] + b
+                y[p] = zero if u <= 0 else u
+
+
+@jit
 def _convolve(padded: Array, weight: Array, out: Array, side: int) -> None:
     # `padded` [K, (side + 2)^2], `weight` [M, K, 9], `out` [M, side * (side + 2)]: rows keep the padding's two columns
     step = side + 2
@@ -83,19 +97,12 @@ def spatial(
 
     `keep` [M, N] uint8 says what dropout leaves, scaled by `gain`; one without rows is no dropout.
     """
-    area, step, zero = side * side, side + 2, squeezed.dtype.type(0)
+    area, step = side * side, side + 2
     padded = np.zeros((len(squeezed), step * step), squeezed.dtype)
     wide = np.empty((len(weight), side * step), squeezed.dtype)
     for picture in range(batch):
         first = picture * area
-        for k in range(len(squeezed)):
-            a, b = scale[k], shift[k]
-            for r in range(side):
-                x = squeezed[k][first + r * side : first + (r + 1) * side]
-                y = padded[k][(r + 1) * step + 1 : (r + 1) * step + 1 + side]
-                for p in range(side):
-                    u = a * x[p] + b
-                    y[p] = zero if u <= 0 else u
+        _activate(squeezed, scale, shift, padded, first, side)
         _convolve(padded, weight, wide, side)
         for m in range(len(weight)):
             for r in range(side):
@@ -136,14 +143,7 @@ def spatial_backward(
     wide = np.empty((len(squeezed), side * step), squeezed.dtype)
     for picture in range(batch):
         first = picture * area
-        for k in range(len(squeezed)):
-            a, b = scale[k], shift[k]
-            for r in range(side):
-                x = squeezed[k][first + r * side : first + (r + 1) * side]
-                y = padded[k][(r + 1) * step + 1 : (r + 1) * step + 1 + side]
-                for p in range(side):
-                    u = a * x[p] + b
-                    y[p] = zero if u <= 0 else u
+        _activate(squeezed, scale, shift, padded, first, side)
         for m in range(len(grad_out)):
             for r in range(side):
                 d = grad_out[m][first + r * side : first + (r + 1) * side]
