@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import statistics
+import tempfile
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -54,17 +55,20 @@ def on_ray(work: Work, steps: int, reuse: bool) -> Measure:
     cores = len(os.sched_getaffinity(0))
     ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 
-    def trial(config: dict[str, Any]) -> None:
+    scratch = tempfile.mkdtemp(prefix="bench-ray-")
+
+    def trial(config: dict[str, Any], work: Work) -> None:
         tune.report({"seconds": peers.seconds_a_step(peers.plain_steps(work), steps)})
 
     def measure() -> float:
         tuner = tune.Tuner(
-            trial,
+            tune.with_parameters(trial, work=work),
             param_space={"fold": tune.grid_search(list(range(cores)))},
             tune_config=tune.TuneConfig(reuse_actors=reuse),
-            run_config=tune.RunConfig(verbose=0),
+            run_config=tune.RunConfig(verbose=0, storage_path=scratch),
         )
-        return float((1 / tuner.fit().get_dataframe()["seconds"]).sum())
+        found = tuner.fit()
+        return float(sum(1 / found[place].metrics["seconds"] for place in range(len(found))))  # type: ignore[index]
 
     return measure
 
@@ -122,7 +126,7 @@ def take_turns(contenders: dict[str, Contender], rounds: int) -> dict[str, list[
     context, pipes, processes = multiprocessing.get_context("spawn"), {}, []
     for name, (make, arguments) in contenders.items():
         pipes[name], end = context.Pipe()
-        processes.append(context.Process(target=_serve, args=(end, make, arguments)))
+        processes.append(context.Process(target=_serve, args=(end, make, arguments), daemon=True))
         processes[-1].start()
         pipes[name].recv()
     values: dict[str, list[float]] = {name: [] for name in contenders}

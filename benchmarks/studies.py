@@ -4,10 +4,10 @@ Ours is `idenctl study run`, the peer a Ray Tune script that trains a trial a fo
 whole: it runs with one and with two waves of trials, and the further ones are taken to cost what the second did.
 """
 
-import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -66,13 +66,14 @@ def peer_seconds(depth: int, batch: int, steps: int, trials: int) -> tuple[float
 
 
 def _peer(depth: int, batch: int, steps: int, trials: int) -> float:
-    arguments = [str(value) for value in (depth, batch, steps, trials)]
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "benchmarks.studies", *arguments], check=True, capture_output=True)
-    return time.perf_counter() - began
+    with tempfile.TemporaryDirectory(prefix="bench-ray-") as folder:
+        arguments = [str(value) for value in (depth, batch, steps, trials, folder)]
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "benchmarks.studies", *arguments], check=True, capture_output=True)
+        return time.perf_counter() - began
 
 
-def run_peer(depth: int, batch: int, steps: int, trials: int) -> None:
+def run_peer(depth: int, batch: int, steps: int, trials: int, folder: str) -> None:
     """The peer: a study as a script on Ray Tune, one trial a fold, each training and testing its own network."""
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_AIR_NEW_OUTPUT": "0"}
     import ray
@@ -82,8 +83,7 @@ def run_peer(depth: int, batch: int, steps: int, trials: int) -> None:
     cores = len(os.sched_getaffinity(0))
     ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False)
 
-    def trial(config: dict[str, Any]) -> None:
-        work = Work.drawn(depth, batch)
+    def trial(config: dict[str, Any], work: Work) -> None:
         step, accuracy = peers.plain_trial(work)
         for _ in range(steps):
             step()
@@ -92,9 +92,9 @@ def run_peer(depth: int, batch: int, steps: int, trials: int) -> None:
         tune.report({"accuracy": accuracy(images, torch.from_numpy(work.labels[:tested]))})
 
     tuner = tune.Tuner(
-        trial,
+        tune.with_parameters(trial, work=Work.drawn(depth, batch)),
         param_space={"trial": tune.grid_search(list(range(trials)))},
-        run_config=tune.RunConfig(verbose=0),
+        run_config=tune.RunConfig(verbose=0, storage_path=folder),
     )
     tuner.fit().get_dataframe()
 
@@ -120,8 +120,6 @@ def compare(folder: Path, depth: int, batch: int, epochs: int) -> dict[str, Any]
     }
 
 
-if __name__ == "__main__":
-    if len(sys.argv) == 5:
-        run_peer(*map(int, sys.argv[1:]))
-    else:
-        print(json.dumps({"error": "run: python -m benchmarks"}))
+if __name__ == "__main__":  # the peer's script; `python -m benchmarks` runs both sides
+    *numbers, place = sys.argv[1:]
+    run_peer(*map(int, numbers), place)
