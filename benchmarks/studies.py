@@ -121,5 +121,5 @@ def compare(folder: Path, depth: int, batch: int, epochs: int) -> dict[str, Any]
 
 
 if __name__ == "__main__":  # the peer's script; `python -m benchmarks` runs both sides
-    *numbers, place = sys.argv[1:]
-    run_peer(*map(int, numbers), place)
+    depth, batch, steps, trials = map(int, sys.argv[1:5])
+    run_peer(depth, batch, steps, trials, sys.argv[5])
