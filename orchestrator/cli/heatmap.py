@@ -83,10 +83,11 @@ def heatmap(
         raise ValueError(f"the faces of {faces.name} changed after {study} was run; run it again")
     blocks = [_block(sitter, trials, faces, results, shown) for sitter in sitters]
     drawn = ", SYNTHETIC (drawn faces)" if plan["synthetic"] else ""
-    folds = ", ".join(map(str, sorted({sitter.fold for sitter in sitters})))
+    folds = sorted({sitter.fold for sitter in sitters}, key=str)
+    tested = "the publisher's test split" if folds == [None] else f"fold {', '.join(map(str, folds))}"
     heading = (
         f"Class-activation maps of {study} on {plan['dataset']}{drawn}",
-        f"After the fusion dense block, of the {shown.value} expression. Test faces of fold {folds}: no network here "
+        f"After the fusion dense block, of the {shown.value} expression. Test faces of {tested}: no network here "
         "learnt from them.",
     )
     write(out, heatmaps.png(heatmaps.figure(heading, faces.classes, blocks, CAPTION)))
