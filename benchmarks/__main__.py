@@ -1,6 +1,6 @@
 """Our speed beside what else one could run, in one go: `make bench`.
 
-    python -m benchmarks [--depth 40] [--members 60] [--rounds 3] [--epochs 1] [--json benchmarks/results.json]
+    python -m benchmarks [--depth 40] [--members 60] [--rounds 1] [--epochs 1] [--json benchmarks/results.json]
 
 Prints tables and writes the figures as JSON. Everything is measured here and now; nothing is remembered.
 """
@@ -38,7 +38,7 @@ def step_table(depth: int, batch: int, members: int, rounds: int, peer_steps: in
 def main() -> None:
     """Measure steps, then a study; print and write what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("depth", 40), ("batch", 128), ("members", 60), ("rounds", 3), ("steps", 2), ("epochs", 1)):
+    for name, default in (("depth", 40), ("batch", 128), ("members", 60), ("rounds", 1), ("steps", 2), ("epochs", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--json", type=Path, default=Path(__file__).with_name("results.json"))
     given = parser.parse_args()
