@@ -34,16 +34,22 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Trial:
-    """A configuration on one fold with one seed; fold None: on the publisher's train and test splits."""
+    """A configuration on one fold with one seed; fold None: on the publisher's train and test splits.
+
+    `without` is a fold that it neither trains on nor is scored by: its score on `fold` is then a validation accuracy,
+    by which a search may select.
+    """
 
     configuration: Configuration
     fold: int | None
     seed: int
+    without: int | None = None
 
     @cached_property
     def trial_id(self) -> str:
         """128 bits (32 hex digits) of all that decides the trial's result."""
-        return _hash([self.configuration.configuration_id, self.fold, self.seed])
+        held_out = [] if self.without is None else [self.without]
+        return _hash([self.configuration.configuration_id, self.fold, self.seed, *held_out])
 
 
 @dataclass(frozen=True)
