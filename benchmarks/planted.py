@@ -21,7 +21,6 @@ from idennet_core.faces.augmentation import MAX_OFFSET, views
 from orchestrator.design import Cell
 from orchestrator.idennet import Idennet
 from orchestrator.study import Study
-from orchestrator.study_rules import Rules
 from orchestrator.trial import Configuration, Pack, Setting, Trial
 from orchestrator.workload import Configured
 
