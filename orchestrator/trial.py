@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -53,16 +53,46 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Rungs:
+    """What the configurations of one batch of a search must reach to go on, frozen when the batch was asked.
+
+    A rung is a number of epochs done. `cutoffs` has a mean accuracy (a share) a rung, None where there is none yet;
+    `best` the accuracies by fold, in the order of `folds`, of the best configuration before, empty where there is none.
+    """
+
+    epochs: tuple[int, ...]
+    cutoffs: tuple[float | None, ...]
+    best: tuple[tuple[float, ...], ...]
+    folds: tuple[int | None, ...]  # a configuration is judged by all of them, with all seeds
+    seeds: tuple[int, ...]
+    level: float  # of the test against the best, over all rungs together
+    test_to_train: float  # pictures that an accuracy is from, over pictures trained on
+
+    @cached_property
+    def rungs_id(self) -> str:
+        """128 bits (32 hex digits) of all that decides who is dropped."""
+        return _hash(asdict(self))
+
+    @staticmethod
+    def read(content: Mapping[str, Any]) -> "Rungs":
+        """The rungs that `dataclasses.asdict` and JSON made this content of."""
+        lists = {name: tuple(value) for name, value in content.items() if isinstance(value, list | tuple)}
+        return Rungs(**{**content, **lists, "best": tuple(map(tuple, content["best"]))})
+
+
+@dataclass(frozen=True)
 class Pack:
-    """Trials that train together on one device, from the same epoch on."""
+    """Trials that train together on one device, from the same epoch on; with rungs, those below them leave."""
 
     trials: tuple[Trial, ...]
     first_epoch: int = 0
+    rungs: Rungs | None = None
 
     @cached_property
     def pack_id(self) -> str:
-        """32 hex digits; the same trials are the same pack."""
-        return _hash(sorted(trial.trial_id for trial in self.trials))
+        """32 hex digits; the same trials under the same rungs are the same pack."""
+        ids = sorted(trial.trial_id for trial in self.trials)
+        return _hash([ids, self.rungs.rungs_id] if self.rungs else ids)
 
 
 @dataclass(frozen=True)
