@@ -34,10 +34,18 @@ FLOPS_UNMEASURED = {
 }  # a thread, a GPU
 
 
+def _flops(configuration: Configuration) -> float:
+    """What one picture's way through trunks and head takes."""
+    settings: dict[str, Any] = dict(configuration.settings)
+    return float(cost.inference_flops(settings, len(config.tasks(settings["variant"]))))
+
+
 class Idennet:
     """IDEnNet as a workload: a pack is a feature bank and the heads that learn from it."""
 
-    rules = Rules(config.HEAD_DEFAULTS, DATASETS, config.complete, config.TRUNK_DEFAULTS, EXPRESSIONS)
+    rules = Rules(
+        config.HEAD_DEFAULTS, DATASETS, config.complete, config.TRUNK_DEFAULTS, EXPRESSIONS, {"flops": _flops}
+    )
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -107,7 +115,9 @@ class Idennet:
         emotion = pretraining.load_network(self.store.trunks, first.inputs["trunk_emotion"])
         examples = packed.examples(faces, bool(first.settings["augment"]))
         return [
-            Member(trial.configuration.settings, trial.fold, trial.seed, examples, width, emotion, device)
+            Member(
+                trial.configuration.settings, trial.fold, trial.seed, examples, width, emotion, device, trial.without
+            )
             for trial in pack.trials
         ]
 
@@ -162,7 +172,7 @@ class Idennet:
             for trial, member, curve, probabilities in zip(pack.trials, members, curves, tested, strict=True)
         ]
         for result, member in zip(results, members, strict=True):
-            if result.state == "complete":
+            if result.state == "complete" and result.trial.without is None:
                 _keep_head(context.store, result.trial, member)
         epochs = settings["epochs"] - pack.first_epoch
         if epochs:

@@ -48,7 +48,22 @@ class PackFailed:
     traceback: str = ""
 
 
-Event = PackStarted | Progress | PackDone | PackFailed
+@dataclass(frozen=True)
+class Asked:
+    """A search has asked for more: the names of the cells of its trials to train, by trial_id, in so many packs."""
+
+    cells: Mapping[str, str]
+    packs: int
+
+
+@dataclass(frozen=True)
+class PackStopped:
+    """A pack has stopped at its last checkpoint, for a later run to go on with."""
+
+    pack_id: str
+
+
+Event = Asked | PackStopped | PackStarted | Progress | PackDone | PackFailed
 
 
 @dataclass(frozen=True)
@@ -91,12 +106,14 @@ class RunState:
 
     def apply(self, event: Event, now: float) -> "RunState":
         """The state after an event."""
+        if isinstance(event, Asked):
+            return replace(self, cells={**self.cells, **event.cells}, packs=self.packs + event.packs)
         if isinstance(event, PackStarted):
             running = {**self.running, event.pack_id: RunningPack(event.trial_ids)}
             return replace(self, running=running)._sampled(now, 0, 0)
         pack = self.running.get(event.pack_id, RunningPack(()))
         others = {pack_id: other for pack_id, other in self.running.items() if pack_id != event.pack_id}
-        if isinstance(event, PackFailed):
+        if isinstance(event, PackFailed | PackStopped):
             return replace(self, running=others)
         known = replace(
             self, accuracies={**self.accuracies, **event.accuracies}, failed={**self.failed, **event.failed}

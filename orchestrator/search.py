@@ -177,16 +177,16 @@ class Search:
 
 
 def _suggested(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Setting:
-    found: Setting
-    if isinstance(distribution, CategoricalDistribution):
-        found = trial.suggest_categorical(name, distribution.choices)
-    elif isinstance(distribution, IntDistribution):
-        found = trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
-    else:
-        assert isinstance(distribution, FloatDistribution)
-        low, high, step, log = distribution.low, distribution.high, distribution.step, distribution.log
-        found = trial.suggest_float(name, low, high, step=step, log=log)
-    return found
+    of: Any = distribution
+    found: Any
+    match distribution:
+        case CategoricalDistribution():
+            found = trial.suggest_categorical(name, of.choices)
+        case IntDistribution():
+            found = trial.suggest_int(name, of.low, of.high, step=of.step, log=of.log)
+        case _:
+            found = trial.suggest_float(name, of.low, of.high, step=of.step, log=of.log)
+    return found  # type: ignore[no-any-return]
 
 
 def _distribution(parameter: Parameter) -> BaseDistribution:

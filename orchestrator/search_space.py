@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, PlainValidator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, PlainValidator, model_validator
 
-from orchestrator.sections import Section, Settings, Value, distinct, some
+from orchestrator.pruning import Pruning
+from orchestrator.sections import STRICT, Settings, Value, distinct, some
 from orchestrator.strict_yaml import Place
 from orchestrator.trial import Setting
 
@@ -25,7 +26,11 @@ Number = Annotated[int | float, PlainValidator(_number)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Parameter(Section):
+class _Section(BaseModel):
+    model_config = STRICT
+
+
+class Parameter(_Section):
     """A setting that a search varies: from `low` to `high`, or one of `choices`.
 
     Integers where its setting is an integer; `step` apart; evenly over the logarithm with `log`. `when` names other
@@ -93,7 +98,7 @@ def _objectives(names: list[str]) -> list[str]:
     return names
 
 
-class Search(Section):
+class Search(_Section):
     """A search: `configurations` points of the space, asked of the sampler `batch` at a time, `enqueue` first."""
 
     space: dict[str, Parameter]
@@ -108,6 +113,7 @@ class Search(Section):
     ]
     select: Literal["validation", "test"] = "validation"
     nested: bool = False
+    pruning: Pruning | None = None
 
     def typed(self, defaults: Mapping[str, Setting]) -> dict[str, Parameter]:
         """The space in the types of the settings, given by their defaults; what a `when` names comes first."""
@@ -169,13 +175,12 @@ def _conditions(
                 return
             if not space[other].holds(value):
                 yield place, f"{other} never is {value!r}, so {name} would never count; give a value of its space"
-    known, last = set[str](), -1
-    while len(known) > last:
-        last = len(known)
-        known |= {name for name, parameter in space.items() if parameter.when.keys() <= known}
-    for name in space.keys() - known:
-        yield ("space", name, "when"), f"the conditions of {', '.join(sorted(space.keys() - known))} go in a circle"
-        return
+    settled: set[str] = set()
+    for _ in space:
+        settled |= {name for name, parameter in space.items() if parameter.when.keys() <= settled}
+    circle = [name for name in space if name not in settled]
+    if circle:
+        yield ("space", circle[0], "when"), f"the conditions of {', '.join(circle)} go in a circle; remove one"
 
 
 def _enqueued(search: Search, defaults: Mapping[str, Setting]) -> Iterator[tuple[Place, str]]:

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, PlainValidator
+from pydantic import ConfigDict, PlainValidator
 
 from orchestrator.trial import Setting
 
@@ -32,7 +32,4 @@ Value = Annotated[Setting, PlainValidator(_setting)]
 Settings = dict[str, Value]
 
 
-class Section(BaseModel):
-    """A mapping of a study file: it takes the keys that it names, and no other type than theirs."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+STRICT = ConfigDict(strict=True, frozen=True, extra="forbid")  # of every section: the keys it names, in their types

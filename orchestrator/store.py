@@ -57,7 +57,8 @@ def _trials(settings: Mapping[str, Setting]) -> pa.Schema:
         [(name, text) for name in ("trial_id", "configuration_id", "data_id", "dataset")]
         + [("synthetic", pa.bool_()), ("trunk_ids", pa.list_(text))]
         + [(name, _types[type(default)]) for name, default in settings.items()]
-        + [("fold", pa.int64()), ("seed", pa.int64()), ("state", text), ("reason", text)]
+        + [(name, pa.int64()) for name in ("fold", "without", "seed")]
+        + [("state", text), ("reason", text)]
         + [("trained_epochs", pa.int64())]
         + [(name, number) for name in ("accuracy", "sequence_accuracy", "validation_accuracy")]
         + [("n_train", pa.int64()), ("n_test", pa.int64()), ("seconds", number)]
@@ -122,14 +123,18 @@ class Store:
         self._drop_checkpoints()
 
     def trials(self) -> pl.DataFrame:
+        """The trials that are tested on their fold, one row each; those of searches are `every_trial`'s alone."""
+        return self.every_trial().filter(pl.col("without").is_null())
+
+    def every_trial(self) -> pl.DataFrame:
         """One row a trial: complete before pruned before failed, then the earliest."""
         rank = pl.col("state").replace_strict({"complete": 0, "pruned": 1, "failed": 2}, return_dtype=pl.Int8)
         rows = self._read("trials").sort(rank, "finished_at", "pack_id")
         return rows.unique("trial_id", keep="first", maintain_order=True)
 
-    def curves(self) -> pl.DataFrame:
-        """The learning curves of `trials()`, a row a trial and epoch."""
-        return self._of_stored("curves", self.trials())
+    def curves(self, trials: pl.DataFrame | None = None) -> pl.DataFrame:
+        """The learning curves of these rows of `every_trial()`, or of all: a row a trial and epoch."""
+        return self._of_stored("curves", self.every_trial() if trials is None else trials)
 
     def predictions(self, trials: pl.DataFrame | None = None) -> pl.DataFrame:
         """The test predictions of these rows of `trials()`, or of all: a row a trial and test frame."""
@@ -137,7 +142,7 @@ class Store:
 
     def states(self) -> dict[str, State]:
         """The state of every stored trial, by trial_id."""
-        return dict(self.trials().select("trial_id", "state").iter_rows())
+        return dict(self.every_trial().select("trial_id", "state").iter_rows())
 
     def checkpointed(self) -> dict[str, tuple[int, Path]]:
         """By trial_id, the epoch to go on with and the file, of the furthest checkpoint a trial is in."""
@@ -214,7 +219,7 @@ def this_host() -> str:
 
 
 def _trial_row(result: TrialResult, settings: Iterable[str], run: Run, pack_id: str) -> dict[str, Any]:
-    configuration = result.trial.configuration
+    configuration, tested = result.trial.configuration, result.trial.without is None
     return {
         "trial_id": result.trial.trial_id,
         "configuration_id": configuration.configuration_id,
@@ -224,13 +229,14 @@ def _trial_row(result: TrialResult, settings: Iterable[str], run: Run, pack_id: 
         "trunk_ids": [value for name, value in configuration.inputs.items() if name.startswith("trunk")],
         **{name: configuration.settings.get(name) for name in settings},
         "fold": result.trial.fold,
+        "without": result.trial.without,
         "seed": result.trial.seed,
         "state": result.state,
         "reason": result.reason,
         "trained_epochs": result.epochs,
-        "accuracy": result.accuracy,
-        "sequence_accuracy": result.sequence_accuracy,
-        "validation_accuracy": None,
+        "accuracy": result.accuracy if tested else None,
+        "sequence_accuracy": result.sequence_accuracy if tested else None,
+        "validation_accuracy": None if tested else result.accuracy,
         "n_train": result.n_train,
         "n_test": result.n_test,
         "seconds": result.seconds,
@@ -245,7 +251,7 @@ def _trial_row(result: TrialResult, settings: Iterable[str], run: Run, pack_id: 
 
 def _prediction_table(result: TrialResult, pack_id: str) -> pa.Table:
     found = result.predictions
-    if found is None:
+    if found is None or result.trial.without is not None:  # a validation fold is not tested
         return _predictions.empty_table()
     count, width = found.probabilities.shape
     offsets = pa.array(range(0, count * width + 1, width), pa.int32())

@@ -14,7 +14,8 @@ Setting = bool | int | float | str
 State = Literal["complete", "pruned", "failed"]
 
 
-def _hash(content: object) -> str:
+def content_id(content: object) -> str:
+    """128 bits (32 hex digits) of anything JSON can say, whatever the order of its keys."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -29,7 +30,7 @@ class Configuration:
     @cached_property
     def configuration_id(self) -> str:
         """128 bits (32 hex digits) of settings and inputs."""
-        return _hash([dict(self.settings), dict(self.inputs)])
+        return content_id([dict(self.settings), dict(self.inputs)])
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Trial:
     def trial_id(self) -> str:
         """128 bits (32 hex digits) of all that decides the trial's result."""
         held_out = [] if self.without is None else [self.without]
-        return _hash([self.configuration.configuration_id, self.fold, self.seed, *held_out])
+        return content_id([self.configuration.configuration_id, self.fold, self.seed, *held_out])
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Rungs:
     @cached_property
     def rungs_id(self) -> str:
         """128 bits (32 hex digits) of all that decides who is dropped."""
-        return _hash(asdict(self))
+        return content_id(asdict(self))
 
     @staticmethod
     def read(content: Mapping[str, Any]) -> "Rungs":
@@ -92,7 +93,7 @@ class Pack:
     def pack_id(self) -> str:
         """32 hex digits; the same trials under the same rungs are the same pack."""
         ids = sorted(trial.trial_id for trial in self.trials)
-        return _hash([ids, self.rungs.rungs_id] if self.rungs else ids)
+        return content_id([ids, self.rungs.rungs_id] if self.rungs else ids)
 
 
 @dataclass(frozen=True)
