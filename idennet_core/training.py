@@ -110,6 +110,7 @@ class Member:
         self.device = device
         self.stream = (seed, "none" if fold is None else fold)  # what each of the trial's streams is named after
         self.failure: str | None = None
+        self.left = False
         train, self.test_rows = examples.rows(fold, without)
         self.train_size = len(train)
         self.train_rows = (train + len(examples.labels) * np.arange(examples.views)[:, None]).ravel()
@@ -146,6 +147,16 @@ class Member:
             weight_decay=self.settings["weight_decay"],
             fused=True,
         )
+
+    @property
+    def active(self) -> bool:
+        """Whether there is an epoch to train: it has neither failed nor left its pack."""
+        return self.failure is None and not self.left
+
+    def leave(self) -> None:
+        """Train no more, and give the head's memory back."""
+        self.left = True
+        del self.head, self.optimiser
 
     def train_epoch(self, bank: Tensor, centre_bank: Tensor, epoch: int, stop: Event) -> EpochRecord:
         """One pass over the training rows of `bank` [views * N, C, 12, 12], then a look at the test fold.

@@ -15,7 +15,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from orchestrator.trial import Rungs
+from orchestrator.trial import Pack, Rungs
 
 FoldSeed = tuple[int | None, int]
 Curves = Mapping[str, Mapping[FoldSeed, Sequence[float]]]
@@ -128,6 +128,26 @@ def dropped(rungs: Rungs, epoch: int, accuracies: Mapping[str, Mapping[FoldSeed,
         return {}
     reasons = {name: _reason(rungs, rungs.epochs.index(epoch), found) for name, found in accuracies.items()}
     return {name: reason for name, reason in reasons.items() if reason}
+
+
+def leaving(pack: Pack, epoch: int, accuracies: Mapping[str, float]) -> dict[str, str]:
+    """Which trials leave their pack after `epoch` epochs, and why: trial_id -> reason; the one call of a workload.
+
+    `accuracies` holds the share of each trial by trial_id, NaN for one that has failed, without those that left.
+    """
+    if pack.rungs is None:
+        return {}
+    found: dict[str, dict[FoldSeed, float]] = {}
+    for trial in pack.trials:
+        if trial.trial_id in accuracies:
+            own = found.setdefault(trial.configuration.configuration_id, {})
+            own[trial.fold, trial.seed] = accuracies[trial.trial_id]
+    reasons = dropped(pack.rungs, epoch, found)
+    return {
+        trial.trial_id: reasons[trial.configuration.configuration_id]
+        for trial in pack.trials
+        if trial.configuration.configuration_id in reasons and isfinite(accuracies.get(trial.trial_id, nan))
+    }
 
 
 def replay(rungs: Rungs, curves: Curves) -> dict[str, tuple[int, str]]:

@@ -94,7 +94,8 @@ def plan(wanted: Study, store: Store, capacity: Capacity) -> Plan:
         for seed in wanted.seeds
         for fold in wanted.folds
     )
-    states = store.states()
+    # what a search stopped early answers no design
+    states = {trial_id: state for trial_id, state in store.states().items() if state != "pruned"}
     checkpointed = {trial_id: epoch for trial_id, (epoch, _) in store.checkpointed().items()}
     packs = planning.packs(trials, states, checkpointed, runs.pack_key, capacity.devices)
     return Plan(

@@ -82,7 +82,7 @@ class SearchPacks:
     @property
     def answered(self) -> bool:
         """Whether every procedure has chosen, and the chosen are trained."""
-        return all(p.over and all(t.trial_id in self.results for t in p.refit()) for p in self.procedures)
+        return all(p.over and all(map(self._tested, p.refit())) for p in self.procedures)
 
     def trials(self) -> list[Trial]:
         """All trials so far."""
@@ -156,19 +156,23 @@ class SearchPacks:
             "importance": procedure.search.importance(),
         }
 
+    def _tested(self, trial: Trial) -> bool:
+        """Whether the store holds the whole trial; a pruned one answers no ordinary trial."""
+        return trial.trial_id in self.results and self.results[trial.trial_id].state != "pruned"
+
     def _plan(self) -> None:
         """Packs of what is to be trained and was not handed out: those under the same rungs together."""
         wanted: dict[str, tuple[Rungs | None, list[Trial]]] = {}
         for procedure in self.procedures:
             found = [*procedure.missing(self.results)]
-            found += [(trial, None) for trial in procedure.refit() if trial.trial_id not in self.results]
+            found += [(trial, None) for trial in procedure.refit() if not self._tested(trial)]
             for trial, rungs in found:
                 key = (trial.trial_id, rungs.rungs_id if rungs else "")
                 if key not in self.handed:
                     self.handed.add(key)
                     wanted.setdefault(key[1], (rungs, []))[1].append(trial)
         for rungs, trials in wanted.values():
-            checkpointed = {trial_id: epoch for trial_id, (epoch, _) in self.store.checkpointed().items()}
+            checkpointed = {trial_id: epoch for trial_id, (epoch, _) in self.store.checkpointed(rungs).items()}
             packs = planning.packs(trials, [], checkpointed, self.workload.pack_key, self.capacity.devices)
             self.queue += [replace(pack, rungs=rungs) for pack in packs]
         if wanted:

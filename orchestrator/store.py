@@ -20,7 +20,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.trial import Setting, State, TrialResult
+from orchestrator.trial import Rungs, Setting, State, TrialResult
 
 FORMAT = 1
 TABLES = ("predictions", "curves", "trials")  # in the order in which a pack writes them
@@ -127,9 +127,9 @@ class Store:
         return self.every_trial().filter(pl.col("without").is_null())
 
     def every_trial(self) -> pl.DataFrame:
-        """One row a trial: complete before pruned before failed, then the earliest."""
-        rank = pl.col("state").replace_strict({"complete": 0, "pruned": 1, "failed": 2}, return_dtype=pl.Int8)
-        rows = self._read("trials").sort(rank, "finished_at", "pack_id")
+        """One row a trial: complete before failed before pruned, the longest curve first, then the earliest."""
+        rank = pl.col("state").replace_strict({"complete": 0, "failed": 1, "pruned": 2}, return_dtype=pl.Int8)
+        rows = self._read("trials").sort(rank, -pl.col("trained_epochs"), "finished_at", "pack_id")
         return rows.unique("trial_id", keep="first", maintain_order=True)
 
     def curves(self, trials: pl.DataFrame | None = None) -> pl.DataFrame:
@@ -144,14 +144,19 @@ class Store:
         """The state of every stored trial, by trial_id."""
         return dict(self.every_trial().select("trial_id", "state").iter_rows())
 
-    def checkpointed(self) -> dict[str, tuple[int, Path]]:
-        """By trial_id, the epoch to go on with and the file, of the furthest checkpoint a trial is in."""
+    def checkpointed(self, rungs: Rungs | None = None) -> dict[str, tuple[int, Path]]:
+        """By trial_id, the epoch to go on with and the file, of the furthest checkpoint a trial is in.
+
+        One that had left its pack is in it for packs under the same rungs alone.
+        """
         found: dict[str, tuple[int, Path]] = {}
         for path in sorted(self.checkpoints.glob("pack-*.safetensors")):
             metadata = checkpoint_metadata(path)
+            same = rungs is not None and metadata.get("rungs") == rungs.rungs_id
+            left = [] if same else json.loads(metadata.get("left", "[]"))
             for trial_id in json.loads(metadata.get("trials", "[]")):
                 epoch = int(metadata["epoch"])
-                if epoch > found.get(trial_id, (-1, path))[0]:
+                if trial_id not in left and epoch > found.get(trial_id, (-1, path))[0]:
                     found[trial_id] = (epoch, path)
         return found
 
@@ -187,10 +192,12 @@ class Store:
         return pl.concat([pl.DataFrame(schema.empty_table()), *frames], how="diagonal_relaxed")
 
     def _drop_checkpoints(self) -> None:
-        """Remove the checkpoints of which every trial is stored."""
+        """Remove the checkpoints of which every trial is stored: whole, or as it left there."""
         stored = self.states()
+        whole = {trial_id for trial_id, state in stored.items() if state != "pruned"}
         for path in self.checkpoints.glob("pack-*.safetensors"):
-            if all(trial_id in stored for trial_id in json.loads(checkpoint_metadata(path).get("trials", "[]"))):
+            trials, left = (json.loads(checkpoint_metadata(path).get(name, "[]")) for name in ("trials", "left"))
+            if all(trial_id in whole or (trial_id in left and trial_id in stored) for trial_id in trials):
                 path.unlink(missing_ok=True)
 
 

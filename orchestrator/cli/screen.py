@@ -142,6 +142,7 @@ def _trials(state: RunState) -> str:
     counts = {
         "running": state.num_running,
         "waiting": state.num_waiting,
+        "pruned": len(state.pruned),
         "failed": len(state.failed),
         "stored before": len(state.stored),
     }
