@@ -62,7 +62,9 @@ def checked(settings: Mapping[str, Setting], defaults: Mapping[str, Setting]) ->
 class Simulated:
     """The model as a workload; its results are marked synthetic. A pack holds thousands of trials a second."""
 
-    rules = Rules(SETTINGS, datasets=("simulated",), complete=checked)
+    rules = Rules(
+        SETTINGS, datasets=("simulated",), complete=checked, costs={"cost": lambda one: abs(float(one.settings["y"]))}
+    )
 
     def __init__(self, store: Store) -> None:
         """Take nothing from the store."""

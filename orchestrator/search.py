@@ -36,7 +36,6 @@ HAS_STATE = ("qmc", "cma-es", "nsga-ii")
 MOST_REPEATS = 20  # suggestions in a row that bring nothing new, after which the space counts as used up
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
 @dataclass(frozen=True)
@@ -135,11 +134,13 @@ class Search:
         complete = [t for t in self.study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
         if len({tuple(trial.values) for trial in complete}) < 2:
             return {}
-        return optuna.importance.get_param_importances(self.study)
+        with warnings.catch_warnings(action="ignore"):  # of parameters with few results
+            return optuna.importance.get_param_importances(self.study)
 
     def _begin(self) -> None:
         seed = streams.key("search", *self.stream, self.batches) % 2**31
-        self.study.sampler = self._new_sampler(seed)
+        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+            self.study.sampler = self._new_sampler(seed)
         self.batches += 1
 
     def _new_sampler(self, seed: int) -> BaseSampler:

@@ -142,7 +142,7 @@ def refused(
     `costs` are the objectives beside accuracy; `refusal` says why a setting cannot have a value.
     """
     if not search.space:
-        yield ("space",), "must name a setting to vary, got {}"
+        yield ("space",), "space must name a setting to vary, got {}"
     for name, parameter in search.space.items():
         if name not in defaults:
             yield ("space", name), f"unknown setting '{name}'; {suggest(name, [*defaults])}"

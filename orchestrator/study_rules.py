@@ -47,7 +47,7 @@ class Rules:
         """The place and reason of each thing in a study, or in a profile of one, that is not accepted."""
         yield from chain(self._settings(part), self._trunks(part))
         if isinstance(part, Study):
-            yield from chain(self._dataset(part), self._report(part), self._search(part))
+            yield from chain(self._dataset(part), self._search(part), self._report(part))
             if part.reference:
                 yield from self._reference(part.reference, part.report.show)
 

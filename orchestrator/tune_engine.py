@@ -49,6 +49,10 @@ class PackSearcher(Searcher):
         self.packs, self.deadline = packs, deadline
         self.running: dict[str, str] = {}  # pack ids by the ids of Tune's trials
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune writes its searcher to its state file, and where packs come from belongs to this process."""
+        return {}
+
     def suggest(self, trial_id: str) -> Any:
         """The next pack as a Tune trial's configuration, None to wait for others, or `FINISHED`."""
         if spent(self.deadline):
