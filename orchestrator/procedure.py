@@ -98,6 +98,7 @@ class Procedure:
         )
         self.folder, self.keeps = folder / "-".join(map(str, name or ("search",))), keeps
         self.configurations: dict[int, Configuration] = {}  # by number, of the points that repeat none
+        self.asked: dict[str, tuple[Trial, ...]] = {}  # the trials that score each, by configuration_id
         self.rungs: dict[int, Rungs | None] = {}
         self.waiting: list[Point] = []  # asked and not told
         self.outcomes: dict[int, Outcome] = {}
@@ -146,7 +147,7 @@ class Procedure:
             (trial, self.rungs[number])
             for number in self.configurations
             if number not in self.outcomes and self._outcome(number, results) is None
-            for trial in self.trials(self.configurations[number])
+            for trial in self.asked[self.configurations[number].configuration_id]
             if trial.trial_id not in results or results[trial.trial_id].state == "pruned"
         ]
 
@@ -184,7 +185,9 @@ class Procedure:
         new = [point for point in batch.points if point.repeats is None]
         self.exhausted = len(new) < count and sum(point.repeats is not None for point in batch.points) >= MOST_REPEATS
         for point in new:
-            self.configurations[point.number] = self.configure(point.settings)
+            configuration = self.configure(point.settings)
+            self.configurations[point.number] = configuration
+            self.asked[configuration.configuration_id] = self.trials(configuration)
             self.rungs[point.number] = batch.rungs
 
     def _told(self, number: int, results: Results) -> bool:
@@ -203,7 +206,7 @@ class Procedure:
     def _outcome(self, number: int, results: Results) -> Outcome | None:
         """What the results say of a configuration, as far as its batch's rungs let it go; None before they do."""
         configuration, rungs = self.configurations[number], self.rungs[number]
-        trials = self.trials(configuration)
+        trials = self.asked[configuration.configuration_id]
         found = [results[trial.trial_id] for trial in trials if trial.trial_id in results]
         if any(result.state == "failed" for result in found):
             return Outcome("failed") if len(found) == len(trials) else None
@@ -232,7 +235,7 @@ class Procedure:
         for number, configuration in self.configurations.items():
             rungs, curves = (
                 self.rungs[number],
-                {configuration.configuration_id: _curves(self.trials(configuration), results)},
+                {configuration.configuration_id: _curves(self.asked[configuration.configuration_id], results)},
             )
             if number in self.outcomes:
                 earlier |= curves if rungs is None else pruning.cut(curves, pruning.replay(rungs, curves))

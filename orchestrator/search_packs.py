@@ -52,8 +52,8 @@ class SearchPacks:
             for fold in (None, *outer)
         ]
         self.results: dict[str, Result] = {}
-        self.seconds: dict[str, float] = {}
-        self.read = False
+        self.rows: pl.DataFrame | None = None  # of all stored trials, as of the last pack that ended
+        self.looked: set[str] = set()  # ids of the trials that were looked for in them
         self.handed: set[tuple[str, str]] = set()
         self.queue: deque[Pack] = deque()
         self.running: dict[str, Pack] = {}
@@ -70,8 +70,8 @@ class SearchPacks:
 
     def done(self, pack_id: str) -> None:
         """The pack has ended, with or without rows."""
-        self._read([trial.trial_id for trial in self.running.pop(pack_id).trials])
-        self.changed = True
+        self.looked -= {trial.trial_id for trial in self.running.pop(pack_id).trials}
+        self.rows, self.changed = None, True
 
     @property
     def over(self) -> bool:
@@ -86,16 +86,16 @@ class SearchPacks:
 
     def trials(self) -> list[Trial]:
         """All trials so far."""
-        asked = [t for p in self.procedures for c in p.configurations.values() for t in p.trials(c)]
-        return [*planning.unique([*asked, *(t for p in self.procedures for t in p.refit())])]
+        found = {}
+        for procedure in self.procedures:
+            for trials in (*procedure.asked.values(), procedure.refit()):
+                found |= {trial.trial_id: trial for trial in trials}
+        return [*found.values()]
 
     def fill(self) -> None:
         """Ask until there is a pack to hand out, or nothing more to ask before results are in."""
         if not self.changed:
             return
-        if not self.read:
-            self._read(None)
-            self.read = True
         asking = True
         while asking:
             self._plan()
@@ -162,6 +162,7 @@ class SearchPacks:
 
     def _plan(self) -> None:
         """Packs of what is to be trained and was not handed out: those under the same rungs together."""
+        self._look()
         wanted: dict[str, tuple[Rungs | None, list[Trial]]] = {}
         for procedure in self.procedures:
             found = [*procedure.missing(self.results)]
@@ -179,20 +180,24 @@ class SearchPacks:
             asked = {t.trial_id: name_of(t, self.study) for _, trials in wanted.values() for t in trials}
             self.listen(Asked(asked, len(self.queue)))
 
-    def _read(self, trial_ids: Sequence[str] | None) -> None:
-        """Take from the store what it has of these trials, or of all."""
-        rows = self.store.every_trial()
-        if trial_ids is not None:
-            rows = rows.filter(pl.col("trial_id").is_in(trial_ids))
+    def _look(self) -> None:
+        """Take from the store what it has of the trials so far that were not looked for."""
+        wanted = {trial.trial_id for trial in self.trials()} - self.looked
+        if not wanted:
+            return
+        self.looked |= wanted
+        if self.rows is None:
+            self.rows = self.store.every_trial()
+        rows = self.rows.filter(pl.col("trial_id").is_in(list(wanted)))
         curves: dict[str, list[float]] = defaultdict(list)
         points = self.store.curves(rows).sort("trial_id", "epoch").select("trial_id", "test_accuracy")
         for trial_id, accuracy in points.iter_rows():
             curves[trial_id].append(accuracy)
-        columns = rows.select("trial_id", "state", "accuracy", "validation_accuracy", "seconds").iter_rows()
-        for trial_id, state, accuracy, validation, seconds in columns:
+        for trial_id, state, accuracy, validation in rows.select(
+            "trial_id", "state", "accuracy", "validation_accuracy"
+        ).iter_rows():
             score = validation if accuracy is None else accuracy
             self.results[trial_id] = Result(state, score, curves[trial_id])
-            self.seconds[trial_id] = seconds
 
 
 def structures(
