@@ -32,7 +32,7 @@ OWNERS = {
     "optuna": {"orchestrator.search"},
     "ray": {"orchestrator.tune_engine"},
     "pyarrow": {"orchestrator.store"},
-    "scipy": {"orchestrator.analysis"},
+    "scipy": {"orchestrator.analysis", "orchestrator.power"},
     "polars": {"orchestrator.store", "orchestrator.analysis", "orchestrator.report", "orchestrator.cli"},
     "cv2": {"idennet_core.faces", "idennet_core.datasets", "idennet_core.heatmaps", "idennet_core.inference"},
     "onnxruntime": {"idennet_core.export"},

@@ -17,7 +17,7 @@ from idennet_core.streams import generator
 from orchestrator import idennet, runner, study
 from orchestrator.design import cells
 from orchestrator.planning import Capacity
-from orchestrator.report.tables import published
+from orchestrator.report.cells import published
 from orchestrator.store import Store
 
 STUDIES = sorted((Path(__file__).parent.parent / "studies").glob("*.yaml"))
