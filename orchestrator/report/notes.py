@@ -69,7 +69,23 @@ def _row_notes(row: Row, plan: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def class_notes(rows: Sequence[Row], found: Outcomes, num_comparisons: int) -> list[str]:
+def prediction_notes(
+    rows: Sequence[Row], found: Outcomes | None, show: Sequence[str], num_comparisons: int
+) -> list[str]:
+    """What the tables that are made of predictions count and leave out, or why they are not there.
+
+    `num_comparisons` are those by expression.
+    """
+    tables = [name for name in show if name != "details"]
+    if tables and found is None:
+        return [f"The store holds no predictions of these trials, so these tables are missing: {', '.join(tables)}."]
+    notes = _class_notes(rows, found, num_comparisons) if found and "expressions" in tables else []
+    if "subjects" in tables and not any(row.subjects for row in rows):
+        notes.append("The predictions name no subjects, so the table of subjects is missing.")
+    return notes
+
+
+def _class_notes(rows: Sequence[Row], found: Outcomes, num_comparisons: int) -> list[str]:
     """What the tables by expression count and leave out."""
     notes = []
     unread = sum(row.complete for row in rows) - found.frames["trial_id"].n_unique()
@@ -91,13 +107,18 @@ def method_notes(
     num_pictures: int,
     synthetic: bool,
 ) -> list[str]:
-    """How the numbers were made. `num_pictures` are those of the test set of a study without folds."""
+    """How the numbers were made. `num_pictures` are those of the test set whose predictions are stored."""
     reference, seeds, folds = plan["reference"], len(plan["seeds"]), plan["folds"] != [None]
     if folds:
         notes = [
             "Percent. ± is half the width of the 95% interval over folds, with the variance corrected for "
             "overlapping training sets (Nadeau & Bengio 2003) and k-1 degrees of freedom. Pooled counts every "
             "test frame once."
+        ]
+    elif not num_pictures:
+        notes = [
+            "Percent, on the publisher's test split after training on its train split. There is no interval: it would "
+            "be over test pictures, of which the store holds no predictions."
         ]
     else:
         notes = [
@@ -128,8 +149,8 @@ def method_notes(
             notes.append(str(reference["note"]))
     if synthetic:
         notes.append(
-            "SYNTHETIC: the faces are drawn. These numbers show that the machinery works; they say nothing "
-            "about real faces" + (", and their distance to the paper's means nothing." if reference else ".")
+            "SYNTHETIC: the data is drawn. These numbers show that the machinery works; they say nothing "
+            "about real data" + (", and their distance to the paper's means nothing." if reference else ".")
         )
     return notes
 

@@ -11,8 +11,9 @@ from orchestrator.report import by_class
 from orchestrator.report.by_class import Outcomes
 from orchestrator.report.cells import Cell, axes, baselines, cell_label, published
 from orchestrator.report.model import Report, Row
-from orchestrator.report.notes import cell_notes, class_notes, method_notes
+from orchestrator.report.notes import cell_notes, method_notes, prediction_notes
 from orchestrator.report.scores import Compared, FoldScores, Scores, SubjectScores, compared, in_family
+from orchestrator.study import IDENNET
 
 METRICS = ("accuracy", "sequence_accuracy")
 NO_TRIAL = {"complete": 0, "failed": 0, "pruned": 0, "pooled": None, "seconds": None}
@@ -35,20 +36,21 @@ def needs_predictions(plan: Mapping[str, Any]) -> bool:
 def build(plan: Mapping[str, Any], trials: pl.DataFrame, predictions: pl.DataFrame | None = None) -> Report:
     """The report of a study from its plan (`plan.json`) and the store's tables.
 
-    Without `predictions` it has nothing by expression or subject. Raises ValueError when none of the plan's trials
-    is stored, when a baseline is not one cell of the design, when the reference's metric is not one that the
-    report measures, and for a plan without folds that comes without predictions.
+    Without `predictions` it has nothing by expression or subject, and without folds no interval. Raises ValueError
+    when none of the plan's trials is stored, when a baseline is not one cell of the design, and when the reference's
+    metric is not one that the report measures.
     """
     show = tuple(plan["report"].get("show", ()))
     wanted = chosen(plan, trials).with_columns(pl.col(*METRICS) * 100)
     if wanted.is_empty():
         raise ValueError(f"study '{_full_name(plan)}' has no trial in the store yet; run it first: {_command(plan)}")
-    found = None if predictions is None else by_class.outcomes(predictions, wanted)
+    found = None if predictions is None or predictions.is_empty() else by_class.outcomes(predictions, wanted)
     by, across = axes(plan["report"]["by"])
     others = baselines(plan)
     measured = _measured(plan, wanted, found)
     differences, num_comparisons = _differences(plan, others, measured["accuracy"], found)
     rows = _rows(plan, measured, differences, wanted)
+    by_expression = 0
     if found is not None:
         expressions, by_expression = by_class.expressions(found, plan, others, _reference_metric(plan))
         confusions, subjects = by_class.confusions(found), by_class.subjects(found)
@@ -84,20 +86,19 @@ def build(plan: Mapping[str, Any], trials: pl.DataFrame, predictions: pl.DataFra
         rows=tuple(rows),
         notes=(
             *cell_notes(rows, wanted, plan),
-            *(class_notes(rows, found, by_expression) if found and "expressions" in show else ()),
-            *method_notes(num_comparisons, plan, max(wanted["n_test"], default=0), synthetic),
+            *prediction_notes(rows, found, show, by_expression),
+            *method_notes(num_comparisons, plan, max(wanted["n_test"], default=0) if found else 0, synthetic),
         ),
         provenance=_provenance(plan, wanted),
     )
 
 
 def _measured(plan: Mapping[str, Any], trials: pl.DataFrame, found: Outcomes | None) -> dict[str, Scores]:
-    """The scores of both metrics; without folds they are made of predictions."""
+    """The scores of both metrics; without folds they are made of predictions, where there are any."""
     complete = trials.filter(state="complete")
-    if plan["folds"] != [None]:
-        return {metric: FoldScores(complete, metric) for metric in METRICS}
-    if found is None:
-        raise ValueError("a report without folds is made of predictions, got none")
+    if found is None or plan["folds"] != [None]:
+        whole = complete.with_columns(pl.col("fold").fill_null(0))  # one test set is one fold
+        return {metric: FoldScores(whole, metric) for metric in METRICS}
     return {
         "accuracy": by_class.scores(found.frames, False, plan["data_id"], "frames"),
         "sequence_accuracy": by_class.scores(found.sequences, False, plan["data_id"], "sequences"),
@@ -191,7 +192,7 @@ def _title(plan: Mapping[str, Any], synthetic: bool) -> str:
     if plan["profile"]:
         about.append(f"profile {plan['profile']}")
     if synthetic:
-        about.append("SYNTHETIC (drawn faces)")
+        about.append("SYNTHETIC (drawn data)")
     return f"{plan.get('question') or plan['study']} - {', '.join(about)}"
 
 
@@ -205,6 +206,7 @@ def _provenance(plan: Mapping[str, Any], trials: pl.DataFrame) -> dict[str, Any]
     }
     planned = len({cell["configuration_id"] for cell in cells}) * len(plan["folds"]) * len(plan["seeds"])
     return {
+        "workload": plan.get("workload", IDENNET),
         "data": plan["data_id"],
         "trunks": trials["trunk_ids"].explode().drop_nulls().unique().sort().to_list(),
         "settings": shared,
