@@ -13,6 +13,7 @@ from math import ceil, isfinite, nan
 from statistics import fmean
 from typing import Annotated
 
+import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from orchestrator.trial import Pack, Rungs
@@ -209,10 +210,10 @@ def _reason(rungs: Rungs, place: int, accuracies: Mapping[FoldSeed, float]) -> s
 
 def _worse(accuracies: Sequence[float], best: Sequence[float], test_to_train: float) -> float:
     """The one-sided p of being worse than the best; 1 where folds differ by one number and there is no test."""
-    from orchestrator.analysis import compare
+    from orchestrator.analysis import comparisons
 
-    differences = [100 * (own - other) for own, other in zip(accuracies, best, strict=True)]
-    found = compare("best", differences, test_to_train)
+    differences = 100 * (np.array([accuracies]) - np.array([best]))
+    (found,) = comparisons("best", differences, test_to_train)
     if found.p is None or found.t is None:
         return 1.0
     return found.p / 2 if found.t < 0 else 1 - found.p / 2

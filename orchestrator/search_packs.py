@@ -86,7 +86,7 @@ class SearchPacks:
 
     def trials(self) -> list[Trial]:
         """All trials so far."""
-        found = {}
+        found: dict[str, Trial] = {}
         for procedure in self.procedures:
             for trials in (*procedure.asked.values(), procedure.refit()):
                 found |= {trial.trial_id: trial for trial in trials}

@@ -18,7 +18,7 @@ from orchestrator import runner, study
 from orchestrator.design import cells
 from orchestrator.idennet import Idennet
 from orchestrator.planning import Capacity
-from orchestrator.report.tables import published
+from orchestrator.report.cells import published
 from orchestrator.store import Store
 
 STUDIES = sorted((Path(__file__).parent.parent / "studies").glob("*.yaml"))

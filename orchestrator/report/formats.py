@@ -36,7 +36,7 @@ def _markdown(report: Report) -> str:
     mark = "SYNTHETIC " if report.synthetic else ""
     header = [report.by, "folds", f"{mark}accuracy %", "pooled", "sequences"]
     for baseline in report.baselines:
-        header += [f"minus {baseline}", f"p ({baseline})"]
+        header += [f"minus {baseline}", f"p Holm ({baseline})"]
     if report.reference_source:
         header += ["paper", f"{mark}minus paper"]
     header.append("s/trial")
@@ -96,7 +96,7 @@ def _records(row: Row, report: Report) -> list[dict[str, object]]:
     }
     if report.across:
         cell |= {report.by: row.row, report.across: row.column}
-    if not report.show:
+    if not set(report.show) - {"details"}:
         return [cell | _whole(row, report)]
     records = [{"part": "all", "name": ""} | _whole(row, report)]
     if "expressions" in report.show:
@@ -159,7 +159,16 @@ def _beside(of: Row | Expression, report: Report) -> dict[str, object]:
             f"minus_{baseline}_half_width": _field(shown.difference.half_width),
             f"minus_{baseline}_folds": shown.difference.num_folds if comparison else "",
             f"minus_{baseline}_p": _field(shown.p, ".6g"),
+            f"minus_{baseline}_p_holm": _field(shown.p_holm, ".6g"),
+            f"minus_{baseline}_effect": _field(shown.effect),
+            f"minus_{baseline}_settled_by": shown.outlook,
+            f"minus_{baseline}_more_seeds": "" if shown.more_seeds is None else shown.more_seeds,
         }
+        if over := shown.by_subject:
+            record |= {
+                f"minus_{baseline}_over_subjects_low": _field(over.low),
+                f"minus_{baseline}_over_subjects_high": _field(over.high),
+            }
     if report.reference_source:
         record |= {"paper": _field(of.reference), "minus_paper": _field(of.deviation)}
     return record

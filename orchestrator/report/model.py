@@ -83,7 +83,7 @@ class Report:
     unit: str
     by: str
     across: str  # what the columns of a two-way table are, '' where there is none
-    show: tuple[str, ...]  # tables to print beside: expressions, confusion, subjects
+    show: tuple[str, ...]  # tables to print beside: details, expressions, confusion, subjects
     folds: bool  # False: the publisher's train and test split
     num_folds: int
     num_seeds: int

@@ -136,7 +136,7 @@ def _differences(report: Report, start: int, stop: int) -> Table:
     table.add_column(report.by, overflow="fold")
     for baseline in report.baselines[start:stop]:
         table.add_column(f"minus {baseline}", justify="right", no_wrap=True)
-        table.add_column("p", justify="right", no_wrap=True)
+        table.add_column("p Holm", justify="right", no_wrap=True)
     for row in report.rows:
         table.add_row(row.label, *(text for c in row.comparisons[start:stop] for text in compared(c)))
     return table
