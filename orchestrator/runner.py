@@ -19,12 +19,14 @@ from orchestrator import inline_engine, planning, study, workload
 from orchestrator.design import Cell, cells
 from orchestrator.planning import Capacity, Estimate
 from orchestrator.progress import Event
-from orchestrator.search_packs import SearchPacks, structures
+from orchestrator.search_packs import SearchPacks, short, structures
 from orchestrator.source import Listed, Source
 from orchestrator.store import Store, write_text
 from orchestrator.study import IDENNET, Budget, Study
 from orchestrator.trial import Configuration, Pack, Setting, Trial
 from orchestrator.workload import Configured, Workload
+
+SELECTED = "selection saw these subjects"  # what the frozen plan says of a search's chosen configurations
 
 
 @dataclass(frozen=True)
@@ -122,13 +124,13 @@ def _plan_search(wanted: Study, store: Store, runs: Workload, capacity: Capacity
     search.fill()
     whole = search.procedures[0]
     chosen = whole.chosen() if whole.over else []
-    labels = [dict(whole.search.points[number].settings) for number in chosen]
+    points = [dict(whole.search.points[number].settings) for number in chosen]
     trials = tuple(search.trials())
     packs = tuple(search.queue)
     waiting = {trial.trial_id for pack in packs for trial in pack.trials}
     return Plan(
         study=wanted,
-        cells=tuple(Cell(label, wanted.base | label) for label in labels),
+        cells=tuple(Cell(short(point), wanted.base | point) for point in points),
         configurations=tuple(whole.configurations[number] for number in chosen),
         synthetic=needed.synthetic,
         data_id=needed.configurations[0].inputs.get("data", ""),
@@ -289,6 +291,7 @@ def _cells(planned: Plan, command: Sequence[str]) -> dict[str, Any]:
         "reference": wanted.reference.model_dump() if wanted.reference else None,
         "report": wanted.report.model_dump(),
         "search": wanted.search.model_dump() if wanted.search else None,
+        "selection": SELECTED if wanted.search else None,
     }
 
 

@@ -1,13 +1,12 @@
 """The packs of a search: asked as results come in, taken by an engine, and at the end the chosen trained again."""
 
 import json
-from collections import defaultdict, deque
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
-
-import polars as pl
 
 from orchestrator import planning
 from orchestrator.design import Cell, describe
@@ -20,6 +19,7 @@ from orchestrator.study import Study
 from orchestrator.trial import Configuration, Pack, Rungs, Setting, Trial
 from orchestrator.workload import Configured, Workload
 
+WRITE_EVERY = 10.0  # seconds between two writings of what a report shows
 MOST_STRUCTURES = 100  # combinations of settings that change a trial's inputs, such as its trunks
 
 
@@ -52,12 +52,12 @@ class SearchPacks:
             for fold in (None, *outer)
         ]
         self.results: dict[str, Result] = {}
-        self.rows: pl.DataFrame | None = None  # of all stored trials, as of the last pack that ended
-        self.looked: set[str] = set()  # ids of the trials that were looked for in them
+        self.looked: set[str] = set()  # ids of the trials that were looked for in the store
         self.handed: set[tuple[str, str]] = set()
         self.queue: deque[Pack] = deque()
         self.running: dict[str, Pack] = {}
         self.changed = True
+        self.written = time.monotonic()
 
     def next(self) -> Pack | None:
         """The next pack; None while results are waited for, and when all is over."""
@@ -71,7 +71,7 @@ class SearchPacks:
     def done(self, pack_id: str) -> None:
         """The pack has ended, with or without rows."""
         self.looked -= {trial.trial_id for trial in self.running.pop(pack_id).trials}
-        self.rows, self.changed = None, True
+        self.changed = True
 
     @property
     def over(self) -> bool:
@@ -103,11 +103,12 @@ class SearchPacks:
             asking = not self.queue and any([each.advance(self.results, hungry) for each in self.procedures])
         self._plan()  # what was chosen, where all is over now
         self.changed = False
-        if self.keeps:
+        if self.keeps and time.monotonic() - self.written > WRITE_EVERY:
             self.write()
 
     def write(self) -> None:
         """Write what a report shows to the study's folder."""
+        self.written = time.monotonic()
         write_text(self.store.studies / self.study.folder / "search.json", json.dumps(self.record(), indent=1) + "\n")
 
     @property
@@ -133,9 +134,8 @@ class SearchPacks:
         for point in procedure.search.points:
             outcome = procedure.outcomes.get(point.number)
             configuration = procedure.configurations[point.number if point.repeats is None else point.repeats]
-            curves = [
-                self.results[t.trial_id].curve for t in procedure.trials(configuration) if t.trial_id in self.results
-            ]
+            trials = procedure.asked[configuration.configuration_id]
+            found = [self.results[trial.trial_id] for trial in trials if trial.trial_id in self.results]
             points.append(
                 {
                     "number": point.number,
@@ -144,16 +144,27 @@ class SearchPacks:
                     "configuration_id": configuration.configuration_id,
                     "state": outcome.state if outcome else "waiting",
                     "values": list(outcome.values) if outcome else [],
-                    "curve": {str(epoch): value for epoch, value in outcome.curve.items()} if outcome else {},
-                    "trial_epochs": sum(map(len, curves)),
+                    "folds": [result.score for result in found if outcome and outcome.state == "complete"],
+                    "trials": len(trials),
+                    "trained_epochs": sum(len(result.curve) for result in found),
+                    "epochs": configuration.settings.get("epochs"),
                 }
             )
         return {
             "outer": procedure.outer,
             "over": procedure.over,
             "points": points,
-            "chosen": procedure.chosen(),
+            "chosen": procedure.chosen() if procedure.over else [],
             "importance": procedure.search.importance(),
+            "refit": [
+                {
+                    "configuration_id": trial.configuration.configuration_id,
+                    "fold": trial.fold,
+                    "seed": trial.seed,
+                    "accuracy": self.results[trial.trial_id].score if self._tested(trial) else None,
+                }
+                for trial in procedure.refit()
+            ],
         }
 
     def _tested(self, trial: Trial) -> bool:
@@ -186,18 +197,7 @@ class SearchPacks:
         if not wanted:
             return
         self.looked |= wanted
-        if self.rows is None:
-            self.rows = self.store.every_trial()
-        rows = self.rows.filter(pl.col("trial_id").is_in(list(wanted)))
-        curves: dict[str, list[float]] = defaultdict(list)
-        points = self.store.curves(rows).sort("trial_id", "epoch").select("trial_id", "test_accuracy")
-        for trial_id, accuracy in points.iter_rows():
-            curves[trial_id].append(accuracy)
-        for trial_id, state, accuracy, validation in rows.select(
-            "trial_id", "state", "accuracy", "validation_accuracy"
-        ).iter_rows():
-            score = validation if accuracy is None else accuracy
-            self.results[trial_id] = Result(state, score, curves[trial_id])
+        self.results |= {trial_id: Result(*found) for trial_id, found in self.store.scores(wanted).items()}
 
 
 def structures(
@@ -231,5 +231,10 @@ def structures(
 
 def name_of(trial: Trial, study: Study) -> str:
     """What people call the trial's configuration: the settings that the study varies."""
-    varied = {name: trial.configuration.settings[name] for name in study.varied if name in trial.configuration.settings}
-    return describe({name: round(value, 4) if isinstance(value, float) else value for name, value in varied.items()})
+    settings = trial.configuration.settings
+    return describe(short({name: settings[name] for name in study.varied if name in settings}))
+
+
+def short(settings: Mapping[str, Setting]) -> dict[str, Setting]:
+    """The settings with numbers as people read them, of four digits."""
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in settings.items()}

@@ -140,6 +140,20 @@ class Store:
         """The test predictions of these rows of `trials()`, or of all: a row a trial and test frame."""
         return self._of_stored("predictions", self.trials() if trials is None else trials)
 
+    def scores(self, trial_ids: Collection[str]) -> dict[str, tuple[State, float | None, list[float]]]:
+        """Of those of these trials that are stored, by trial_id: state, score and curve.
+
+        Both are shares, of the fold that the trial is scored by: tested, or in a search validated.
+        """
+        rows = self.every_trial().filter(pl.col("trial_id").is_in(list(trial_ids)))
+        curves: dict[str, list[float]] = {trial_id: [] for trial_id in rows["trial_id"]}
+        points = self.curves(rows).sort("trial_id", "epoch").select("trial_id", "test_accuracy")
+        for trial_id, accuracy in points.iter_rows():
+            curves[trial_id].append(accuracy)
+        score = pl.coalesce("accuracy", "validation_accuracy")
+        found = rows.select("trial_id", "state", score).iter_rows()
+        return {trial_id: (state, share, curves[trial_id]) for trial_id, state, share in found}
+
     def states(self) -> dict[str, State]:
         """The state of every stored trial, by trial_id."""
         return dict(self.every_trial().select("trial_id", "state").iter_rows())

@@ -23,7 +23,8 @@ def report(
     figure: Annotated[Path | None, typer.Option(help="Also draw the study: a file .svg, .png or .pdf.")] = None,
 ) -> None:
     """Print a study's accuracies, intervals, differences and the paper's values beside them."""
-    from orchestrator.report import formats, tables
+    from orchestrator.report import formats, search, tables
+    from orchestrator.report.tables import full_name
     from orchestrator.store import Store
 
     results = Store(store).check()
@@ -36,7 +37,12 @@ def report(
     trials, reports = results.trials(), []
     for plan in plans:
         read = format is Format.JSON or tables.needs_predictions(plan)
-        reports.append(tables.build(plan, trials, results.predictions(tables.chosen(plan, trials)) if read else None))
+        predictions = results.predictions(tables.chosen(plan, trials)) if read else None
+        if plan.get("search"):
+            record = read_plan(results.studies / full_name(plan) / "search.json")
+            reports.append(search.build(plan, record, trials, predictions))
+        else:
+            reports.append(tables.build(plan, trials, predictions))
     # a file or a pipe has no width of its own: COLUMNS, or enough for the drawn intervals
     width = shutil.get_terminal_size(fallback=(120, 24)).columns if out is None else 120
     text = formats.render(reports, format, width, styled=out is None and sys.stdout.isatty())

@@ -10,6 +10,7 @@ from orchestrator.analysis import Comparison, Estimate
 from orchestrator.report import Format
 from orchestrator.report.blocks import Block, blocks
 from orchestrator.report.model import Expression, Report, Row
+from orchestrator.report.search_blocks import search_blocks
 from orchestrator.report.wording import compared, folds_done, number, provenance_lines, with_interval
 
 
@@ -40,8 +41,14 @@ def _markdown(report: Report) -> str:
     if report.reference_source:
         header += ["paper", f"{mark}minus paper"]
     header.append("s/trial")
-    main = "" if report.across else f"{_table(header, [_markdown_row(row, report) for row in report.rows])}\n\n"
-    more = "".join(f"## {block.title}\n\n{_markdown_block(block)}\n\n" for block in blocks(report))
+    main = (
+        ""
+        if report.across or not report.rows
+        else f"{_table(header, [_markdown_row(row, report) for row in report.rows])}\n\n"
+    )
+    more = "".join(
+        f"## {block.title}\n\n{_markdown_block(block)}\n\n" for block in [*search_blocks(report), *blocks(report)]
+    )
     notes = "\n".join(f"- {note}" for note in report.notes)
     source = "\n".join(f"- {name}: `{value}`" for name, value in provenance_lines(report))
     return f"# {report.title}\n\n{main}{more}{notes}\n\nProvenance of `{report.study}`:\n\n{source}\n"

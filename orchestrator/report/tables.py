@@ -43,7 +43,7 @@ def build(plan: Mapping[str, Any], trials: pl.DataFrame, predictions: pl.DataFra
     show = tuple(plan["report"].get("show", ()))
     wanted = chosen(plan, trials).with_columns(pl.col(*METRICS) * 100)
     if wanted.is_empty():
-        raise ValueError(f"study '{_full_name(plan)}' has no trial in the store yet; run it first: {_command(plan)}")
+        raise ValueError(f"study '{full_name(plan)}' has no trial in the store yet; run it first: {_command(plan)}")
     found = None if predictions is None or predictions.is_empty() else by_class.outcomes(predictions, wanted)
     by, across = axes(plan["report"]["by"])
     others = baselines(plan)
@@ -71,7 +71,7 @@ def build(plan: Mapping[str, Any], trials: pl.DataFrame, predictions: pl.DataFra
         question=plan.get("question", ""),
         dataset=plan["dataset"],
         synthetic=synthetic,
-        title=_title(plan, synthetic),
+        title=title(plan, synthetic),
         unit="percent",
         by=by,
         across=across,
@@ -89,7 +89,7 @@ def build(plan: Mapping[str, Any], trials: pl.DataFrame, predictions: pl.DataFra
             *prediction_notes(rows, found, show, by_expression),
             *method_notes(num_comparisons, plan, max(wanted["n_test"], default=0) if found else 0, synthetic),
         ),
-        provenance=_provenance(plan, wanted),
+        provenance=provenance(plan, wanted),
     )
 
 
@@ -187,7 +187,8 @@ def _reference_metric(plan: Mapping[str, Any]) -> str:
     return str(metric)
 
 
-def _title(plan: Mapping[str, Any], synthetic: bool) -> str:
+def title(plan: Mapping[str, Any], synthetic: bool) -> str:
+    """The question, and on which data."""
     about = [plan["dataset"]]
     if plan["profile"]:
         about.append(f"profile {plan['profile']}")
@@ -196,12 +197,13 @@ def _title(plan: Mapping[str, Any], synthetic: bool) -> str:
     return f"{plan.get('question') or plan['study']} - {', '.join(about)}"
 
 
-def _provenance(plan: Mapping[str, Any], trials: pl.DataFrame) -> dict[str, Any]:
+def provenance(plan: Mapping[str, Any], trials: pl.DataFrame) -> dict[str, Any]:
+    """Where the numbers of these rows of `trials` come from."""
     complete = trials.filter(state="complete")
     cells = plan["cells"]
     shared = {
         key: value
-        for key, value in cells[0]["settings"].items()
+        for key, value in (cells[0]["settings"] if cells else {}).items()
         if all(key in cell["settings"] and cell["settings"][key] == value for cell in cells)
     }
     planned = len({cell["configuration_id"] for cell in cells}) * len(plan["folds"]) * len(plan["seeds"])
@@ -216,11 +218,12 @@ def _provenance(plan: Mapping[str, Any], trials: pl.DataFrame) -> dict[str, Any]
         "seeds": list(plan["seeds"]),
         "seconds": float(complete["seconds"].sum()),
         "version": sorted(set(trials["version"])),
-        "command": f"{_command(plan)} && idenctl report {_full_name(plan)}",
+        "command": f"{_command(plan)} && idenctl report {full_name(plan)}",
     }
 
 
-def _full_name(plan: Mapping[str, Any]) -> str:
+def full_name(plan: Mapping[str, Any]) -> str:
+    """The study's folder in the store."""
     return f"{plan['study']}@{plan['profile']}" if plan["profile"] else str(plan["study"])
 
 
