@@ -74,6 +74,7 @@ class Search:
         self.distributions = {name: _distribution(parameter) for name, parameter in space.items()}
         self.storage = optuna.storages.InMemoryStorage()  # where a trial's id is its number
         self.study = optuna.create_study(storage=self.storage, directions=list(directions))
+        self.common = optuna.search_space.IntersectionSearchSpace(include_pruned=True)
         self.first: dict[str, int] = {}  # by what identifies a configuration, the number of its first point
         self.points: list[Point] = []
         self.batches = 0
@@ -147,7 +148,9 @@ class Search:
         match self.sampler:
             case "tpe":
                 grouped = any(parameter.when for parameter in self.space.values())
-                return TPESampler(seed=seed, group=grouped, multivariate=True if grouped else None)
+                sampler = TPESampler(seed=seed, group=grouped, multivariate=True if grouped else None)
+                sampler._search_space = self.common  # found once, not anew from all trials with each batch
+                return sampler
             case "qmc":  # its points are those of one scrambled sequence
                 scramble = streams.key("search", *self.stream, "scramble") % 2**31
                 return QMCSampler(scramble=True, seed=scramble, independent_sampler=RandomSampler(seed=seed))

@@ -42,8 +42,13 @@ class SearchPacks:
         self.keeps = keeps
         space = study.search.typed(workload.rules.settings)
 
+        known: dict[tuple[tuple[str, Setting], ...], Configuration] = {}
+
         def configured(settings: Mapping[str, Setting]) -> Configuration:
-            return configure(study, [Cell(settings, {**study.base, **settings})]).configurations[0]
+            key = tuple(settings.items())
+            if key not in known:
+                known[key] = configure(study, [Cell(settings, {**study.base, **settings})]).configurations[0]
+            return known[key]
 
         self.folder = folder_of(study, space, configured, store.studies)
         outer = [fold for fold in study.folds if study.search.nested]
@@ -120,6 +125,14 @@ class SearchPacks:
         if any(p.exhausted for p in self.procedures):
             return f"{told} of {asked} configurations have an outcome, and the sampler finds no others"
         return f"{told} of {wanted * len(self.procedures)} configurations have an outcome"
+
+    def trials_to_come(self) -> dict[str, int]:
+        """Of how many trials the whole search is, without pruning: itself, each chosen anew, all nested within it."""
+        assert self.study.search is not None
+        folds, seeds, asked = len(self.study.folds), len(self.study.seeds), self.study.search.configurations
+        refit = 0 if self.study.search.select == "test" else folds * seeds
+        nested = folds * seeds * (asked * (folds - 1) + 1) if self.study.search.nested else 0
+        return {"search": asked * folds * seeds, "refit": refit, "nested": nested}
 
     def record(self) -> dict[str, Any]:
         """What was asked, what came of it and what was chosen, as plain values: all that a report of a search shows."""

@@ -121,6 +121,7 @@ def _facts(planned: "Plan") -> dict[str, Any]:
             {"label": dict(cell.label), "configuration_id": configuration.configuration_id}
             for cell, configuration in zip(planned.cells, planned.configurations, strict=True)
         ],
+        "search": planned.search.trials_to_come() if planned.search else None,
         "trials": len(planned.trials),
         "stored": len(planned.states),
         "failed": len(planned.failed),
@@ -155,11 +156,16 @@ def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
     drawn = " (synthetic)" if planned.synthetic else ""
     console.print(f"[bold]{planned.study.folder}[/] on {planned.study.dataset}{drawn}: {planned.study.question}")
     cells = "; ".join(describe(cell.label) for cell in planned.cells)
-    console.print(f"{len(planned.cells)} cells: {cells}")
+    if planned.search:
+        console.print(_search_line(planned))
+        console.print(f"chosen: {cells or 'nothing yet'}; {planned.search.progress}")
+    else:
+        console.print(f"{len(planned.cells)} cells: {cells}")
     folds, seeds = len(planned.study.folds), len(planned.study.seeds)
     parts = "train and test split" if planned.study.folds == [None] else f"{folds} folds"
+    so_far = " so far" if planned.search else ""
     console.print(
-        f"{len(planned.trials)} trials ({parts} x {seeds} seed{'s' * (seeds > 1)} a configuration), "
+        f"{len(planned.trials)} trials{so_far} ({parts} x {seeds} seed{'s' * (seeds > 1)} a configuration), "
         f"{len(planned.states)} of them stored, {len(planned.trials) - len(planned.states)} to train"
     )
     for recipe in planned.trunks.values():
@@ -202,6 +208,18 @@ def _names(planned: "Plan") -> dict[str, str]:
     pairs = zip(planned.configurations, planned.cells, strict=True)
     names = {configuration.configuration_id: describe(cell.label) for configuration, cell in pairs}
     return {trial.trial_id: names[trial.configuration.configuration_id] for trial in planned.trials}
+
+
+def _search_line(planned: "Plan") -> str:
+    """How many trials a search is, its nested part apart."""
+    assert planned.search is not None
+    assert planned.study.search is not None
+    found, wanted = planned.search.trials_to_come(), planned.study.search
+    line = f"a search by {wanted.sampler} for {wanted.configurations} configurations, {wanted.batch} at a time: "
+    line += f"{found['search']} trials"
+    if found["refit"]:
+        line += f", then {found['refit']} of each that is chosen"
+    return line + (f"; nested within outer folds: {found['nested']} trials beside" if found["nested"] else "")
 
 
 def _conclude(after: "Plan", store: "Store") -> int:
