@@ -231,9 +231,19 @@ def stored_studies(store: Store) -> list[dict[str, Any]]:
                 "trials": len(wanted),
                 "complete": counts.count("complete"),
                 "failed": counts.count("failed"),
+                "search": _search_of(path.parent),
             }
         )
     return found
+
+
+def _search_of(folder: Path) -> dict[str, int] | None:
+    """How many configurations a stored search has asked for and how many have an outcome; None for a design."""
+    if not (record := folder / "search.json").is_file():
+        return None
+    procedures = json.loads(record.read_text())["procedures"]
+    states = [point["state"] for each in procedures for point in each["points"] if point["repeats"] is None]
+    return {"asked": len(states), "done": len(states) - states.count("waiting")}
 
 
 @contextmanager

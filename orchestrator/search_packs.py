@@ -71,6 +71,7 @@ class SearchPacks:
             return None
         pack = self.queue.popleft()
         self.running[pack.pack_id] = pack
+        self.changed = not self.queue  # another device may be free, for which the asynchronous order asks
         return pack
 
     def done(self, pack_id: str) -> None:
@@ -180,6 +181,12 @@ class SearchPacks:
             ],
         }
 
+    @property
+    def _devices(self) -> int:
+        """On how many devices a batch is spread: all, or in asynchronous order one, as others follow on the rest."""
+        assert self.study.search is not None
+        return self.capacity.devices if self.study.search.order == "synchronous" else 1
+
     def _tested(self, trial: Trial) -> bool:
         """Whether the store holds the whole trial; a pruned one answers no ordinary trial."""
         return trial.trial_id in self.results and self.results[trial.trial_id].state != "pruned"
@@ -198,7 +205,7 @@ class SearchPacks:
                     wanted.setdefault(key[1], (rungs, []))[1].append(trial)
         for rungs, trials in wanted.values():
             checkpointed = {trial_id: epoch for trial_id, (epoch, _) in self.store.checkpointed(rungs).items()}
-            packs = planning.packs(trials, [], checkpointed, self.workload.pack_key, self.capacity.devices)
+            packs = planning.packs(trials, [], checkpointed, self.workload.pack_key, self._devices)
             self.queue += [replace(pack, rungs=rungs) for pack in packs]
         if wanted:
             asked = {t.trial_id: name_of(t, self.study) for _, trials in wanted.values() for t in trials}

@@ -12,14 +12,20 @@ import optuna
 import pytest
 from scipy.stats import qmc
 
+from benchmarks.search import bias
 from idennet_core.streams import generator
+from idennet_core.training import Examples
 from orchestrator import runner
 from orchestrator.planning import Capacity
 from orchestrator.procedure import dominated, scored_by
-from orchestrator.progress import PackDone, PackStarted
+from orchestrator.progress import PackDone, PackStarted, Progress
+from orchestrator.report import Format, formats
+from orchestrator.report import search as search_report
 from orchestrator.search import Outcome, Search
 from orchestrator.search_space import Parameter
+from orchestrator.source import Stopped, until
 from orchestrator.store import Store
+from orchestrator.study import Budget
 from orchestrator.trial import Configuration, Trial, content_id
 
 NUMBERS = "{x: {low: -3, high: 3}, y: {low: 0.1, high: 3, log: true}}"
@@ -44,6 +50,9 @@ report: {{by: y}}
 """
 
 
+CPU = Capacity("cpu", 1, 1)
+
+
 class Killed(BaseException):
     """What a process that is killed does to whoever waits for it, within this process."""
 
@@ -53,10 +62,10 @@ def text(sampler="tpe", space=None, configurations=16, batch=4, more=""):
     return STUDY.format(sampler=sampler, space=space, configurations=configurations, batch=batch, more=more)
 
 
-def plan(root, content):
+def plan(root, content, capacity=CPU):
     store = Store(root).open()
     (root / "study.yaml").write_text(content)
-    return runner.plan(runner.load(root / "study.yaml", None, {}, store), store, Capacity("cpu", 1, 1))
+    return runner.plan(runner.load(root / "study.yaml", None, {}, store), store, capacity)
 
 
 def run(root, content, listen=lambda event: None):
@@ -158,6 +167,17 @@ def test_the_asynchronous_order_asks_while_packs_run_and_survives_a_kill(tmp_pat
     assert len(done.search.procedures[0].configurations) == 16
 
 
+def test_the_asynchronous_order_feeds_every_device_and_the_synchronous_one_spreads_a_batch(tmp_path):
+    sizes = {}
+    for order in ("asynchronous", "synchronous"):
+        planned = plan(tmp_path / order, text(more=f", order: {order}"), Capacity("gpu", 4, 1))
+        packs = []
+        while (pack := planned.search.next()) is not None:
+            packs.append(pack)
+        sizes[order] = [len(pack.trials) for pack in packs]
+    assert sizes == {"asynchronous": [40] * 4, "synchronous": [10] * 4}
+
+
 def test_a_space_that_is_used_up_ends_the_search_with_each_configuration_trained_once(tmp_path):
     done = run(tmp_path, text("random", "{arm: {choices: [a, b, c]}}").replace("by: y", "by: arm"))
     points = done.search.record()["procedures"][0]["points"]
@@ -198,6 +218,16 @@ def test_a_searched_point_neither_learns_from_nor_is_scored_by_the_fold_it_is_te
     inner = scored_by(configuration, range(10), [0, 1], "validation", 3)
     assert {trial.without for trial in inner} == {3}
     assert sorted({trial.fold for trial in inner}) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+
+
+def test_the_subjects_of_a_held_out_fold_are_neither_trained_on_nor_scored():
+    subjects = np.array([f"S{i % 30:02}" for i in range(60)])
+    examples = Examples(np.zeros(60, dtype=np.int64), subjects, 1, 1, np.full(60, ""))
+    train, scored = examples.rows(4, 3)
+    tested = set(subjects[examples.rows(3)[1]])
+    assert not tested & (set(subjects[train]) | set(subjects[scored]))
+    assert set(subjects[scored]) == set(subjects[examples.rows(4)[1]])
+    assert set(subjects[train]) | set(subjects[scored]) | tested == set(subjects)
 
 
 def test_the_ids_of_ordinary_trials_are_those_of_before_searches():
@@ -309,10 +339,96 @@ def test_a_budget_ends_a_run_and_the_next_one_goes_on(tmp_path):
     assert whole.search.record() == run(tmp_path / "whole", text()).search.record()
 
 
-def test_a_run_ends_at_the_earlier_of_its_budgets():
-    from orchestrator.study import Budget
+def test_a_pack_whose_time_is_up_stops_when_an_epoch_is_done():
+    heard = []
+    tell = until(0.0, heard.append)
+    for epoch in (3, 3):
+        tell(Progress("pack", 1, 10, epoch, 9, "heads"))
+    with pytest.raises(Stopped):
+        tell(Progress("pack", 2, 10, 4, 9, "bank"))
+    assert len(heard) == 3
+    until(None, heard.append)(Progress("pack", 2, 10, 4, 9, "bank"))
 
+
+def test_a_run_ends_at_the_earlier_of_its_budgets():
     assert runner.deadline(Budget(), 0, 1, 50) is None
     assert runner.deadline(Budget(wall_clock_hours=1), 0, 4, 50) == 3650
     assert runner.deadline(Budget(device_hours=2), 3600, 4, 50) == 50 + 900
     assert runner.deadline(Budget(wall_clock_hours=1, device_hours=2), 3600, 4, 50) == 950
+
+
+def test_a_report_says_how_the_point_was_chosen_and_on_whom(tmp_path):
+    content = text(space=NUMBERS, more=", nested: true").replace("by: y", "by: [x, y]")
+    run(tmp_path, content)
+    found = reported(tmp_path, content)
+    (number,) = found.searched.chosen
+    points = found.searched.points
+    assert found.rows[0].configuration_id == done_point(tmp_path, number)["configuration_id"]
+    assert points[number].accuracy == max(point.accuracy for point in points if point.accuracy is not None)
+    assert points[-1].best_so_far == points[number].accuracy
+    assert sum(map(sum, found.searched.surface.counts)) == 16
+    assert sum(found.searched.importance.values()) == pytest.approx(1)
+    assert "selection saw these subjects" in " ".join(found.notes)
+    assert "SYNTHETIC" in found.title
+    outer = Store(tmp_path).trials()
+    nested = [p["refit"][0] for p in record(tmp_path)["procedures"][1:]]
+    accuracies = [
+        outer.filter(configuration_id=one["configuration_id"], fold=one["fold"])["accuracy"].item() for one in nested
+    ]
+    assert found.searched.nested.mean == pytest.approx(100 * np.mean(accuracies))
+
+
+def test_a_report_of_a_selection_on_test_folds_says_so_in_its_title(tmp_path):
+    content = text(space=NUMBERS, more=", select: test")
+    run(tmp_path, content)
+    assert reported(tmp_path, content).title.startswith("SELECTED ON TEST FOLDS")
+    assert Store(tmp_path).every_trial()["without"].null_count() == 160
+
+
+def test_a_report_of_a_search_that_is_not_over_chooses_nothing(tmp_path):
+    content = text(space=NUMBERS)
+
+    def listen(event):
+        if isinstance(event, PackDone):
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(tmp_path, content, listen)
+    found = reported(tmp_path, content)
+    assert not found.rows
+    assert "The search is not over" in " ".join(found.notes)
+    assert formats.render([found], Format.MARKDOWN).count("\n# ") == 0
+
+
+def test_what_pruning_saves_is_counted_in_epochs_of_trials(tmp_path):
+    content = text(space=NUMBERS, more=", pruning: {first: 2, reduction: 2}")
+    run(tmp_path, content)
+    found = reported(tmp_path, content).searched
+    pruned = [point for point in found.points if point.state == "pruned"]
+    assert pruned
+    assert found.whole_epochs == 16 * 10 * 9
+    assert found.trained_epochs <= found.whole_epochs
+
+
+def reported(root, content):
+    planned = plan(root, content)
+    runner.freeze(planned, Store(root), ["idenctl", "study", "run", "study.yaml"])
+    planned.search.write()
+    frozen = json.loads((root / "studies/top/plan.json").read_text())
+    return search_report.build(frozen, record(root), Store(root).trials())
+
+
+def record(root):
+    return json.loads((root / "studies/top/search.json").read_text())
+
+
+def done_point(root, number):
+    return record(root)["procedures"][0]["points"][number]
+
+
+@pytest.mark.slow
+def test_the_best_of_arms_that_are_all_the_same_looks_better_than_it_is_and_nested_does_not():
+    chosen, nested, truth = bias(draws=12, arms=12)
+    error = np.sqrt((2.0**2 + 1) / 10)  # of a mean over ten folds: sd of the fold and of the noise
+    assert np.mean(chosen) > truth + 3 * error / np.sqrt(12)
+    assert abs(np.mean(nested) - truth) < 3 * error / np.sqrt(12)

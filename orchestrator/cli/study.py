@@ -96,11 +96,12 @@ def list_(store: StoreFolder = Path("runs"), as_json: Json = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("study", "data set", "cells", "trials", "complete", "failed")
+    table = Table("study", "data set", "cells", "trials", "complete", "failed", "searched")
     for study in studies:
         drawn = " (synthetic)" if study["synthetic"] else ""
         counts = [str(study[key]) for key in ("cells", "trials", "complete", "failed")]
-        table.add_row(study["study"], study["dataset"] + drawn, *counts)
+        searched = "{done} of {asked}".format(**study["search"]) if study["search"] else ""
+        table.add_row(study["study"], study["dataset"] + drawn, *counts, searched)
     Console().print(table if studies else f"no studies in {store}; next: idenctl study run FILE")
 
 
