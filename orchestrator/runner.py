@@ -13,18 +13,20 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator import inline_engine, planning, study, workload
 from orchestrator.design import Cell, cells
 from orchestrator.planning import Capacity, Estimate
 from orchestrator.progress import Event
-from orchestrator.search_packs import SearchPacks, short, structures
 from orchestrator.source import Listed, Source
 from orchestrator.store import Store, write_text
 from orchestrator.study import IDENNET, Budget, Study
 from orchestrator.trial import Configuration, Pack, Setting, Trial
 from orchestrator.workload import Configured, Workload
+
+if TYPE_CHECKING:
+    from orchestrator.search_packs import SearchPacks
 
 SELECTED = "selection saw these subjects"  # what the frozen plan says of a search's chosen configurations
 
@@ -44,7 +46,7 @@ class Plan:
     packs: tuple[Pack, ...]
     estimates: tuple[Estimate, ...]  # of the packs, in order
     capacity: Capacity
-    search: SearchPacks | None = None  # as far as it can go by itself
+    search: "SearchPacks | None" = None  # as far as it can go by itself
 
     @property
     def left(self) -> int:
@@ -117,6 +119,8 @@ def plan(wanted: Study, store: Store, capacity: Capacity) -> Plan:
 
 def _plan_search(wanted: Study, store: Store, runs: Workload, capacity: Capacity) -> Plan:
     """The plan of a search: what was asked, its next packs, and where it is over what it chose."""
+    from orchestrator.search_packs import SearchPacks, short, structures  # Optuna, for searches only
+
     assert wanted.search is not None
     configure = partial(_configure, runs)
     needed = structures(wanted, wanted.search.typed(runs.rules.settings), configure)
@@ -160,6 +164,8 @@ def run_packs(
     runs = workload.load(planned.study.workload, store)
     packs: Source = Listed(planned.packs)
     if planned.search:
+        from orchestrator.search_packs import SearchPacks
+
         packs = SearchPacks(
             planned.study, store, runs, partial(_configure, runs), planned.capacity, keeps=True, listen=listen
         )

@@ -264,7 +264,8 @@ def load(
 
 def dump(study: Study) -> str:
     """The study as YAML that loads to an equal `Study`."""
-    return strict_yaml.dump(study.model_dump(exclude={"profiles"}, exclude_none=True))
+    unsaid = {"profiles", "design" if study.search else "search"}
+    return strict_yaml.dump(study.model_dump(exclude=unsaid, exclude_none=True))
 
 
 def assignments(items: Iterable[str]) -> dict[str, str]:

@@ -82,6 +82,10 @@ class Rules:
             yield ("folds",), "a search is scored by folds; set folds: all"
         if study.search.nested and len(study.folds) < 3:
             yield ("search", "nested"), f"a nested search needs 3 folds or more, got {len(study.folds)}"
+        if study.search.pruning and "epochs" not in self.settings:
+            yield ("search", "pruning"), "pruning is by epochs, the workload has no such setting; remove pruning"
+        elif study.search.pruning and "epochs" in study.search.space:
+            yield ("search", "pruning"), "pruning compares equal epochs, yet the search varies them; remove one"
         reasons = search_space.refused(
             study.search, self.settings, [*self.costs], lambda settings: self._refusal(settings, self.settings), suggest
         )

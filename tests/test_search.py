@@ -15,7 +15,7 @@ from scipy.stats import qmc
 from benchmarks.search import bias
 from idennet_core.streams import generator
 from idennet_core.training import Examples
-from orchestrator import runner
+from orchestrator import runner, study
 from orchestrator.planning import Capacity
 from orchestrator.procedure import dominated, scored_by
 from orchestrator.progress import PackDone, PackStarted, Progress
@@ -262,10 +262,10 @@ def test_a_nested_search_never_lets_an_outer_fold_into_its_procedure(tmp_path):
 
 def test_the_pareto_set_is_that_of_optuna():
     values = generator("search", "pareto").random((60, 2)).round(1).tolist()
-    study = optuna.create_study(directions=["maximize", "minimize"])
+    known = optuna.create_study(directions=["maximize", "minimize"])
     for index, value in enumerate(values):
-        study.add_trial(optuna.create_trial(values=value, user_attrs={"index": index}))
-    best = {trial.user_attrs["index"] for trial in study.best_trials}
+        known.add_trial(optuna.create_trial(values=value, user_attrs={"index": index}))
+    best = {trial.user_attrs["index"] for trial in known.best_trials}
     assert {index for index, value in enumerate(values) if not dominated(value, values, [1, -1])} == best
 
 
@@ -321,6 +321,24 @@ def test_a_wrong_search_is_refused_in_one_line_with_its_place(case, tmp_path):
         plan(tmp_path, content.replace("by: y", "by: x"))
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_frozen_search_is_the_study_that_was_run(tmp_path):
+    content = text(more=", nested: true, pruning: {first: 2}, enqueue: [{arm: b}]")
+    whole = plan(tmp_path, content).study
+    (tmp_path / "frozen.yaml").write_text(study.dump(whole))
+    assert runner.load(tmp_path / "frozen.yaml", None, {}, Store(tmp_path)) == whole
+
+
+def test_a_profile_changes_a_search_key_by_key(tmp_path):
+    content = text() + "profiles: {quick: {search: {configurations: 3, space: {y: {high: 1}}}}}\n"
+    (tmp_path / "study.yaml").write_text(content)
+    quick = runner.load(tmp_path / "study.yaml", "quick", {}, Store(tmp_path)).search
+    assert quick.configurations == 3
+    assert (quick.space["y"].low, quick.space["y"].high, len(quick.space)) == (-2, 1, 3)
+    (tmp_path / "study.yaml").write_text(content.replace("configurations: 3", "configurations: 0"))
+    with pytest.raises(ValueError, match="configurations"):
+        runner.load(tmp_path / "study.yaml", "quick", {}, Store(tmp_path))
 
 
 def test_a_study_has_a_design_or_a_search(tmp_path):

@@ -111,7 +111,8 @@ def test_every_shipped_study_can_be_planned_and_says_its_profile(path, profile, 
     planned = runner.plan(wanted, Store(noise_store), Capacity("cpu", 1, 2))
     assert wanted.folder == f"{path.stem}@{profile}"
     assert planned.synthetic
-    assert len(planned.trials) == len(cells(wanted)) * len(wanted.folds) * len(wanted.seeds)
+    asked = wanted.search.batch if wanted.search else len(cells(wanted))
+    assert len(planned.trials) == asked * len(wanted.folds) * len(wanted.seeds)
     assert sum(len(pack.trials) for pack in planned.packs) == len(planned.trials)
     assert {recipe["task"] for recipe in planned.trunks.values()} == {"emotion", "identity"}
 

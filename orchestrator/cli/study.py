@@ -198,9 +198,10 @@ def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
 def _names(planned: "Plan") -> dict[str, str]:
     """What the cell of each trial is called, by trial_id; a search names its own as it asks for them."""
     from orchestrator.design import describe
-    from orchestrator.search_packs import name_of
 
     if planned.search:
+        from orchestrator.search_packs import name_of
+
         return {
             trial.trial_id: name_of(trial, planned.study)
             for trial in planned.trials

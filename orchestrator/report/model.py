@@ -71,7 +71,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Tried:
     """A point that a search asked for; accuracies in percent, `values` as the sampler was told."""
 
     number: int
@@ -108,7 +108,7 @@ class Searched:
     select: str
     objectives: tuple[str, ...]
     wanted: int
-    points: tuple[Asked, ...]
+    points: tuple[Tried, ...]
     chosen: tuple[int, ...]
     chosen_scores: tuple[Estimate, ...]
     importance: dict[str, float]

@@ -11,7 +11,7 @@ import polars as pl
 from orchestrator.analysis import Estimate, estimates
 from orchestrator.report import tables
 from orchestrator.report.cells import axes
-from orchestrator.report.model import Asked, Report, Searched, Surface
+from orchestrator.report.model import Report, Searched, Surface, Tried
 from orchestrator.study import NUM_FOLDS
 
 SAW = "selection saw these subjects"
@@ -42,18 +42,19 @@ def searched(record: Mapping[str, Any], by: str, across: str) -> Searched:
     """What a search asked and found, in percent."""
     whole, *outer = record["procedures"]
     search, points = record["search"], whole["points"]
-    best = accumulate((_accuracy(point, search) or -np.inf for point in points), max)
-    asked = tuple(
-        Asked(
+    found = [_accuracy(point, search) for point in points]
+    best = accumulate((-np.inf if accuracy is None else accuracy for accuracy in found), max)
+    tried = tuple(
+        Tried(
             number=point["number"],
             settings=point["settings"],
             state=point["state"],
             repeats=point["repeats"],
             values=tuple(point["values"]),
-            accuracy=_accuracy(point, search),
+            accuracy=accuracy,
             best_so_far=None if top == -np.inf else top,
         )
-        for point, top in zip(points, best, strict=True)
+        for point, accuracy, top in zip(points, found, best, strict=True)
     )
     ratio = 1 / (NUM_FOLDS - (1 if search["select"] == "test" else 2))
     folds = [points[number]["folds"] for number in whole["chosen"]]
@@ -65,7 +66,7 @@ def searched(record: Mapping[str, Any], by: str, across: str) -> Searched:
         select=search["select"],
         objectives=tuple(search["objectives"]),
         wanted=search["configurations"],
-        points=asked,
+        points=tried,
         chosen=tuple(whole["chosen"]),
         chosen_scores=scores,
         importance=whole["importance"],

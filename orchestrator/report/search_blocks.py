@@ -1,7 +1,7 @@
 """The tables of a search, as text that the terminal and Markdown share."""
 
 from orchestrator.report.blocks import Block, Line
-from orchestrator.report.model import Asked, Report, Searched
+from orchestrator.report.model import Report, Searched, Tried
 from orchestrator.report.wording import number, with_interval
 
 BEST = 10  # configurations in the table of the best
@@ -38,12 +38,12 @@ def search_blocks(report: Report) -> list[Block]:
 
 def _answer(found: Searched, report: Report, mark: str) -> Block:
     """Each chosen point with its validation figure and that of its training anew, and the procedure's estimate."""
-    tested = {row.label: row.accuracy for row in report.rows}
+    tested = [row.accuracy for row in report.rows]
     lines = []
     for index, (choice, score) in enumerate(zip(found.chosen, found.chosen_scores, strict=True)):
         anew = "-" if found.select == "test" else "not trained yet"
         if found.select != "test" and index < len(tested):
-            anew = with_interval(list(tested.values())[index])
+            anew = with_interval(tested[index])
         lines.append(Line(_settings(found.points[choice]), (with_interval(score), anew)))
     if found.nested is not None:
         lines.append(Line("nested: the procedure, on subjects it never saw", ("-", with_interval(found.nested))))
@@ -71,16 +71,16 @@ def _progress(found: Searched, mark: str) -> Block:
     return Block(f"{mark}best so far", "after configurations", ("accuracy %",), tuple(lines))
 
 
-def _rank(point: Asked) -> tuple[float, int]:
+def _rank(point: Tried) -> tuple[float, int]:
     return -(point.accuracy or 0.0), point.number
 
 
-def _values(point: Asked, found: Searched) -> list[float]:
+def _values(point: Tried, found: Searched) -> list[float]:
     names = zip(found.objectives, point.values, strict=True)
     return [100 * value if name == "accuracy" else value for name, value in names]
 
 
-def _settings(point: Asked) -> str:
+def _settings(point: Tried) -> str:
     return ", ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in point.settings.items()
