@@ -7,7 +7,7 @@ In percent, configuration c on fold f with seed s reaches at epoch e
 with all of F, C, D, N independent and standard normal. F, of the draw alone, is what a fold does to every
 configuration, so differences of two configurations are free of it. Their folds are correlated by rho, as those of
 a cross-validation are by sharing training data, through C. N is anew with each seed and epoch. A trial's accuracy is
-that of its last epoch.
+that of its last epoch. A pack's rungs drop its trials as they do those that train.
 """
 
 import time
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from idennet_core.streams import generator
 from orchestrator.design import Cell
 from orchestrator.planning import Estimate
+from orchestrator.pruning import leaving
 from orchestrator.store import Store
 from orchestrator.study import NUM_FOLDS, Study
 from orchestrator.study_rules import Rules, complete
@@ -42,7 +43,7 @@ SETTINGS: dict[str, Setting] = {
     "lag": 0.0,
     "tau": 5.0,  # epochs
     "epochs": 1,
-    "takes": 0.0,  # seconds, that a pack takes for each of its trials
+    "takes": 0.0,  # seconds, that a pack takes for each of its trials, less for those that leave it
 }
 
 
@@ -90,16 +91,21 @@ class Simulated:
 
     def run(self, pack: Pack, context: Context) -> list[TrialResult]:
         """Draw the pack's accuracies."""
-        seconds = _seconds(pack)
-        time.sleep(seconds)
         found: dict[tuple[str, int], NDArray[np.float64]] = {}
-        results = []
+        curves: dict[str, list[float]] = {}
         for trial in pack.trials:
             assert trial.fold is not None
             key = (trial.configuration.configuration_id, trial.seed)
             if key not in found:
                 found[key] = accuracies(trial.configuration, trial.seed) / 100
-            results.append(_result(trial, found[key][trial.fold].tolist(), seconds / len(pack.trials)))
+            curves[trial.trial_id] = found[key][trial.fold].tolist()
+        pruned: dict[str, str] = {}
+        for epoch in pack.rungs.epochs if pack.rungs else ():
+            reached = {name: curve[epoch - 1] for name, curve in curves.items() if name not in pruned}
+            for name, reason in leaving(pack, epoch, reached).items():
+                pruned[name], curves[name] = reason, curves[name][:epoch]
+        results = [_result(trial, curves[trial.trial_id], pruned.get(trial.trial_id)) for trial in pack.trials]
+        time.sleep(sum(result.seconds for result in results))
         return results
 
 
@@ -124,18 +130,20 @@ def truth(settings: Mapping[str, Setting]) -> float:
     return mean + level - slope * (x**2 + y**2)
 
 
-def _result(trial: Trial, curve: Sequence[float], seconds: float) -> TrialResult:
+def _result(trial: Trial, curve: Sequence[float], pruned: str | None) -> TrialResult:
+    settings = trial.configuration.settings
     wrong = next((accuracy for accuracy in curve if not 0 <= accuracy <= 1), None)
+    failed = None if wrong is None else f"an accuracy lies between 0 and 100%, drawn was {wrong:.1%}"
     return TrialResult(
         trial=trial,
-        state="complete" if wrong is None else "failed",
-        reason=None if wrong is None else f"an accuracy lies between 0 and 100%, drawn was {wrong:.1%}",
+        state="failed" if failed else "pruned" if pruned else "complete",
+        reason=failed or pruned,
         synthetic=True,
         epochs=len(curve),
-        accuracy=curve[-1] if wrong is None else None,
+        accuracy=None if failed or pruned else curve[-1],
         n_train=N_TRAIN,
         n_test=N_TEST,
-        seconds=seconds,
+        seconds=float(settings["takes"]) * len(curve) / int(settings["epochs"]),
         curve=[{"epoch": epoch, "test_accuracy": accuracy} for epoch, accuracy in enumerate(curve)],
     )
 

@@ -14,8 +14,9 @@ from statistics import fmean
 from typing import Annotated
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel
 
+from orchestrator.sections import STRICT
 from orchestrator.trial import Pack, Rungs
 
 FoldSeed = tuple[int | None, int]
@@ -53,7 +54,7 @@ class Pruning(BaseModel):
     One in `reduction` reaches the cut-off; `level` is that of the test against the best so far.
     """
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = STRICT
 
     rungs: Annotated[list[int], AfterValidator(_rungs)] | None = None
     first: Annotated[int, AfterValidator(_first)] = 2
@@ -61,15 +62,16 @@ class Pruning(BaseModel):
     level: Annotated[float, AfterValidator(_level)] = 0.05
 
     def epochs(self, total: int) -> tuple[int, ...]:
-        """The rungs of trials of `total` epochs. Raises ValueError where none of them saves an epoch."""
+        """The rungs of trials of `total` epochs."""
         geometric = (self.first * self.reduction**step for step in range(total))
-        found = tuple(self.rungs or takewhile(lambda epoch: epoch < total, geometric))
-        if not found or found[-1] >= total:
-            first = f"rungs {self.rungs}" if self.rungs else f"first {self.first}"
-            raise ValueError(
-                f"pruning must come before the last epoch, got {first} of {total} epochs; set earlier ones"
-            )
-        return found
+        return tuple(self.rungs or takewhile(lambda epoch: epoch < total, geometric))
+
+    def refused(self, total: int) -> str | None:
+        """Why trials of `total` epochs cannot be pruned like this: a rung must save an epoch."""
+        last = self.rungs[-1] if self.rungs else self.first
+        if last < total:
+            return None
+        return f"a rung must come before the last of {total} epochs, got {last}; set an earlier one"
 
 
 def gather(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from orchestrator import search_space
+from orchestrator.pruning import Pruning
 from orchestrator.strict_yaml import Place
 from orchestrator.study import Design, Profile, Reference, Study, axes, shown, suggest
 from orchestrator.trial import Configuration, Setting
@@ -90,6 +91,19 @@ class Rules:
             study.search, self.settings, [*self.costs], lambda settings: self._refusal(settings, self.settings), suggest
         )
         yield from ((("search", *place), reason) for place, reason in reasons)
+        if study.search.pruning is not None:
+            yield from self._pruning(study, study.search.pruning)
+
+    def _pruning(self, study: Study, pruning: Pruning) -> Refusals:
+        if "epochs" not in self.settings:
+            yield ("search", "pruning"), "pruning stops trials between epochs, the workload has none; remove pruning"
+        elif "epochs" in study.varied:
+            yield (
+                ("search", "space", "epochs"),
+                "pruning compares after equal epochs, they must not vary; remove one",
+            )
+        elif reason := pruning.refused(int(study.base.get("epochs", self.settings["epochs"]))):
+            yield ("search", "pruning"), reason
 
     def _report(self, study: Study) -> Refusals:
         row, *column = axes(study.report.by)

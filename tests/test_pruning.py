@@ -9,7 +9,9 @@ from pydantic import ValidationError
 from scipy import stats
 
 from idennet_core.streams import generator
+from orchestrator import runner
 from orchestrator.pruning import Pruning, cut, dropped, freeze, gather, replay
+from orchestrator.store import Store
 from orchestrator.trial import Configuration, Pack, Rungs, Trial
 
 FOLDS, SEEDS = tuple(range(10)), (0,)
@@ -54,16 +56,56 @@ def test_rungs_are_geometric_or_as_listed_and_never_at_the_last_epoch():
     assert Pruning(rungs=[3, 5]).epochs(6) == (3, 5)
 
 
+STUDY = """
+name: hill
+question: Where is the top?
+workload: {workload}
+dataset: {dataset}
+base: {{{base}}}
+search: {{space: {{{space}}}, configurations: 9, pruning: {pruning}}}
+report: {{by: x}}
+"""
+HILL = {
+    "workload": "benchmarks.simulated:Simulated",
+    "dataset": "simulated",
+    "base": "epochs: 9",
+    "space": "x: {low: -1, high: 1}",
+    "pruning": "{}",
+}
+DIGITS = {"workload": "examples.sklearn_digits:Digits", "dataset": "digits", "base": ""}
+
+
+def loaded(folder, **parts):
+    (folder / "study.yaml").write_text(STUDY.format(**HILL | parts))
+    return runner.load(folder / "study.yaml", None, {}, Store(folder / "store"))
+
+
+def test_pruning_in_a_study_file_has_defaults(tmp_path):
+    assert loaded(tmp_path).search.pruning == Pruning()
+
+
 @pytest.mark.parametrize(
-    ("settings", "total", "reason"),
+    ("parts", "said"),
     [
-        ({"first": 6}, 6, "must come before the last epoch, got first 6 of 6 epochs; set earlier ones"),
-        ({"rungs": [2, 8]}, 8, r"must come before the last epoch, got rungs \[2, 8\] of 8 epochs"),
+        ({"pruning": "{first: 9}"}, "a rung must come before the last of 9 epochs, got 9; set an earlier one"),
+        ({"pruning": "{rungs: [2, 12]}"}, "a rung must come before the last of 9 epochs, got 12; set an earlier one"),
+        ({"pruning": "{rungs: [4, 2]}"}, r"search.pruning.rungs must be numbers of epochs .*, got \[4, 2\]"),
+        ({"pruning": "{reduction: 1}"}, "search.pruning.reduction must be an integer of at least 2.*, got 1"),
+        ({"pruning": "{level: 0.5}"}, "search.pruning.level must be above 0 and below 0.5, got 0.5"),
+        ({"pruning": "{redaction: 4}"}, "unknown key 'search.pruning.redaction'; did you mean 'reduction'"),
+        (
+            {"space": "x: {low: -1, high: 1}, epochs: {low: 5, high: 9}"},
+            "pruning compares after equal epochs, they must not vary; remove one",
+        ),
+        (
+            DIGITS | {"space": "C: {low: 1, high: 9}"},
+            "pruning stops trials between epochs, the workload has none; remove pruning",
+        ),
     ],
 )
-def test_a_rung_that_saves_no_epoch_is_refused(settings, total, reason):
-    with pytest.raises(ValueError, match=reason):
-        Pruning(**settings).epochs(total)
+def test_pruning_that_cannot_be_is_refused_with_its_place(parts, said, tmp_path):
+    with pytest.raises(ValueError, match=rf"study.yaml:\d+: {said}"):
+        loaded(tmp_path, **parts)
 
 
 @pytest.mark.parametrize(
