@@ -100,7 +100,7 @@ class _Norms:
 
     def __init__(self, norms: Sequence[nn.BatchNorm2d], rows: slice, mean: Array, variance: Array, dtype: Any) -> None:
         def stack(name: str) -> Array:
-            return np.stack([_array(getattr(norm, name))[rows] for norm in norms]).astype(np.float64)
+            return np.array([_array(getattr(norm, name))[rows] for norm in norms], np.float64)
 
         weight, bias, mean, variance = stack("weight"), stack("bias"), mean[None, rows], variance[None, rows]
         if not norms[0].training:
