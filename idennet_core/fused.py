@@ -81,7 +81,7 @@ class _Fusion(torch.autograd.Function):
         gathered = bank.new_empty(channels, len(rows) * side * side)
         maps = bank.new_empty(len(weight), len(rows), side, side)
         arrays = (_array(tensor) for tensor in (rows, weight[:, :, 0, 0], bias, gathered, maps.flatten(1)))
-        mix(_array(bank).reshape(pictures, channels, -1), *arrays)
+        mix(np.ascontiguousarray(_array(bank)).reshape(pictures, channels, -1), *arrays)
         ctx.save_for_backward(gathered)
         return maps
 
@@ -136,7 +136,7 @@ class _DenseBlock(torch.autograd.Function):
         out[:width] = maps
         rows, dtype = _array(out).reshape(len(out), -1), _array(out).dtype
         training = norms[0].training
-        mean, variance = np.empty(len(rows)), np.empty(len(rows))
+        mean, variance = np.zeros(len(rows)), np.zeros(len(rows))  # no layer reads the last rows
         if training:
             moments(rows[:width], mean[:width], variance[:width])
         squeezed = np.zeros((count, -(-bottleneck // FILTERS) * FILTERS, rows.shape[1]), dtype)
