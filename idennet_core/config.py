@@ -10,7 +10,7 @@ from typing import Any
 Setting = bool | int | float | str
 
 # Raised whenever the same settings would train to other numbers: a head's, a trunk's.
-RECIPE, TRUNK_RECIPE = 2, 2
+RECIPE, TRUNK_RECIPE = 3, 3
 FACE_SIZE, STORED_SIZE, CROP_SIZE = (
     60,
     80,
