@@ -1,10 +1,9 @@
 """Study files: YAML -> `Study`. A mistake is one line: its place, the rule, the value, the valid choices."""
 
 import difflib
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import product
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -12,15 +11,15 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     PlainSerializer,
     PlainValidator,
     ValidationError,
 )
 
 from orchestrator import strict_yaml
+from orchestrator.design_sections import Component, Design, not_empty
+from orchestrator.sections import STRICT, Settings, Value, distinct, some
 from orchestrator.strict_yaml import Place
-from orchestrator.trial import Setting
 
 NUM_FOLDS = 10
 IDENNET = "orchestrator.idennet:Idennet"  # the workload of a study that names none
@@ -46,12 +45,6 @@ def _object(name: str) -> str:
     return name
 
 
-def _setting(value: object) -> Setting:
-    if isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    raise ValueError("must be true or false, a finite number, or text")
-
-
 def _named_folds(value: object) -> object:
     named = {"all": list(range(NUM_FOLDS)), "none": [None]}
     if isinstance(value, str) and value in named:
@@ -73,18 +66,6 @@ def _seeds(seeds: list[int]) -> list[int]:
     return seeds
 
 
-def _some(values: list[Any]) -> list[Any]:
-    if not values:
-        raise ValueError("must not be empty, or the study has no trials")
-    return values
-
-
-def _distinct(values: list[Any]) -> list[Any]:
-    if any(value in values[:index] for index, value in enumerate(values)):
-        raise ValueError("must not hold a value twice")
-    return values
-
-
 def _axes(value: object) -> object:
     names = value if isinstance(value, list) else [value]
     if not (all(isinstance(name, str) for name in names) and len(set(names)) == len(names) in (1, 2)):
@@ -103,39 +84,20 @@ def _percent(value: object) -> float:
 
 
 Name = Annotated[str, AfterValidator(_name)]
-Value = Annotated[Setting, PlainValidator(_setting)]
-Settings = dict[str, Value]
 Folds = Annotated[
     list[int | None],  # [None] for none
     BeforeValidator(_named_folds),
     AfterValidator(_folds),
-    AfterValidator(_some),
-    AfterValidator(_distinct),
+    AfterValidator(some),
+    AfterValidator(distinct),
     PlainSerializer(lambda folds: "none" if folds == [None] else folds),
 ]
-Seeds = Annotated[list[int], AfterValidator(_seeds), AfterValidator(_some), AfterValidator(_distinct)]
+Seeds = Annotated[list[int], AfterValidator(_seeds), AfterValidator(some), AfterValidator(distinct)]
 Axes = Annotated[str | list[str], PlainValidator(_axes)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-
-class Design(_Section):
-    """The configurations to compare: cells as listed, and all combinations of a grid."""
-
-    cells: list[Settings] = []
-    grid: dict[str, Annotated[list[Value], AfterValidator(_some), AfterValidator(_distinct)]] = {}
-
-    def labels(self) -> list[dict[str, Setting]]:
-        """What the design says of each cell: those listed, then the grid with its last setting fastest."""
-        points = [dict(zip(self.grid, point, strict=True)) for point in product(*self.grid.values())]
-        return [*self.cells, *(points if self.grid else [])]
-
-    @property
-    def varied(self) -> tuple[str, ...]:
-        """The settings that the design gives a value, in file order."""
-        return tuple(dict.fromkeys([*(name for cell in self.cells for name in cell), *self.grid]))
+    model_config = STRICT
 
 
 class Reference(_Section):
@@ -160,7 +122,7 @@ class Report(_Section):
 
     by: Axes
     baselines: list[Settings] = []
-    show: Annotated[list[Literal["expressions", "confusion", "subjects"]], AfterValidator(_distinct)] = []
+    show: Annotated[list[Literal["details", "expressions", "confusion", "subjects"]], AfterValidator(distinct)] = []
 
 
 class Profile(_Section):
@@ -173,12 +135,6 @@ class Profile(_Section):
     seeds: Seeds | None = None
 
 
-def _not_empty(design: Design) -> Design:
-    if not design.cells and not design.grid:
-        raise ValueError("must list cells or a grid, or the study has no trials")
-    return design
-
-
 class Study(_Section):
     """One question and the training runs that answer it; `profile` and `overrides` say what was applied."""
 
@@ -189,7 +145,7 @@ class Study(_Section):
     folds: Folds = list(range(NUM_FOLDS))
     seeds: Seeds = [0]
     base: Settings = {}
-    design: Annotated[Design, AfterValidator(_not_empty)]
+    design: Annotated[Design, AfterValidator(not_empty)]
     trunks: dict[str, Settings] = {}
     profiles: dict[Name, Profile] = {}
     reference: Reference | None = None
@@ -275,7 +231,10 @@ def assignments(items: Iterable[str]) -> dict[str, str]:
 
 
 def _check(part: Study | Profile, at: Place, places: Mapping[Place, str], rules: Rules) -> None:
-    for place, reason in rules.refused(part):
+    cannot_be = (
+        ((("design", *place), reason) for place, reason in part.design.refused()) if isinstance(part, Study) else ()
+    )
+    for place, reason in chain(cannot_be, rules.refused(part)):
         raise ValueError(f"{_at(places, (*at, *place))}: {reason}")
 
 
@@ -317,8 +276,10 @@ def _validated(data: Mapping[Any, Any], places: Mapping[Place, str]) -> Study:
 def _keys(place: Place) -> Iterable[str]:
     """The keys that a section of a study file may have."""
     if place[:1] == ("profiles",):
-        return Profile.model_fields if len(place) == 2 else Design.model_fields
-    sections: dict[Place, type[_Section]] = {
+        return Profile.model_fields if len(place) == 2 else _keys(place[2:])
+    if place[:2] == ("design", "components"):
+        return Component.model_fields
+    sections: dict[Place, type[BaseModel]] = {
         ("design",): Design,
         ("reference",): Reference,
         ("report",): Report,

@@ -117,7 +117,11 @@ def _facts(planned: "Plan") -> dict[str, Any]:
         "dataset": planned.study.dataset,
         "synthetic": planned.synthetic,
         "cells": [
-            {"label": dict(cell.label), "configuration_id": configuration.configuration_id}
+            {
+                "label": dict(cell.label),
+                "also": [dict(label) for label in cell.also],
+                "configuration_id": configuration.configuration_id,
+            }
             for cell, configuration in zip(planned.cells, planned.configurations, strict=True)
         ],
         "trials": len(planned.trials),
@@ -148,13 +152,15 @@ def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from orchestrator.design import describe
+    from orchestrator.design import describe, same
 
     console = Console(highlight=False)
     drawn = " (synthetic)" if planned.synthetic else ""
     console.print(f"[bold]{planned.study.folder}[/] on {planned.study.dataset}{drawn}: {planned.study.question}")
     cells = "; ".join(describe(cell.label) for cell in planned.cells)
     console.print(f"{len(planned.cells)} cells: {cells}")
+    for labels in same(planned.cells, planned.configurations):
+        console.print(f"the same configuration, run once: {labels}")
     folds, seeds = len(planned.study.folds), len(planned.study.seeds)
     parts = "train and test split" if planned.study.folds == [None] else f"{folds} folds"
     console.print(

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.design_sections import COMPONENTS
+
 Cell = Mapping[str, Any]
-COMPONENTS = "components"  # what a label has instead of settings where a design switches components
 
 
 def cell_label(settings: Mapping[str, Any], by: str) -> str:
