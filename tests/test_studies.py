@@ -133,6 +133,13 @@ def test_the_profile_paper_changes_nothing_and_is_the_papers_schedule(path):
     }.get(path.stem, {40})  # fmt: skip
 
 
+def test_components_that_change_nothing_alone_are_said_and_run_once(noise_store):
+    done = idenctl(noise_store, "study", "plan", shipped("components"), "--profile", "quick")
+    said = " ".join(done.stdout.split())
+    alone = "components=none; components=only focal constraint; components=only identity trunk"
+    assert f"the same configuration, run once: {alone} 100 trials" in said
+
+
 def lines_after(start):
     if not PAPER.is_file():
         pytest.skip("the paper's text is not here")
