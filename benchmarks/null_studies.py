@@ -27,6 +27,7 @@ from orchestrator.bootstrap import over_subjects
 from orchestrator.planning import Capacity
 from orchestrator.report import tables
 from orchestrator.report.model import Report
+from orchestrator.source import Listed
 from orchestrator.store import Store
 from orchestrator.study import NUM_FOLDS, Study
 
@@ -181,7 +182,7 @@ def stored(world: World, draws: range, folder: Path) -> Report:
     store = Store(folder).open()
     planned = runner.plan(study, store, Capacity("cpu", 1, 1))
     path = runner.freeze(planned, store, ["python", "-m", "benchmarks.null_studies"])
-    inline_engine.run(planned.packs, simulated.Simulated(store), store, planned.capacity, lambda _: None)
+    inline_engine.run(Listed(planned.packs), simulated.Simulated(store), store, planned.capacity, lambda _: None)
     return tables.build(json.loads((path / "plan.json").read_text()), store.trials())
 
 

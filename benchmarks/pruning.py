@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks import peers, steps
@@ -24,7 +25,7 @@ from idennet_core import packed
 from idennet_core.config import canonical
 from idennet_core.network import Trunk
 from idennet_core.training import Member, keep_freed_memory
-from orchestrator.analysis import estimate
+from orchestrator.analysis import estimates
 from orchestrator.design import Cell
 from orchestrator.procedure import Procedure, Result
 from orchestrator.store import Store
@@ -106,7 +107,7 @@ def searches(seeds: int) -> None:
                 found[rule] = [searched(rule, surface, noise, seed) for seed in range(seeds)]
                 pairs = list(zip(found[rule], found["none"], strict=True))
                 saved = [1 - own.epochs / other.epochs for own, other in pairs]
-                change = estimate([own.chosen - other.chosen for own, other in pairs], 0.0)
+                [change] = estimates(np.array([[own.chosen - other.chosen for own, other in pairs]]), 0.0)
                 interval = f" ± {change.half_width:.2f}" if change.half_width is not None else ""
                 best, winner = fmean(f.best_dropped for f in found[rule]), fmean(f.winner_dropped for f in found[rule])
                 print(
