@@ -112,15 +112,27 @@ class Simulated:
 def accuracies(configuration: Configuration, seed: int) -> NDArray[np.float64]:
     """Percent, [folds, epochs]."""
     numbers = {name: value for name, value in configuration.settings.items() if not isinstance(value, str)}
-    epochs, rho, sd = int(numbers["epochs"]), numbers["rho"], numbers["sd"]
+    epochs = int(numbers["epochs"])
     own = configuration.configuration_id
     of_folds = generator("simulated", "folds", int(numbers["draw"])).standard_normal(NUM_FOLDS)
     common, *apart = generator("simulated", "configuration", own).standard_normal(1 + NUM_FOLDS)
     noise = generator("simulated", "noise", own, seed).standard_normal((NUM_FOLDS, epochs))
-    final = truth(configuration.settings) + numbers["fold_sd"] * of_folds
-    final += sd * (np.sqrt(rho) * common + np.sqrt(1 - rho) * np.array(apart))
     missing = numbers["lag"] * np.exp(-np.arange(1, epochs + 1) / numbers["tau"])
-    found: NDArray[np.float64] = final[:, None] + numbers["noise"] * noise - missing
+    means = final(configuration.settings, of_folds, np.array(common), np.array(apart))
+    found: NDArray[np.float64] = means[:, None] + numbers["noise"] * noise - missing
+    return found
+
+
+def final(
+    settings: Mapping[str, Setting],
+    of_folds: NDArray[np.float64],
+    common: NDArray[np.float64],
+    apart: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Percent without noise and lag, [..., folds], from the standard normal F [..., folds], C [..., 1] and D."""
+    fold_sd, sd, rho = (float(settings[name]) for name in ("fold_sd", "sd", "rho"))
+    own = sd * (np.sqrt(rho) * common + np.sqrt(1 - rho) * apart)
+    found: NDArray[np.float64] = truth(settings) + fold_sd * of_folds + own
     return found
 
 

@@ -298,6 +298,7 @@ def _cells(planned: Plan, command: Sequence[str]) -> dict[str, Any]:
         "cells": [
             {
                 "label": dict(cell.label),
+                "also": [dict(label) for label in cell.also],
                 "settings": dict(cell.settings),
                 "configuration_id": configuration.configuration_id,
                 "inputs": dict(configuration.inputs),

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import product
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -17,11 +17,11 @@ from pydantic import (
 )
 
 from orchestrator import strict_yaml
+from orchestrator.design_sections import Component, Design, not_empty
 from orchestrator.pruning import Pruning
 from orchestrator.search_space import Number, Parameter, Search
 from orchestrator.sections import STRICT, Settings, Value, distinct, some
 from orchestrator.strict_yaml import Place
-from orchestrator.trial import Setting
 
 NUM_FOLDS = 10
 IDENNET = "orchestrator.idennet:Idennet"  # the workload of a study that names none
@@ -102,23 +102,6 @@ class _Section(BaseModel):
     model_config = STRICT
 
 
-class Design(_Section):
-    """The configurations to compare: cells as listed, and all combinations of a grid."""
-
-    cells: list[Settings] = []
-    grid: dict[str, Annotated[list[Value], AfterValidator(some), AfterValidator(distinct)]] = {}
-
-    def labels(self) -> list[dict[str, Setting]]:
-        """What the design says of each cell: those listed, then the grid with its last setting fastest."""
-        points = [dict(zip(self.grid, point, strict=True)) for point in product(*self.grid.values())]
-        return [*self.cells, *(points if self.grid else [])]
-
-    @property
-    def varied(self) -> tuple[str, ...]:
-        """The settings that the design gives a value, in file order."""
-        return tuple(dict.fromkeys([*(name for cell in self.cells for name in cell), *self.grid]))
-
-
 class Reference(_Section):
     """Published results to set beside the measured ones: percentages by the setting `by`.
 
@@ -141,7 +124,7 @@ class Report(_Section):
 
     by: Axes
     baselines: list[Settings] = []
-    show: Annotated[list[Literal["expressions", "confusion", "subjects"]], AfterValidator(distinct)] = []
+    show: Annotated[list[Literal["details", "expressions", "confusion", "subjects"]], AfterValidator(distinct)] = []
 
 
 def _above_zero(number: float) -> float:
@@ -172,12 +155,6 @@ class Profile(_Section):
     seeds: Seeds | None = None
 
 
-def _not_empty(design: Design) -> Design:
-    if not design.cells and not design.grid:
-        raise ValueError("must list cells or a grid, or the study has no trials")
-    return design
-
-
 class Study(_Section):
     """One question and the training runs that answer it; `profile` and `overrides` say what was applied."""
 
@@ -188,7 +165,7 @@ class Study(_Section):
     folds: Folds = list(range(NUM_FOLDS))
     seeds: Seeds = [0]
     base: Settings = {}
-    design: Annotated[Design, AfterValidator(_not_empty)] = Design()
+    design: Annotated[Design, AfterValidator(not_empty)] = Design()
     search: Search | None = None
     budget: Budget = Budget()
     trunks: dict[str, Settings] = {}
@@ -282,7 +259,10 @@ def assignments(items: Iterable[str]) -> dict[str, str]:
 
 
 def _check(part: Study | Profile, at: Place, places: Mapping[Place, str], rules: Rules) -> None:
-    for place, reason in rules.refused(part):
+    cannot_be = (
+        ((("design", *place), reason) for place, reason in part.design.refused()) if isinstance(part, Study) else ()
+    )
+    for place, reason in chain(cannot_be, rules.refused(part)):
         raise ValueError(f"{_at(places, (*at, *place))}: {reason}")
 
 
@@ -329,9 +309,11 @@ def _validated(data: Mapping[Any, Any], places: Mapping[Place, str]) -> Study:
 def _keys(place: Place) -> Iterable[str]:
     """The keys that a section of a study file may have."""
     if place[:1] == ("profiles",):
-        return Profile.model_fields if len(place) == 2 else {"budget": Budget}.get(str(place[2]), Design).model_fields
+        return Profile.model_fields if len(place) == 2 else _keys(place[2:])
     if place[:2] == ("search", "space"):
         return Parameter.model_fields
+    if place[:2] == ("design", "components"):
+        return Component.model_fields
     sections: dict[Place, type[BaseModel]] = {
         ("design",): Design,
         ("search",): Search,

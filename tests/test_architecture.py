@@ -45,6 +45,7 @@ OWNERS = {
     "onnxscript": {"idennet_core.export"},
     "torch": {"idennet_core", *DOORS},
     "numba": {"idennet_core.kernels"},
+    "llvmlite": {"idennet_core.kernels"},
     "altair": {"orchestrator.report.figure"},
     "vl_convert": {"orchestrator.report.figure"},
 }

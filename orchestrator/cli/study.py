@@ -119,7 +119,11 @@ def _facts(planned: "Plan") -> dict[str, Any]:
         "dataset": planned.study.dataset,
         "synthetic": planned.synthetic,
         "cells": [
-            {"label": dict(cell.label), "configuration_id": configuration.configuration_id}
+            {
+                "label": dict(cell.label),
+                "also": [dict(label) for label in cell.also],
+                "configuration_id": configuration.configuration_id,
+            }
             for cell, configuration in zip(planned.cells, planned.configurations, strict=True)
         ],
         "search": planned.search.trials_to_come() if planned.search else None,
@@ -151,7 +155,7 @@ def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from orchestrator.design import describe
+    from orchestrator.design import describe, same
 
     console = Console(highlight=False)
     drawn = " (synthetic)" if planned.synthetic else ""
@@ -162,6 +166,8 @@ def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
         console.print(f"chosen: {cells or 'nothing yet'}; {planned.search.progress}")
     else:
         console.print(f"{len(planned.cells)} cells: {cells}")
+    for labels in same(planned.cells, planned.configurations):
+        console.print(f"the same configuration, run once: {labels}")
     folds, seeds = len(planned.study.folds), len(planned.study.seeds)
     parts = "train and test split" if planned.study.folds == [None] else f"{folds} folds"
     so_far = " so far" if planned.search else ""

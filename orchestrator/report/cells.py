@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.design_sections import COMPONENTS
+
 Cell = Mapping[str, Any]
-COMPONENTS = "components"  # what a label has instead of settings where a design switches components
 
 
 def cell_label(settings: Mapping[str, Any], by: str) -> str:
@@ -56,16 +57,18 @@ def baselines(plan: Mapping[str, Any]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for settings in plan["report"]["baselines"]:
         columns = [cell["settings"].get(across) for cell in plan["cells"]]
-        of_column = {column: _baseline(settings, plan["cells"], across, column) for column in dict.fromkeys(columns)}
+        members: dict[Any, list[Cell]] = {}
+        for column, cell in zip(columns, plan["cells"], strict=True):
+            members.setdefault(column, []).append(cell)
+        of_column = {column: _baseline(settings, cells) for column, cells in members.items()}
         label = settings if across else of_column[columns[0]]["label"]
         found[cell_label(label, by)] = [of_column[column]["configuration_id"] for column in columns]
     return found
 
 
-def _baseline(settings: Mapping[str, Any], cells: Sequence[Cell], across: str, value: object) -> Cell:
-    column = {across: value} if across else {}
+def _baseline(settings: Mapping[str, Any], cells: Sequence[Cell]) -> Cell:
     exact = [other for other in cells if settings in (other["label"], *other.get("also", ()))]
-    found = exact or [other for other in cells if {**settings, **column}.items() <= other["settings"].items()]
+    found = exact or [other for other in cells if settings.items() <= other["settings"].items()]
     if len(found) != 1:
         raise ValueError(
             f"a baseline of the report must be one cell of the design, but {dict(settings)} is {len(found)}; "
