@@ -1,6 +1,6 @@
 """What a search costs beside its sampler, and how optimistic selection is, on simulated accuracies.
 
-    python -m benchmarks.search [--trials 1000 5000] [--draws 12]
+    python -m benchmarks.search [--trials 1000 5000] [--draws 60]
 
 Prints both. Time is of this process's own work, so that others on the machine do not count.
 """
@@ -128,7 +128,7 @@ def main() -> None:
     """Print what asking and telling costs, then the bias."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, nargs="+", default=[1000, 5000])
-    parser.add_argument("--draws", type=int, default=12)
+    parser.add_argument("--draws", type=int, default=60)
     given = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     print(f"asking and telling by TPE, {BATCH} at a time, processor time")

@@ -319,6 +319,11 @@ def test_the_cost_of_trunk_and_head_is_what_pytorch_counts(depth, bottleneck, co
         pooled = torch.zeros(1, streams * trunk.out_width, 12, 12)
         counted = convolutions(lambda head=head, pooled=pooled: head(pooled)[0].sum().backward())
         assert cost.head_flops(architecture, streams) == counted
+        with torch.no_grad():
+            whole = streams * cost.trunk_flops(architecture) + convolutions(
+                lambda head=head, pooled=pooled: head(pooled)
+            )
+        assert cost.inference_flops(architecture, streams) == whole
 
 
 def test_the_bytes_of_a_bank_are_those_of_its_tensor():
