@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import optuna
@@ -13,6 +14,7 @@ import pytest
 from scipy.stats import qmc, sem
 
 from benchmarks.search import bias
+from benchmarks.simulated import Simulated
 from idennet_core.streams import generator
 from idennet_core.training import Examples
 from orchestrator import runner, study
@@ -22,11 +24,13 @@ from orchestrator.progress import PackDone, PackStarted, Progress
 from orchestrator.report import Format, formats
 from orchestrator.report import search as search_report
 from orchestrator.search import Outcome, Search
+from orchestrator.search_packs import SearchPacks
 from orchestrator.search_space import Parameter
 from orchestrator.source import Stopped, until
 from orchestrator.store import Store
 from orchestrator.study import Budget
 from orchestrator.trial import Configuration, Trial, content_id
+from orchestrator.workload import Context, run_pack
 
 NUMBERS = "{x: {low: -3, high: 3}, y: {low: 0.1, high: 3, log: true}}"
 MIXED = "{arm: {choices: [a, b]}, x: {low: -3, high: 3, when: {arm: a}}, y: {low: -2, high: 2, step: 0.5}}"
@@ -50,7 +54,7 @@ report: {{by: y}}
 """
 
 
-CPU = Capacity("cpu", 1, 1)
+CPU, CPU2 = Capacity("cpu", 1, 1), Capacity("cpu", 2, 1)
 
 
 class Killed(BaseException):
@@ -165,6 +169,28 @@ def test_the_asynchronous_order_asks_while_packs_run_and_survives_a_kill(tmp_pat
     done = run_killed(tmp_path, content, [1, 3, 2])
     assert done.done
     assert len(done.search.procedures[0].configurations) == 16
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "cma-es", "nsga-ii"])
+def test_the_asynchronous_order_on_two_devices_is_built_again_whatever_was_done_first(sampler, tmp_path):
+    content = text(sampler, more=", order: asynchronous")
+    planned = plan(tmp_path, content, CPU2)
+    workload, store, ended = Simulated(planned.search.store), planned.search.store, False
+    context = Context(store, "cpu", 1, lambda event: None)
+    while not ended:
+        packs = SearchPacks(planned.study, store, workload, partial(runner._configure, workload), CPU2, keeps=True)
+        taken = []
+        for _ in range(3):  # packs ended, the last taken first; then the driver is killed with one at work
+            while (pack := packs.next()) is not None:
+                taken.append(pack)
+            if not taken:
+                break
+            run_pack(workload, taken[-1], context)
+            packs.done(taken.pop().pack_id)
+        ended = packs.over and packs.answered
+    settings = [p["settings"] for p in packs.record()["procedures"][0]["points"] if p["repeats"] is None]
+    assert len(settings) == len({content_id(one) for one in settings}) == 16
+    assert len(asked(tmp_path)) == 4
 
 
 def test_the_asynchronous_order_feeds_every_device_and_the_synchronous_one_spreads_a_batch(tmp_path):
