@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from idennet_core import bank, cost, streams
-from idennet_core.config import ARCHITECTURE, FACE_SIZE, tasks
+from idennet_core import bank, cost, pretraining, streams
+from idennet_core.config import ARCHITECTURE, CROP_SIZE, FACE_SIZE, tasks
 from idennet_core.network import PretrainedNetwork, initialise
 from idennet_core.training import Examples, Member, single_threads
 
@@ -52,6 +52,21 @@ def measure(settings: Mapping[str, Any], together: int, device: torch.device, th
             lambda: list(pool.map(lambda member: member.train_epoch(features, features, 0, Event()), members)), device
         )
     return Pace(trunk / len(faces), head / epoch)
+
+
+def measure_pretraining(recipe: Mapping[str, Any], together: int, device: torch.device) -> float:
+    """Seconds for a picture in the training steps of a trunk of this recipe, `together` of which train side by side."""
+    size = recipe["batch_size"]
+    images = torch.rand(size, 1, CROP_SIZE, CROP_SIZE, device=device)
+    targets = (torch.arange(size) % CLASSES).to(device)
+    begun = [pretraining.start(recipe, CLASSES, device) for _ in range(together)]
+
+    def step(trunk: tuple[PretrainedNetwork, torch.optim.SGD]) -> torch.Tensor:
+        return pretraining.train_step(*trunk, images, targets, recipe["precision"])
+
+    with single_threads(together) as pool:
+        spent = _seconds(lambda: list(pool.map(step, begun)), device)
+    return spent / int(size)
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:

@@ -82,9 +82,9 @@ class Idennet:
         seconds, measured = calibration.pack_seconds(pack, self.store, device, threads)
         return Estimate(seconds, memory, measured)
 
-    def calibrate(self, pack: Pack, device: str, threads: int) -> None:
+    def calibrate(self, packs: Sequence[Pack], device: str, threads: int) -> None:
         """Measure how fast such packs are on this machine, for `estimate`."""
-        calibration.measure(pack, self.store, device, threads)
+        calibration.measure_packs(packs, self.store, device, threads)
 
     def trunk(self, task: str, pack: Pack, faces: prepared.FaceSet) -> "Trunk":
         """The frozen trunk that the pack reads for this task, from the store."""
@@ -162,7 +162,7 @@ class Idennet:
                 _keep_head(context.store, result.trial, member)
         if pack.first_epoch < settings["epochs"] and all(member.failure is None for member in members):
             spent = {"trunk": seconds.trunks, "head": seconds.heads}
-            calibration.learn(pack, context.store, context.device, context.threads, spent)
+            calibration.learn_pack(pack, context.store, context.device, context.threads, spent)
         return results
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from orchestrator.design import Cell
 from orchestrator.planning import Estimate
@@ -58,6 +58,14 @@ class Workload(Protocol):
 
     def run(self, pack: Pack, context: Context) -> list[TrialResult]:
         """Train the pack's trials, a result for each."""
+
+
+@runtime_checkable
+class Calibrated(Protocol):
+    """A workload that can measure what its estimates are made of, before anything has run."""
+
+    def calibrate(self, packs: Sequence[Pack], device: str, threads: int) -> None:
+        """Measure how fast such packs are on this machine, in seconds, and keep it in the store."""
 
 
 def load(name: str, store: Store) -> Workload:
