@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
 
 from orchestrator.study import Study
 from orchestrator.trial import Setting
@@ -22,10 +21,12 @@ def cells(study: Study) -> tuple[Cell, ...]:
     Raises ValueError when two cells have the same settings.
     """
     found = tuple(Cell(label, study.base | label) for label in study.design.labels())
-    for first, second in combinations(found, 2):
-        if first.settings == second.settings:
+    seen: dict[frozenset[tuple[str, Setting]], Cell] = {}
+    for cell in found:
+        first = seen.setdefault(frozenset(cell.settings.items()), cell)
+        if first is not cell:
             raise ValueError(
-                f"study {study.name}: the cells '{describe(first.label)}' and '{describe(second.label)}' "
+                f"study {study.name}: the cells '{describe(first.label)}' and '{describe(cell.label)}' "
                 f"of its design are the same configuration; remove one"
             )
     return found
