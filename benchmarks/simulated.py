@@ -46,22 +46,36 @@ SETTINGS: dict[str, Setting] = {
 }
 
 
+def checked(settings: Mapping[str, Setting], defaults: Mapping[str, Setting]) -> dict[str, Setting]:
+    """As `complete`; raises ValueError too for numbers without meaning."""
+    whole = complete(settings, defaults)
+    if not 0 <= float(whole["rho"]) <= 1:
+        raise ValueError(f"rho must be a share from 0 to 1, got {whole['rho']}")
+    for name, least in (("fold_sd", 0), ("sd", 0), ("noise", 0), ("takes", 0), ("epochs", 1), ("draw", 0)):
+        if float(whole[name]) < least:
+            raise ValueError(f"{name} must be at least {least}, got {whole[name]}")
+    if float(whole["tau"]) <= 0:
+        raise ValueError(f"tau must be more than 0, got {whole['tau']}")
+    return whole
+
+
 class Simulated:
     """The model as a workload; its results are marked synthetic. A pack holds thousands of trials a second."""
 
-    rules = Rules(SETTINGS, datasets=("simulated",))
+    rules = Rules(
+        SETTINGS, datasets=("simulated",), complete=checked, costs={"cost": lambda one: abs(float(one.settings["y"]))}
+    )
 
     def __init__(self, store: Store) -> None:
         """Take nothing from the store."""
 
     def configure(self, study: Study, cells: Sequence[Cell]) -> Configured:
-        """A configuration a cell. Raises ValueError for a study without folds and for numbers without meaning."""
+        """A configuration a cell. Raises ValueError for a study without folds."""
         if study.folds == [None]:
             raise ValueError("simulated accuracies are of folds; set folds: all")
         found = []
         for cell in cells:
-            settings = complete(cell.settings, SETTINGS)
-            _check(settings)
+            settings = checked(cell.settings, SETTINGS)
             inputs = {"data": f"simulated {settings['draw']}", "recipe": RECIPE}
             found.append(Configuration({"dataset": study.dataset, **settings}, inputs))
         return Configured(found, synthetic=True)
@@ -124,16 +138,6 @@ def _result(trial: Trial, curve: Sequence[float], seconds: float) -> TrialResult
         seconds=seconds,
         curve=[{"epoch": epoch, "test_accuracy": accuracy} for epoch, accuracy in enumerate(curve)],
     )
-
-
-def _check(settings: Mapping[str, Setting]) -> None:
-    if not 0 <= float(settings["rho"]) <= 1:
-        raise ValueError(f"rho must be a share from 0 to 1, got {settings['rho']}; set another")
-    for name, least in (("fold_sd", 0), ("sd", 0), ("noise", 0), ("takes", 0), ("epochs", 1), ("draw", 0)):
-        if float(settings[name]) < least:
-            raise ValueError(f"{name} must be at least {least}, got {settings[name]}; set another")
-    if float(settings["tau"]) <= 0:
-        raise ValueError(f"tau must be more than 0, got {settings['tau']}; set another")
 
 
 def _seconds(pack: Pack) -> float:

@@ -65,7 +65,8 @@ def train(
 
     The members share data, trunks, epochs, augmentation and bank seed. `on_epoch(epoch, records by member's
     place)` follows each epoch; a member whose loss is not finite has no record there, sits out the rest and
-    has no probabilities.
+    has no probabilities. Nor has one that `on_epoch` lets leave: it takes no more time, and without members the
+    pack ends.
     """
     shared = members[0].settings
     epochs, seconds = shared["epochs"], Seconds()
@@ -88,9 +89,10 @@ def train(
             centre_bank = bank.fill(upright, bank.centre_offsets(len(upright)), trunks, device, pool)
             seconds.trunks += lap()
             for epoch in range(first_epoch, epochs):
-                healthy = [place for place, member in enumerate(members) if member.failure is None]
+                healthy = [place for place, member in enumerate(members) if member.active]
                 if not healthy:
                     break
+                total = done + (epochs - epoch) * sum(steps[place] for place in healthy)
                 on_progress(Progress(done, total, epoch, "bank"))
                 offsets = bank.random_offsets(len(pictures), faces.data_id, shared["bank_seed"], epoch)
                 features = bank.fill(pictures, offsets, trunks, device, pool)
@@ -100,7 +102,6 @@ def train(
                     pool.submit(members[place].train_epoch, features, centre_bank, epoch, stop): place
                     for place in healthy
                 }
-                done += sum(steps) - sum(steps[place] for place in healthy)
                 records = {}
                 for future in as_completed(running):
                     place = running[future]
@@ -111,7 +112,7 @@ def train(
                     on_progress(Progress(done, total, epoch, "heads"))
                 on_epoch(epoch, dict(sorted(records.items())))
                 seconds.heads += lap()
-            tested = list(pool.map(lambda m: m.probabilities(centre_bank) if m.failure is None else None, members))
+            tested = list(pool.map(lambda m: m.probabilities(centre_bank) if m.active else None, members))
         finally:
             stop.set()  # an error or Ctrl-C must not wait for the other members' epochs
             pool.shutdown(cancel_futures=True)

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator import index
-from orchestrator.trial import Setting, State, TrialResult
+from orchestrator.trial import Rungs, Setting, State, TrialResult
 
 FORMAT = 1
 TABLES = ("predictions", "curves", "trials")  # in the order in which a pack writes them
@@ -59,7 +59,8 @@ def _trials(settings: Mapping[str, Setting]) -> pa.Schema:
         [(name, text) for name in ("trial_id", "configuration_id", "data_id", "dataset")]
         + [("synthetic", pa.bool_()), ("trunk_ids", pa.list_(text))]
         + [(name, _types[type(default)]) for name, default in settings.items()]
-        + [("fold", pa.int64()), ("seed", pa.int64()), ("state", text), ("reason", text)]
+        + [(name, pa.int64()) for name in ("fold", "without", "seed")]
+        + [("state", text), ("reason", text)]
         + [("trained_epochs", pa.int64())]
         + [(name, number) for name in ("accuracy", "sequence_accuracy", "validation_accuracy")]
         + [("n_train", pa.int64()), ("n_test", pa.int64()), ("seconds", number)]
@@ -68,7 +69,7 @@ def _trials(settings: Mapping[str, Setting]) -> pa.Schema:
     )
 
 
-ORDER = ("trial_id", "state", "finished_at", "pack_id")  # which row of a trial counts
+ORDER = ("trial_id", "state", "trained_epochs", "finished_at", "pack_id")  # which row of a trial counts
 RESERVED = frozenset(_trials({}).names)  # the columns of `trials` that are no settings
 
 
@@ -122,18 +123,26 @@ class Store:
         self._write(predictions, "predictions", pack_id)
         self._write(pa.Table.from_pylist(curves, _curves), "curves", pack_id)
         self._write(pa.Table.from_pylist(trials, _trials(settings)), "trials", pack_id)
-        self._drop_checkpoints({result.trial.trial_id for result in results})
+        self._drop_checkpoints({result.trial.trial_id: result.state for result in results})
 
     def trials(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """One row a trial, in these columns or all: complete before pruned before failed, then the earliest."""
+        """The trials that are tested on their fold, one row each; those of searches are `every_trial`'s alone."""
+        read = None if columns is None else [*dict.fromkeys([*columns, "without"])]
+        return self.every_trial(read).filter(pl.col("without").is_null()).select(columns or pl.all())
+
+    def every_trial(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """One row a trial, in these columns or all.
+
+        Complete before failed before pruned, the longest curve first, then the earliest.
+        """
         read = None if columns is None else [*dict.fromkeys([*columns, *ORDER])]
-        rank = pl.col("state").replace_strict({"complete": 0, "pruned": 1, "failed": 2}, return_dtype=pl.Int8)
-        rows = self._trials(read).sort(rank, "finished_at", "pack_id")
+        rank = pl.col("state").replace_strict({"complete": 0, "failed": 1, "pruned": 2}, return_dtype=pl.Int8)
+        rows = self._trials(read).sort(rank, -pl.col("trained_epochs"), "finished_at", "pack_id")
         return rows.unique("trial_id", keep="first", maintain_order=True).select(columns or pl.all())
 
-    def curves(self) -> pl.DataFrame:
-        """The learning curves of `trials()`, a row a trial and epoch."""
-        return self._of_stored("curves", self.trials())
+    def curves(self, trials: pl.DataFrame | None = None) -> pl.DataFrame:
+        """The learning curves of these rows of `every_trial()`, or of all: a row a trial and epoch."""
+        return self._of_stored("curves", self.every_trial() if trials is None else trials)
 
     def predictions(self, trials: pl.DataFrame | None = None) -> pl.DataFrame:
         """The test predictions of these rows of `trials()`, or of all: a row a trial and test frame."""
@@ -141,16 +150,21 @@ class Store:
 
     def states(self) -> dict[str, State]:
         """The state of every stored trial, by trial_id."""
-        return dict(self.trials(["trial_id", "state"]).iter_rows())
+        return dict(self.every_trial(["trial_id", "state"]).iter_rows())
 
-    def checkpointed(self) -> dict[str, tuple[int, Path]]:
-        """By trial_id, the epoch to go on with and the file, of the furthest checkpoint a trial is in."""
+    def checkpointed(self, rungs: Rungs | None = None) -> dict[str, tuple[int, Path]]:
+        """By trial_id, the epoch to go on with and the file, of the furthest checkpoint a trial is in.
+
+        One that had left its pack is in it for packs under the same rungs alone.
+        """
         found: dict[str, tuple[int, Path]] = {}
         for path in sorted(self.checkpoints.glob("pack-*.safetensors")):
             metadata = checkpoint_metadata(path)
+            same = rungs is not None and metadata.get("rungs") == rungs.rungs_id
+            left = [] if same else json.loads(metadata.get("left", "[]"))
             for trial_id in json.loads(metadata.get("trials", "[]")):
                 epoch = int(metadata["epoch"])
-                if epoch > found.get(trial_id, (-1, path))[0]:
+                if trial_id not in left and epoch > found.get(trial_id, (-1, path))[0]:
                     found[trial_id] = (epoch, path)
         return found
 
@@ -205,13 +219,19 @@ class Store:
                     alike.setdefault(rows.schema, []).append(rows)
         return _together([pl.DataFrame(pa.concat_tables(tables)) for tables in alike.values()])
 
-    def _drop_checkpoints(self, just_stored: Collection[str]) -> None:
-        """Remove the checkpoints of which every trial is stored now that these are."""
+    def _drop_checkpoints(self, just_stored: Mapping[str, State]) -> None:
+        """Remove the checkpoints of which every trial is stored now that these are: whole, or as it left there."""
         for path in self.checkpoints.glob("pack-*.safetensors"):
-            kept = set(json.loads(checkpoint_metadata(path).get("trials", "[]")))
-            left = kept.difference(just_stored)
-            if left != kept and (not left or left <= self.states().keys()):
+            trials, left = (json.loads(checkpoint_metadata(path).get(name, "[]")) for name in ("trials", "left"))
+            # the store itself is read for a checkpoint of packs that were formed otherwise alone
+            if _over(trials, left, just_stored) or (
+                not just_stored.keys().isdisjoint(trials) and _over(trials, left, self.states())
+            ):
                 path.unlink(missing_ok=True)
+
+
+def _over(trials: Sequence[str], left: Sequence[str], stored: Mapping[str, State]) -> bool:
+    return all(stored.get(name, "pruned") != "pruned" or (name in left and name in stored) for name in trials)
 
 
 def _together(frames: Sequence[pl.DataFrame | None]) -> pl.DataFrame:
@@ -243,7 +263,7 @@ def this_host() -> str:
 
 
 def _trial_row(result: TrialResult, settings: Iterable[str], run: Run, pack_id: str) -> dict[str, Any]:
-    configuration = result.trial.configuration
+    configuration, tested = result.trial.configuration, result.trial.without is None
     return {
         "trial_id": result.trial.trial_id,
         "configuration_id": configuration.configuration_id,
@@ -253,13 +273,14 @@ def _trial_row(result: TrialResult, settings: Iterable[str], run: Run, pack_id: 
         "trunk_ids": [value for name, value in configuration.inputs.items() if name.startswith("trunk")],
         **{name: configuration.settings.get(name) for name in settings},
         "fold": result.trial.fold,
+        "without": result.trial.without,
         "seed": result.trial.seed,
         "state": result.state,
         "reason": result.reason,
         "trained_epochs": result.epochs,
-        "accuracy": result.accuracy,
-        "sequence_accuracy": result.sequence_accuracy,
-        "validation_accuracy": None,
+        "accuracy": result.accuracy if tested else None,
+        "sequence_accuracy": result.sequence_accuracy if tested else None,
+        "validation_accuracy": None if tested else result.accuracy,
         "n_train": result.n_train,
         "n_test": result.n_test,
         "seconds": result.seconds,
@@ -274,7 +295,7 @@ def _trial_row(result: TrialResult, settings: Iterable[str], run: Run, pack_id: 
 
 def _prediction_table(result: TrialResult, pack_id: str) -> pa.Table:
     found = result.predictions
-    if found is None:
+    if found is None or result.trial.without is not None:  # a validation fold is not tested
         return _predictions.empty_table()
     count, width = found.probabilities.shape
     offsets = pa.array(range(0, count * width + 1, width), pa.int32())

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
+from orchestrator import search_space
 from orchestrator.strict_yaml import Place
 from orchestrator.study import Design, Profile, Reference, Study, axes, shown, suggest
-from orchestrator.trial import Setting
+from orchestrator.trial import Configuration, Setting
 
 EXPRESSION = "expression"  # an axis of a reference beside the settings; its value `all` is the whole test set
 Refusals = Iterator[tuple[Place, str]]
@@ -40,12 +41,13 @@ class Rules:
     complete: Callable[[Mapping[str, Setting], Mapping[str, Setting]], object] = complete
     trunks: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)  # settings of each task's pre-training
     expressions: Sequence[str] = ()  # of all data sets
+    costs: Mapping[str, Callable[[Configuration], float]] = field(default_factory=dict)  # what a search may keep low
 
     def refused(self, part: Study | Profile) -> Refusals:
         """The place and reason of each thing in a study, or in a profile of one, that is not accepted."""
         yield from chain(self._settings(part), self._trunks(part))
         if isinstance(part, Study):
-            yield from chain(self._dataset(part), self._report(part))
+            yield from chain(self._dataset(part), self._search(part), self._report(part))
             if part.reference:
                 yield from self._reference(part.reference, part.report.show)
 
@@ -73,12 +75,29 @@ class Rules:
         if study.dataset not in self.datasets:
             yield ("dataset",), f"unknown data set '{study.dataset}'; {suggest(study.dataset, self.datasets)}"
 
+    def _search(self, study: Study) -> Refusals:
+        if study.search is None:
+            return
+        if study.folds == [None]:
+            yield ("folds",), "a search is scored by folds; set folds: all"
+        if study.search.nested and len(study.folds) < 3:
+            yield ("search", "nested"), f"a nested search needs 3 folds or more, got {len(study.folds)}"
+        reasons = search_space.refused(
+            study.search, self.settings, [*self.costs], lambda settings: self._refusal(settings, self.settings), suggest
+        )
+        yield from ((("search", *place), reason) for place, reason in reasons)
+
     def _report(self, study: Study) -> Refusals:
         row, *column = axes(study.report.by)
+        if study.search and study.report.baselines:
+            yield ("report", "baselines"), "a search is compared with no baseline; remove baselines"
+            return
         for axis in (row, *column):
             if axis not in self.settings:
                 yield ("report", "by"), f"unknown setting '{axis}'; {suggest(axis, self.settings)}"
-            elif column and any(axis not in study.base | label for label in study.design.labels()):
+            elif study.search and axis not in study.search.space:
+                yield ("report", "by"), f"a search is shown by what it varies; {suggest(axis, study.search.space)}"
+            elif not study.search and column and any(axis not in study.base | label for label in study.design.labels()):
                 yield ("report", "by"), f"a two-way table needs a value of {axis} in every cell; set it in base"
         for index, baseline in enumerate(study.report.baselines):
             if reason := _no_baseline(baseline, study.design, study.base, *column):

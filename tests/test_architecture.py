@@ -27,7 +27,7 @@ DOORS = {
 OWNERS = {
     "typer": {"orchestrator.cli"},
     "rich": {"orchestrator.cli", "orchestrator.report"},
-    "pydantic": {"orchestrator.study"},
+    "pydantic": {"orchestrator.study", "orchestrator.pruning", "orchestrator.search_space", "orchestrator.sections"},
     "yaml": {"orchestrator.strict_yaml"},
     "optuna": {"orchestrator.search"},
     "ray": {"orchestrator.tune_engine"},

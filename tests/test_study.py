@@ -163,8 +163,8 @@ MISTAKES = [
     ("profile: quick\nname: small", "name: small", "1: 'profile' is what a frozen study records; remove it"),
 ]
 OVERRIDES = [
-    ("id_rate=1", "--set id_rate=1: the design varies id_rate; edit the design instead"),
-    ("variant=f", "--set variant=f: the design varies variant; edit the design instead"),
+    ("id_rate=1", "--set id_rate=1: the study varies id_rate; edit its design or search instead"),
+    ("variant=f", "--set variant=f: the study varies variant; edit its design or search instead"),
     ("depht=16", "--set depht=16: unknown setting 'depht'; did you mean 'depth'?"),
     ("depth=17", "--set depth=17: depth must be 6n + 4 with n >= 1, such as 16, 22 or 40, got 17"),
     ("epochs=", "--set epochs=: base.epochs must be true or false, a finite number, or text, got None"),

@@ -13,10 +13,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.progress import Event, PackDone, PackFailed, PackStarted, RunState
+from orchestrator.progress import Asked, Event, PackDone, PackFailed, PackStarted, PackStopped, RunState
 
 QUIET = 20.0  # seconds between plain lines
 MOST_PACKS = 8  # rows of running packs
+REST = 20.0  # how many times as long as it took to say how far a run is, nothing more is said
 
 
 def render(state: RunState, now: float) -> RenderableType:
@@ -71,7 +72,7 @@ def summary(state: RunState, now: float) -> str:
 
 def news(before: RunState, event: Event) -> list[str]:
     """What an event says that must not scroll by: each failure, once, as a line."""
-    if isinstance(event, PackStarted):
+    if isinstance(event, Asked | PackStarted | PackStopped):
         return []
     if isinstance(event, PackFailed):
         return [f"pack {event.pack_id[:8]} failed: {_plain(event.reason)}"]
@@ -102,10 +103,21 @@ def screen(
     console = Console(file=out)
     title = f"{study} (synthetic)" if synthetic else study
     state = RunState(title, cells, stored, packs, started=clock())
-    last_line = state.started
+    last_line = rest_until = state.started
+    shown: RenderableType = Text()
+
+    def rested(began: float) -> float:
+        """When to say more: in a study of a million trials it takes seconds to count them."""
+        ended = clock()
+        return ended + REST * (ended - began)
 
     def picture() -> RenderableType:
-        return render(state, clock())
+        nonlocal shown, rest_until
+        now = clock()
+        if now >= rest_until:
+            shown = render(state, now)
+            rest_until = rested(now)
+        return shown
 
     live = None
     if out.isatty() and not console.is_dumb_terminal:
@@ -118,13 +130,13 @@ def screen(
             print(line, file=out, flush=True)
 
     def listen(event: Event) -> None:
-        nonlocal state, last_line
+        nonlocal state, last_line, rest_until
         now = clock()
         lines = news(state, event)
         state = state.apply(event, now)
-        if not live and (isinstance(event, PackDone) or now - last_line >= QUIET):
+        if not live and now >= rest_until and (isinstance(event, PackDone) or now - last_line >= QUIET):
             lines.append(summary(state, now))
-            last_line = now
+            last_line, rest_until = now, rested(now)
         for line in lines:
             say(line)
 
@@ -142,6 +154,7 @@ def _trials(state: RunState) -> str:
     counts = {
         "running": state.num_running,
         "waiting": state.num_waiting,
+        "pruned": len(state.pruned),
         "failed": len(state.failed),
         "stored before": len(state.stored),
     }

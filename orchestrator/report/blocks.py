@@ -37,7 +37,7 @@ def blocks(report: Report) -> list[Block]:
         found += _by_expression(report)
     if report.expressions and "confusion" in report.show:
         found += [_confusion(row, report) for row in report.rows if row.confusion and row.complete]
-    if report.expressions and "subjects" in report.show:
+    if "subjects" in report.show and any(row.subjects for row in report.rows):
         found.append(_by_subject(report))
     return found
 

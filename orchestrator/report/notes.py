@@ -46,7 +46,17 @@ def _row_notes(row: Row, trials: pl.DataFrame, plan: Mapping[str, Any]) -> list[
     return notes
 
 
-def class_notes(rows: Sequence[Row], found: Outcomes) -> list[str]:
+def prediction_notes(rows: Sequence[Row], found: Outcomes | None, show: Sequence[str]) -> list[str]:
+    """What the tables that are made of predictions count and leave out, or why they are not there."""
+    if show and found is None:
+        return [f"The store holds no predictions of these trials, so these tables are missing: {', '.join(show)}."]
+    notes = _class_notes(rows, found) if found and "expressions" in show else []
+    if "subjects" in show and not any(row.subjects for row in rows):
+        notes.append("The predictions name no subjects, so the table of subjects is missing.")
+    return notes
+
+
+def _class_notes(rows: Sequence[Row], found: Outcomes) -> list[str]:
     """What the tables by expression count and leave out."""
     notes = []
     unread = sum(row.complete for row in rows) - found.frames["trial_id"].n_unique()
@@ -71,13 +81,18 @@ def method_notes(
     num_pictures: int,
     synthetic: bool,
 ) -> list[str]:
-    """How the numbers were made. `num_pictures` are those of the test set of a study without folds."""
+    """How the numbers were made. `num_pictures` are those of the test set whose predictions are stored."""
     reference, seeds, folds = plan["reference"], len(plan["seeds"]), plan["folds"] != [None]
     if folds:
         notes = [
             "Percent. ± is half the width of the 95% interval over folds, with the variance corrected for "
             "overlapping training sets (Nadeau & Bengio 2003) and k-1 degrees of freedom. Pooled counts every "
             "test frame once."
+        ]
+    elif not num_pictures:
+        notes = [
+            "Percent, on the publisher's test split after training on its train split. There is no interval: it would "
+            "be over test pictures, of which the store holds no predictions."
         ]
     else:
         notes = [

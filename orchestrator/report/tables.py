@@ -10,8 +10,9 @@ from orchestrator.analysis import pooled
 from orchestrator.report import by_class
 from orchestrator.report.by_class import Outcomes
 from orchestrator.report.model import Report, Row
-from orchestrator.report.notes import cell_notes, class_notes, method_notes
+from orchestrator.report.notes import cell_notes, method_notes, prediction_notes
 from orchestrator.report.scores import FoldScores, Scores, compared
+from orchestrator.study import IDENNET
 
 METRICS = ("accuracy", "sequence_accuracy")
 Cell = Mapping[str, Any]
@@ -34,15 +35,15 @@ def needs_predictions(plan: Mapping[str, Any]) -> bool:
 def build(plan: Mapping[str, Any], trials: pl.DataFrame, predictions: pl.DataFrame | None = None) -> Report:
     """The report of a study from its plan (`plan.json`) and the store's tables.
 
-    Without `predictions` it has nothing by expression or subject. Raises ValueError when none of the plan's trials
-    is stored, when a baseline is not one cell of the design, when the reference's metric is not one that the
-    report measures, and for a plan without folds that comes without predictions.
+    Without `predictions` it has nothing by expression or subject, and without folds no interval. Raises ValueError
+    when none of the plan's trials is stored, when a baseline is not one cell of the design, and when the reference's
+    metric is not one that the report measures.
     """
     cells = plan["cells"]
     wanted = chosen(plan, trials).with_columns(pl.col(*METRICS) * 100)
     if wanted.is_empty():
         raise ValueError(f"study '{_full_name(plan)}' has no trial in the store yet; run it first: {_command(plan)}")
-    found = None if predictions is None else by_class.outcomes(predictions, wanted)
+    found = None if predictions is None or predictions.is_empty() else by_class.outcomes(predictions, wanted)
     by, across = _axes(plan["report"]["by"])
     baselines = [_baselines(cell, plan) for cell in cells]
     names = tuple(baselines[0])
@@ -85,8 +86,8 @@ def build(plan: Mapping[str, Any], trials: pl.DataFrame, predictions: pl.DataFra
         rows=tuple(rows),
         notes=(
             *cell_notes(rows, wanted, plan),
-            *(class_notes(rows, found) if found and "expressions" in plan["report"].get("show", ()) else ()),
-            *method_notes(len(made), plan, max(wanted["n_test"], default=0), synthetic),
+            *prediction_notes(rows, found, plan["report"].get("show", ())),
+            *method_notes(len(made), plan, max(wanted["n_test"], default=0) if found else 0, synthetic),
         ),
         provenance=_provenance(plan, wanted),
     )
@@ -172,12 +173,11 @@ def _baseline(settings: Mapping[str, Any], cells: Sequence[Cell], cell: Cell, ac
 
 
 def _measured(plan: Mapping[str, Any], trials: pl.DataFrame, found: Outcomes | None) -> dict[str, Scores]:
-    """The scores of both metrics; without folds they are made of predictions."""
+    """The scores of both metrics; without folds they are made of predictions, where there are any."""
     complete = trials.filter(state="complete")
-    if plan["folds"] != [None]:
-        return {metric: FoldScores(complete, metric) for metric in METRICS}
-    if found is None:
-        raise ValueError("a report without folds is made of predictions, got none")
+    if found is None or plan["folds"] != [None]:
+        whole = complete.with_columns(pl.col("fold").fill_null(0))  # one test set is one fold
+        return {metric: FoldScores(whole, metric) for metric in METRICS}
     return {
         "accuracy": by_class.scores(found.frames, False, plan["data_id"], "frames"),
         "sequence_accuracy": by_class.scores(found.sequences, False, plan["data_id"], "sequences"),
@@ -259,6 +259,7 @@ def _provenance(plan: Mapping[str, Any], trials: pl.DataFrame) -> dict[str, Any]
     }
     planned = len({cell["configuration_id"] for cell in cells}) * len(plan["folds"]) * len(plan["seeds"])
     return {
+        "workload": plan.get("workload", IDENNET),
         "data": plan["data_id"],
         "trunks": trials["trunk_ids"].explode().drop_nulls().unique().sort().to_list(),
         "settings": shared,

@@ -5,6 +5,7 @@ from typing import Any
 
 from orchestrator.analysis import Comparison, Estimate
 from orchestrator.report.model import Report, Row
+from orchestrator.study import IDENNET
 
 
 def number(value: float | None, spec: str = "z.2f") -> str:
@@ -39,6 +40,8 @@ def provenance_lines(report: Report) -> list[tuple[str, str]]:
     """Where the numbers come from, as (name, value) lines for a reader."""
     source = report.provenance
     lines = [("data", source["data"] + (" (SYNTHETIC)" if report.synthetic else ""))]
+    if source["workload"] != IDENNET:
+        lines.append(("workload", source["workload"]))
     if source["trunks"]:
         lines.append(("trunks", ", ".join(source["trunks"])))
     lines += [
