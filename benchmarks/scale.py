@@ -115,10 +115,8 @@ class Measured:
     def events(self) -> Callable[[], object]:
         """What a driver does with the events of a study: four a pack, as plain lines."""
         planned = self._plan(self.empty)
-        names = {
-            c.configuration_id: describe(cell.label)
-            for c, cell in zip(planned.configurations, planned.cells, strict=True)
-        }
+        pairs = zip(planned.configurations, planned.cells, strict=True)
+        names = {configuration.configuration_id: describe(cell.label) for configuration, cell in pairs}
         of_trials = {trial.trial_id: names[trial.configuration.configuration_id] for trial in planned.trials}
         told = list(_events(planned.trials, self.size))
 
