@@ -8,14 +8,17 @@ The work is simulated but for the start: a pack sleeps. Everything is measured h
 """
 
 import argparse
+import importlib
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from benchmarks.simulated import SETTINGS, Simulated
 from benchmarks.studies import prepare
@@ -28,7 +31,6 @@ from orchestrator.trial import Configuration, Pack, Trial
 
 MINUTE = 60.0  # seconds, a pack's length in the share that orchestration takes
 DEPTH, BATCH, EPOCHS = 16, 32, 2  # of the study whose start is measured
-Mark = Callable[[str], None]
 
 
 def startup(rounds: int) -> None:
@@ -63,12 +65,10 @@ def mark_start(file: Path) -> None:
     store = Store(file.parent / "store").open()
     planned = runner.plan(runner.load(file, None, {}, store), store, runner.this_machine())
     mark("modules loaded and study planned")
-    import ray
-
-    from orchestrator import tune_engine  # noqa: F401 - loaded here to be measured alone
-
+    ray: Any = importlib.import_module("ray")
+    importlib.import_module("orchestrator.tune_engine")
     mark("Ray and Tune loaded")
-    start: Callable[..., object] = ray.init
+    start = ray.init
 
     def started(*arguments: object, **options: object) -> object:
         context = start(*arguments, **options)
@@ -86,10 +86,8 @@ def mark_start(file: Path) -> None:
                 mark("bank filled: first step of a head")
                 raise KeyboardInterrupt
 
-    try:
+    with suppress(KeyboardInterrupt):
         runner.run_packs(planned, store, listen)
-    except KeyboardInterrupt:
-        pass
 
 
 def simulated_packs(count: int, seconds: float, trials: int = 10) -> list[Pack]:
