@@ -1,6 +1,7 @@
 """What the driver costs against the number of trials: `python -m benchmarks.scale`.
 
     python -m benchmarks.scale [--most 1000000] [--pack 60] [--folder DIR] [--plot docs/images/scale.svg]
+    python -m benchmarks.scale --report [--folder DIR]     `idenctl report` on 100,000 trials with 5,000,000 curve rows
 
 For 10^3, 10^4, … trials of a simulated study it stores them, in packs, and takes the processor time of each thing that
 a driver does, in a process of its own. Prints a table; the exponent in the last column is 1 for what is linear.
@@ -55,6 +56,41 @@ def study_of(trials: int, folder: Path) -> Path:
     by = "report: {by: x}\n"
     path.write_text(f"name: scale{trials}\n{head}design: {{grid: {json.dumps(grid)}}}\n{by}")
     return path
+
+
+REPORTED = """
+name: reported
+question: How long does a report of many trials take?
+workload: benchmarks.simulated:Simulated
+dataset: simulated
+seeds: {seeds}
+base: {{epochs: {epochs}}}
+design: {{grid: {{level: {levels}}}}}
+report: {{by: level, baselines: [{{level: 0.0}}]}}
+"""
+
+
+def report_command(folder: Path, size: int, cells: int = 100, seeds: int = 100, epochs: int = 50) -> None:
+    """Seconds of `idenctl report` on a study of ten folds, the first time and the second, when there is an index."""
+    store, file = Store(folder / "reported"), folder / "reported.yaml"
+    levels = [level / 10 for level in range(cells)]
+    file.write_text(REPORTED.format(seeds=list(range(seeds)), epochs=epochs, levels=levels))
+    if not store.root.exists():
+        fill(store.open(), file, size)
+    for path in store.root.glob("index/*"):
+        path.unlink()
+    for time_ in ("first", "second"):
+        command = [sys.executable, "-m", "orchestrator.cli.app", "report", "reported", "--store", str(store.root)]
+        began, spent = time.perf_counter(), _children()
+        subprocess.run(command, check=True, capture_output=True)
+        wall, cpu = time.perf_counter() - began, _children() - spent
+        what = f"{time_} report of {cells * seeds * 10:,} trials with {cells * seeds * 10 * epochs:,} curve rows"
+        print(f"{what}: {wall:.2f} s, {cpu:.2f} s of processor")
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def fill(store: Store, file: Path, size: int) -> None:
@@ -169,6 +205,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--one", choices=MEASURES.values())
+    parser.add_argument("--report", action="store_true")
     given = parser.parse_args()
     if given.one:
         print(json.dumps(measure(given.folder, given.most, given.pack, given.one)))
@@ -176,6 +213,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="scale-") as scratch:
         folder = given.folder or Path(scratch)
         folder.mkdir(exist_ok=True)
+        if given.report:
+            report_command(folder, given.pack)
+            return
         sizes = [10**power for power in range(3, round(math.log10(given.most)) + 1)]
         for trials in sizes:
             store = Store(folder / f"store{trials}")

@@ -18,6 +18,7 @@ from typing import Any
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # this machine's own Ray listens for this process alone
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"  # seconds between two writings of all packs' states, which nobody reads
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is KeyboardInterrupt here, as everywhere else
 os.environ["TUNE_WARN_THRESHOLD_S"] = "60"
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a box even when it is told to be quiet
