@@ -209,7 +209,7 @@ def deadline(budget: Budget, seconds: float, devices: int, now: float) -> float 
 
 def _seconds(planned: Plan, store: Store) -> float:
     """What the trials of the study have taken of devices so far."""
-    rows = store.every_trial().select("trial_id", "seconds").iter_rows()
+    rows = store.every_trial(["trial_id", "seconds"]).iter_rows()
     return sum(float(seconds) for trial_id, seconds in rows if trial_id in planned.states)
 
 
@@ -232,13 +232,13 @@ def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
 
 def accuracies(planned: Plan, store: Store) -> dict[str, float]:
     """The accuracy (a share) of each of the plan's trials that is stored complete, by trial_id."""
-    rows = store.trials().select("trial_id", "accuracy").drop_nulls().iter_rows()
+    rows = store.trials(["trial_id", "accuracy"]).drop_nulls().iter_rows()
     return {trial_id: accuracy for trial_id, accuracy in rows if trial_id in planned.states}
 
 
 def stored_studies(store: Store) -> list[dict[str, Any]]:
     """What the store knows of each study that was run: its cells, its trials, and how many have which state."""
-    rows = store.trials().select("configuration_id", "fold", "seed", "state").iter_rows()
+    rows = store.trials(["configuration_id", "fold", "seed", "state"]).iter_rows()
     states = {(configuration_id, fold, seed): state for configuration_id, fold, seed, state in rows}
     found = []
     for path in sorted(store.studies.glob("*/plan.json")):
