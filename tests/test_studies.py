@@ -126,7 +126,7 @@ def test_every_shipped_study_can_be_planned_and_says_its_profile(path, profile, 
 def test_the_profile_paper_changes_nothing_and_is_the_papers_schedule(path):
     paper, plain = load(path, "paper"), load(path, None)
     assert paper.model_copy(update={"profile": None}) == plain
-    settings = [cell.settings for cell in cells(paper)]
+    settings = [paper.base] if paper.search else [cell.settings for cell in cells(paper)]
     assert {(s["lr"], s["epochs"], s["batch_size"]) for s in settings} == {(0.01, 100, 128)}
     assert {s["augment"] for s in settings} == {
         "components": {True, False}, "ferplus_depths": {False}
@@ -174,7 +174,7 @@ def test_the_reference_of_figure_6_is_what_the_paper_prints():
     assert load(shipped("oulu_expressions"), None).reference.values == found
 
 
-@pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in PAPERS if path.stem != "focal_search"], ids=lambda path: path.stem)
 def test_every_cell_of_a_shipped_study_has_a_number_of_the_paper_but_f_in_figure_3(path):
     wanted = load(path, None)
     reference = json.loads(json.dumps(wanted.reference.model_dump()))
