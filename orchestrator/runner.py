@@ -13,13 +13,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from orchestrator import inline_engine, planning, study, workload
+from orchestrator import costs, inline_engine, planning, study, trunks, workload
+from orchestrator.costs import Cost, Took
 from orchestrator.design import Cell, cells
 from orchestrator.planning import Capacity, Estimate
 from orchestrator.progress import Event
 from orchestrator.store import Store, write_text
 from orchestrator.study import IDENNET, Study
 from orchestrator.trial import Configuration, Pack, Setting, Trial
+from orchestrator.workload import Calibrated
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,6 @@ class Plan:
     def failed(self) -> tuple[Trial, ...]:
         """The trials whose stored result is a failure."""
         return tuple(trial for trial in self.trials if self.states.get(trial.trial_id) == "failed")
-
-    @property
-    def seconds(self) -> float:
-        """The wall time that the packs are expected to take."""
-        return planning.wall_seconds(self.estimates, self.capacity.devices)
 
 
 def this_machine() -> Capacity:
@@ -92,6 +89,27 @@ def plan(wanted: Study, store: Store, capacity: Capacity) -> Plan:
     )
 
 
+def calibrate(planned: Plan, store: Store) -> None:
+    """Measure on this machine what the plan's estimates are made of. Raises ValueError where there is nothing to."""
+    runs = workload.load(planned.study.workload, store)
+    if not isinstance(runs, Calibrated):
+        raise ValueError(f"the workload {planned.study.workload} measures nothing beforehand; leave out --calibrate")
+    trunks.calibrate(planned.trunks, store, planned.capacity)
+    runs.calibrate(planned.packs, planned.capacity.kind, planned.capacity.cpus)
+
+
+def cost(planned: Plan, store: Store) -> Cost:
+    """What the plan will take, trunks first."""
+    first = trunks.estimates(planned.trunks, store, planned.capacity)
+    return costs.cost(planned.estimates, list(first.values()), planned.capacity)
+
+
+def stored_by_study(planned: Plan, store: Store) -> dict[str, int]:
+    """How many of the plan's stored trials each study that was run holds, by name."""
+    plans = {path.parent.name: json.loads(path.read_text()) for path in sorted(store.studies.glob("*/plan.json"))}
+    return costs.shared((trial for trial in planned.trials if trial.trial_id in planned.states), plans)
+
+
 def run_packs(
     planned: Plan,
     store: Store,
@@ -123,7 +141,8 @@ def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
         used = datetime.fromtimestamp(frozen.stat().st_mtime, UTC)
         frozen.replace(folder / f"study-{used:%Y%m%dT%H%M%S.%f}.yaml")
     write_text(frozen, text)
-    write_text(folder / "plan.json", json.dumps(_cells(planned, command), indent=1) + "\n")
+    content = _cells(planned, command) | {"predicted": _predicted(planned, store, folder)}
+    write_text(folder / "plan.json", json.dumps(content, indent=1) + "\n")
     write_text(folder / "provenance.json", json.dumps(_provenance(planned, command), indent=1) + "\n")
     return folder
 
@@ -156,6 +175,15 @@ def stored_studies(store: Store) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def took(store: Store, name: str) -> list[Took]:
+    """What the trunks and packs of a study that was run were to take, beside what they took."""
+    kept = json.loads((store.studies / name / "plan.json").read_text())
+    rows = list(store.trials().select("trial_id", "pack_id", "seconds").iter_rows())
+    stored = [json.loads(path.read_text()) for path in store.trunks.glob("[!.]*/trunk.json")]
+    seconds = {trunk["trunk_id"]: float(trunk["seconds"]) for trunk in stored}
+    return costs.took(kept.get("predicted", {}), rows, seconds)
 
 
 @contextmanager
@@ -211,6 +239,16 @@ def _cells(planned: Plan, command: Sequence[str]) -> dict[str, Any]:
         "reference": wanted.reference.model_dump() if wanted.reference else None,
         "report": wanted.report.model_dump(),
     }
+
+
+def _predicted(planned: Plan, store: Store, folder: Path) -> dict[str, Any]:
+    """What this run is expected to take, with what earlier runs of the study were."""
+    try:
+        earlier = json.loads((folder / "plan.json").read_text()).get("predicted", {})
+    except FileNotFoundError:
+        earlier = {}
+    first = trunks.estimates(planned.trunks, store, planned.capacity)
+    return costs.predicted(planned.packs, planned.estimates, first, earlier)
 
 
 def _provenance(planned: Plan, command: Sequence[str]) -> dict[str, Any]:

@@ -67,6 +67,7 @@ def _trials(settings: Mapping[str, Setting]) -> pa.Schema:
 
 
 RESERVED = frozenset(_trials({}).names)  # the columns of `trials` that are no settings
+CURVE = frozenset(_curves.names)
 
 
 class Store:

@@ -17,6 +17,7 @@ SOURCES = {
 }
 COMMON = "idennet_core.streams"  # named random streams: every draw of the project comes from one
 DOORS = {
+    "orchestrator.calibration",
     "orchestrator.idennet",
     "orchestrator.cli.data",
     "orchestrator.cli.heatmap",
