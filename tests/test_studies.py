@@ -174,7 +174,7 @@ def test_the_reference_of_figure_6_is_what_the_paper_prints():
     assert load(shipped("oulu_expressions"), None).reference.values == found
 
 
-@pytest.mark.parametrize("path", [path for path in PAPERS if path.stem != "focal_search"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
 def test_every_cell_of_a_shipped_study_has_a_number_of_the_paper_but_f_in_figure_3(path):
     wanted = load(path, None)
     reference = json.loads(json.dumps(wanted.reference.model_dump()))
