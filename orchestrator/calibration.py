@@ -34,7 +34,7 @@ def measure_packs(packs: Sequence[Pack], store: Store, device: str, threads: int
     kinds = {_path(store, _of_pack(pack, device, threads)): pack for pack in packs}
     for pack in kinds.values():
         together = _together(pack, device, threads)
-        found = pace.measure(_settings(pack), together, _place(device), threads if device == "cpu" else 1)
+        found = pace.measure(_settings(pack), together, place_of(device), threads if device == "cpu" else 1)
         _keep(store, _of_pack(pack, device, threads), asdict(found), "calibration")
 
 
@@ -62,11 +62,12 @@ def measure_trunks(recipes: Sequence[Mapping[str, Setting]], store: Store, devic
 
     kinds = {_path(store, _of_trunk(recipe, device, together)): recipe for recipe in recipes}
     for recipe in kinds.values():
-        found = pace.measure_pretraining(recipe, together, _place(device))
+        found = pace.measure_pretraining(recipe, together, place_of(device))
         _keep(store, _of_trunk(recipe, device, together), {"step": found}, "calibration")
 
 
-def _place(device: str) -> Any:
+def place_of(device: str) -> Any:
+    """The torch device, with this process set up for work on it."""
     import torch
 
     from idennet_core.training import keep_freed_memory
