@@ -69,6 +69,7 @@ def _trials(settings: Mapping[str, Setting]) -> pa.Schema:
     )
 
 
+AT_ONCE = 500  # packs that are read together
 ORDER = ("trial_id", "state", "trained_epochs", "finished_at", "pack_id")  # which row of a trial counts
 RESERVED = frozenset(_trials({}).names)  # the columns of `trials` that are no settings
 CURVE = frozenset(_curves.names)
@@ -225,14 +226,18 @@ class Store:
             return found[table], [files[name] for name in checked if found[name] is None]
 
         schema = {"trials": _trials({}), "curves": _curves, "predictions": _predictions}[table]
-        alike: dict[pa.Schema, list[pa.Table]] = {schema: [schema.empty_table()]}
+        frames, wanted = [pl.DataFrame(schema.empty_table())], sorted(present.marks.keys() & packs)
         with ThreadPoolExecutor() as pool:
-            for rows, damaged in pool.map(load, sorted(present.marks.keys() & packs)):
-                for path in damaged:
-                    _warn_once(f"{path} is damaged or missing: left as it is, its trials will run again")
-                if rows is not None and not damaged:
-                    alike.setdefault(rows.schema, []).append(rows)
-        return _together([pl.DataFrame(pa.concat_tables(tables)) for tables in alike.values()])
+            # some packs at a time: thousands of small tables take several times the memory of one
+            for start in range(0, len(wanted), AT_ONCE):
+                alike: dict[pa.Schema, list[pa.Table]] = {}
+                for rows, damaged in pool.map(load, wanted[start : start + AT_ONCE]):
+                    for path in damaged:
+                        _warn_once(f"{path} is damaged or missing: left as it is, its trials will run again")
+                    if rows is not None and not damaged:
+                        alike.setdefault(rows.schema, []).append(rows)
+                frames += [pl.DataFrame(pa.concat_tables(tables)) for tables in alike.values()]
+        return _together(frames)
 
     def _drop_checkpoints(self, just_stored: Mapping[str, State]) -> None:
         """Remove the checkpoints of which every trial is stored now that these are: whole, or as it left there."""
