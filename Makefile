@@ -9,7 +9,7 @@ export IDENCTL_STORE = $(DEMO)/runs
 # Where the five points of a face come from: a YuNet file, or the true points of the drawn pictures.
 points = $(if $(DETECTOR),--detector $(DETECTOR),--landmarks $(FACES)/$(1)/landmarks.csv)
 
-.PHONY: demo test test-slow bench lint clean
+.PHONY: demo test test-slow bench bench-study lint clean
 
 demo: .venv/ready  ## draw faces, prepare them, train the trunks, run Fig. 3 in small, report
 	$(IDENCTL) data synth oulu-casia --out $(FACES)/oulu-casia --sheet $(DEMO)/faces.png
@@ -30,7 +30,10 @@ test-slow: .venv/ready  ## the studies whose answer is known, minutes
 
 bench: .venv/ready  ## speed beside what else one could run, about a quarter of an hour
 	.venv/bin/python -m benchmarks
-	.venv/bin/python -m benchmarks.pretraining
+	.venv/bin/python -m benchmarks.plot
+
+bench-study: .venv/ready  ## whole studies of Fig. 3's pack at two depths, longer
+	.venv/bin/python -m benchmarks.studies
 
 lint: .venv/ready
 	.venv/bin/ruff check .

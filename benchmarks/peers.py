@@ -25,8 +25,7 @@ from idennet_core.faces.augmentation import crops, faces_only
 from idennet_core.network import Head, PretrainedNetwork, Trunk, initialise
 from idennet_core.training import Member
 
-CLASSES, PEOPLE = 6, 80
-WARM_UP = 1  # steps before the clock starts
+CLASSES, PEOPLE, PICTURES, FOLDS = 6, 80, 1440, 10  # as Oulu-CASIA has them
 
 
 @dataclass(frozen=True)
@@ -40,11 +39,16 @@ class Work:
     people: np.ndarray  # [N] of PEOPLE
 
     @staticmethod
-    def drawn(depth: int, batch: int, count: int = 1440) -> "Work":
+    def drawn(depth: int, batch: int, count: int = PICTURES) -> "Work":
         """Noise in the place of faces: a step's cost does not depend on what is in the pictures."""
         random = np.random.default_rng(0)
         labels, people = np.arange(count) % CLASSES, np.arange(count) // CLASSES % PEOPLE
         return Work(depth, batch, random.integers(0, 256, (count, 60, 60), dtype=np.uint8), labels, people)
+
+
+def steps_an_epoch(batch: int) -> int:
+    """Steps of a trial that trains on all folds but one."""
+    return PICTURES * (FOLDS - 1) // FOLDS // batch
 
 
 def emotion_network(depth: int, number: int = 0) -> PretrainedNetwork:
@@ -245,9 +249,9 @@ def banked_steps(trunks: Sequence[Trunk], pack: Sequence[Member], faces: FaceSet
 
     def train(member: Member) -> int:
         head = copy.deepcopy(member.head).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimiser = sgd(head.parameters())
+        optimiser, size = sgd(head.parameters()), member.settings["batch_size"]
         for index in range(member.steps_per_epoch):
-            rows = torch.from_numpy(member.train_rows[index * 128 : (index + 1) * 128])
+            rows = torch.from_numpy(member.train_rows[index * size : (index + 1) * size])
             emotion, identity = head(features[rows], dropout)
             loss = joint_loss(emotion, identity, member.labels[rows], member.identities[rows])
             optimiser.zero_grad()
@@ -261,9 +265,7 @@ def banked_steps(trunks: Sequence[Trunk], pack: Sequence[Member], faces: FaceSet
 
 
 def seconds_a_step(step: Callable[[], None], steps: int) -> float:
-    """Wall seconds of a step, a mean over `steps` after a warm-up."""
-    for _ in range(WARM_UP):
-        step()
+    """Wall seconds of a step, a mean over `steps`."""
     began = time.perf_counter()
     for _ in range(steps):
         step()

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import numpy as np
 import torch
@@ -155,6 +156,19 @@ def measure(depth: int, batch: int, rounds: int, steps: int) -> dict[str, list[f
     return {name: values[1:] for name, values in speeds.items()}  # the first turn warms up
 
 
+def table(depth: int, batch: int, rounds: int, steps: int) -> dict[str, dict[str, Any]]:
+    """Images a second of every way and the ratio to the plain loop, printed and returned."""
+    speeds = measure(depth, batch, rounds, steps)
+    found = {}
+    print(f"pre-training, images a second, depth {depth}, batch {batch}, median of {rounds} rounds (least to most)")
+    for name, values in speeds.items():
+        ratio = statistics.median(one / plain for one, plain in zip(values, speeds[PLAIN], strict=True))
+        found[name] = {"images_per_second": values, "ratio": ratio}
+        spread = f"({min(values):.1f} to {max(values):.1f})"
+        print(f"  {name:40} {statistics.median(values):8.1f} {spread:20} {ratio:6.1f}x")
+    return found
+
+
 def main() -> None:
     """Measure, and print a table; `--json` writes every figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -162,14 +176,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    speeds = measure(given.depth, given.batch, given.rounds, given.steps)
-    found = {}
-    print(f"depth {given.depth}, batch {given.batch}, {len(os.sched_getaffinity(0))} cores, drawn noise")
-    print(f"{'':42} images/s   (least to most)    x plain")
-    for name, values in speeds.items():
-        ratio = statistics.median(one / plain for one, plain in zip(values, speeds[PLAIN], strict=True))
-        found[name] = {"images_per_second": values, "median": statistics.median(values), "ratio_to_plain": ratio}
-        print(f"{name:42} {statistics.median(values):8.1f}   ({min(values):.1f} to {max(values):.1f}) {ratio:12.2f}")
+    found = table(given.depth, given.batch, given.rounds, given.steps)
     if given.json:
         given.json.write_text(json.dumps({"settings": vars(given) | {"json": None}, "ways": found}, indent=1) + "\n")
 

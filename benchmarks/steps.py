@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -26,13 +26,19 @@ from idennet_core.training import Member, keep_freed_memory, single_threads
 
 RAY, OURS = "Ray Tune, a trial a fold", "idenctl"
 STACKED = 4  # members of the ensembles that are stacked into one module
+PART = (
+    3  # steps an epoch of ours in a round, with a bank as much smaller: pictures, steps and test fold keep their shares
+)
 
 Measure = Callable[[], float]  # member-steps a second, measured once
 Contender = tuple[Callable[..., Measure], tuple[Any, ...]]  # what makes a measure, in a process of its own
 
 
-def contenders(work: Work, steps: int, members: int) -> dict[str, Contender]:
-    """Every way of training the same trials, by name; `members` are a pack of ours, `steps` what the others take."""
+def contenders(work: Work, steps: int, members: int, sizes: Sequence[int]) -> dict[str, Contender]:
+    """Every way of training the same trials, by name; `members` are a pack of ours, `steps` what the others take.
+
+    `sizes` are further packs, to see how the speed grows with the members.
+    """
     return {
         RAY: (on_ray, (work, steps, False)),
         f"{RAY}, reuse_actors": (on_ray, (work, steps, True)),
@@ -42,8 +48,13 @@ def contenders(work: Work, steps: int, members: int) -> dict[str, Contender]:
         f"vmap over {STACKED} heads": (in_turn, (peers.vmap_steps, (work, STACKED), 1, STACKED)),
         f"{STACKED} heads fused in the channels": (in_turn, (peers.fused_steps, (work, STACKED), 1, STACKED)),
         f"a bank and plain modules, {members} members": (in_packs, (work, members, True)),
-        f"{OURS}, {members} members": (in_packs, (work, members)),
+        **{ours(size): (in_packs, (work, size)) for size in sorted({*sizes, members})},
     }
+
+
+def ours(members: int) -> str:
+    """Our name in the table, in packs of so many members."""
+    return f"{OURS}, {members} member{'s' if members > 1 else ''}"
 
 
 def on_ray(work: Work, steps: int, reuse: bool) -> Measure:
@@ -58,7 +69,9 @@ def on_ray(work: Work, steps: int, reuse: bool) -> Measure:
     scratch = tempfile.mkdtemp(prefix="bench-ray-")
 
     def trial(config: dict[str, Any], work: Work) -> None:
-        tune.report({"seconds": peers.seconds_a_step(peers.plain_steps(work), steps)})
+        step = peers.plain_steps(work)
+        step()  # warms up
+        tune.report({"seconds": peers.seconds_a_step(step, steps)})
 
     def measure() -> float:
         tuner = tune.Tuner(
@@ -76,19 +89,25 @@ def on_ray(work: Work, steps: int, reuse: bool) -> Measure:
 def in_turn(make: Callable[..., Callable[[], None]], arguments: tuple[Any, ...], steps: int, members: int) -> Measure:
     """One process on all cores; a step is one of each of its `members`."""
     step = make(*arguments)
+    step()  # warms up
     return lambda: members / peers.seconds_a_step(step, steps)
 
 
 def in_packs(work: Work, members: int, plain: bool = False) -> Measure:
-    """An epoch of a pack of so many members, its bank counted; `plain`, with PyTorch's modules in our threads."""
+    """A short epoch of a pack of so many members, its bank counted; `plain`, with PyTorch's modules in our threads."""
     keep_freed_memory()
-    cpu, faces, (trunks, _) = torch.device("cpu"), faces_of(work), peers.trunks_and_head(work.depth)
+    short = Work.drawn(
+        work.depth,
+        work.batch,
+        PART * peers.PICTURES // (peers.PICTURES * (peers.FOLDS - 1) // peers.FOLDS // work.batch),
+    )
+    cpu, faces, (trunks, _) = torch.device("cpu"), faces_of(short), peers.trunks_and_head(work.depth)
     chosen = {"depth": work.depth, "batch_size": work.batch, "epochs": 1, "augment": False}
     settings, start = canonical(chosen), peers.emotion_network(work.depth).state_dict()
     examples, threads = packed.examples(faces, False), len(os.sched_getaffinity(0))
     frozen: list[Trunk] = list(trunks)  # type: ignore[arg-type]
 
-    def measure() -> float:
+    def measure(members: int = members) -> float:
         pack = [Member(settings, i % 10, i // 10, examples, frozen[0].out_width, start, cpu) for i in range(members)]
         if plain:
             with single_threads(threads) as pool:
@@ -100,7 +119,13 @@ def in_packs(work: Work, members: int, plain: bool = False) -> Measure:
         # two banks were filled, one of them, of the centre crops, for the test folds of all epochs
         return float(sum(member.steps_per_epoch for member in pack)) / (seconds.trunks / 2 + seconds.heads)
 
+    measure(1)  # warms up
     return measure
+
+
+def part_of(work: Work) -> Work:
+    """So many of its pictures that an epoch of a trial has PART steps."""
+    return Work.drawn(work.depth, work.batch, PART * peers.PICTURES // peers.steps_an_epoch(work.batch))
 
 
 def faces_of(work: Work) -> FaceSet:

@@ -2,25 +2,31 @@
 
 Ours is `idenctl study run`, the peer a Ray Tune script that trains a trial a fold. The peer takes too long to run
 whole: it runs with one and with two waves of trials, and the further ones are taken to cost what the second did.
+
+    python -m benchmarks.studies [--depths 16 40] [--epochs 3] [--json benchmarks/studies.json]
 """
 
+import argparse
+import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import peers
-from benchmarks.peers import Work
+from benchmarks.peers import FOLDS
 from idennet_core.datasets import oulu_casia, prepared
 from idennet_core.datasets.prepared import Face
 from idennet_core.streams import generator
 
-FOLDS, CELLS = 10, 6  # Fig. 3's two-stream pack: F and five rates on ten folds
+CELLS = 6  # Fig. 3's two-stream pack: F and five rates on ten folds
 STUDY = """
 name: bench
 question: How long does it take?
@@ -36,8 +42,8 @@ report: {{by: id_rate}}
 """
 
 
-def our_seconds(folder: Path, depth: int, batch: int, epochs: int) -> float:
-    """Wall seconds of `idenctl study run` on prepared faces of noise and trunks that are there already."""
+def prepare(folder: Path, depth: int, batch: int, epochs: int) -> Path:
+    """A study file beside a store with prepared faces of noise and its trunks."""
     store = folder / "store"
     people = [(f"P{person:03}", label) for person in range(80) for label in oulu_casia.CLASSES]
     faces = [
@@ -52,8 +58,15 @@ def our_seconds(folder: Path, depth: int, batch: int, epochs: int) -> float:
     command = [sys.executable, "-m", "orchestrator.cli.app"]
     where = ["--store", str(store)]
     subprocess.run([*command, "trunk", "train", str(study), *where], check=True, capture_output=True)
+    return study
+
+
+def our_seconds(folder: Path, depth: int, batch: int, epochs: int) -> float:
+    """Wall seconds of `idenctl study run` on prepared faces of noise and trunks that are there already."""
+    study = prepare(folder, depth, batch, epochs)
+    command = [sys.executable, "-m", "orchestrator.cli.app", "study", "run", str(study)]
     began = time.perf_counter()
-    subprocess.run([*command, "study", "run", str(study), *where], check=True, capture_output=True)
+    subprocess.run([*command, "--store", str(study.parent / "store")], check=True, capture_output=True)
     return time.perf_counter() - began
 
 
@@ -69,34 +82,8 @@ def _peer(depth: int, batch: int, steps: int, trials: int) -> float:
     with tempfile.TemporaryDirectory(prefix="bench-ray-") as folder:
         arguments = [str(value) for value in (depth, batch, steps, trials, folder)]
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "benchmarks.studies", *arguments], check=True, capture_output=True)
+        subprocess.run([sys.executable, "-m", "benchmarks.ray_script", *arguments], check=True, capture_output=True)
         return time.perf_counter() - began
-
-
-def run_peer(depth: int, batch: int, steps: int, trials: int, folder: str) -> None:
-    """The peer: a study as a script on Ray Tune, one trial a fold, each training and testing its own network."""
-    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_AIR_NEW_OUTPUT": "0"}
-    import ray
-    import torch
-    from ray import tune
-
-    cores = len(os.sched_getaffinity(0))
-    ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False)
-
-    def trial(config: dict[str, Any], work: Work) -> None:
-        step, accuracy = peers.plain_trial(work)
-        for _ in range(steps):
-            step()
-        tested = len(work.faces) // FOLDS
-        images = torch.from_numpy(work.faces[:tested, 6:54, 6:54]).float()[:, None] / 255
-        tune.report({"accuracy": accuracy(images, torch.from_numpy(work.labels[:tested]))})
-
-    tuner = tune.Tuner(
-        tune.with_parameters(trial, work=Work.drawn(depth, batch)),
-        param_space={"trial": tune.grid_search(list(range(trials)))},
-        run_config=tune.RunConfig(verbose=0, storage_path=folder),
-    )
-    tuner.fit().get_dataframe()
 
 
 def _save(store: Path, name: str, classes: tuple[str, ...], rows: list[Face]) -> None:
@@ -104,9 +91,18 @@ def _save(store: Path, name: str, classes: tuple[str, ...], rows: list[Face]) ->
     prepared.save(store / "data" / name, name, classes, True, pixels, rows, [], {})
 
 
+def about_this_machine() -> dict[str, Any]:
+    """When and where figures were measured."""
+    return {
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "processor": platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+    }
+
+
 def compare(folder: Path, depth: int, batch: int, epochs: int) -> dict[str, Any]:
     """Both studies: seconds, their ratio, and how they were measured."""
-    steps = epochs * (1296 // batch)  # nine folds of 1,440 faces
+    steps = epochs * peers.steps_an_epoch(batch)
     ours = our_seconds(folder, depth, batch, epochs)
     theirs, measured = peer_seconds(depth, batch, steps, CELLS * FOLDS)
     return {
@@ -120,6 +116,29 @@ def compare(folder: Path, depth: int, batch: int, epochs: int) -> dict[str, Any]
     }
 
 
-if __name__ == "__main__":  # the peer's script; `python -m benchmarks` runs both sides
-    depth, batch, steps, trials = map(int, sys.argv[1:5])
-    run_peer(depth, batch, steps, trials, sys.argv[5])
+def table(depth: int, batch: int, epochs: int) -> dict[str, Any]:
+    """Both studies, printed and returned."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        study = compare(Path(folder), depth, batch, epochs)
+    print("a study of {trials} trials of {steps_a_trial} steps, depth {depth}, end to end".format(**study))
+    print("  {:40} {idenctl_seconds:8.1f} s".format("idenctl", **study))
+    how = ", ".join(f"{trials} in {seconds:.0f} s" for trials, seconds in study["ray_tune_measured"].items())
+    print("  {:40} {ray_tune_seconds:8.1f} s, from {how}".format("Ray Tune", how=how, **study))
+    print("  {:40} {ratio:8.1f}x".format("", **study))
+    return study
+
+
+def main() -> None:
+    """Measure whole studies, print them, and write the figures beside those of the steps."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--depths", type=int, nargs="+", default=[16, 40])
+    for name, default in (("batch", 128), ("epochs", 3)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--json", type=Path, default=Path(__file__).with_name("studies.json"))
+    given = parser.parse_args()
+    found = [table(depth, given.batch, given.epochs) for depth in given.depths]
+    given.json.write_text(json.dumps(about_this_machine() | {"cpu": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -43,6 +43,11 @@ def _head(architecture: Mapping[str, Any], streams: int) -> tuple[int, int]:
     return streams * width * fused * 144, _block(architecture, fused, 12)[1]
 
 
+def head_pictures(training: int, tested: int, batch_size: int) -> float:
+    """The pictures of a head's epoch: those in whole batches, and a third of those tested, which go forward alone."""
+    return training // batch_size * batch_size + tested / 3
+
+
 def bank_bytes(architecture: Mapping[str, Any], streams: int, pictures: int) -> int:
     """Bytes of a bank of this many pictures: 12 x 12 maps in fp32."""
     return pictures * streams * trunk_width(architecture) * 144 * 4

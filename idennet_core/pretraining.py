@@ -81,12 +81,8 @@ def train_trunk(
             f"batch_size of a trunk must not exceed the training pictures, got {size} for {len(train)}; "
             f"prepare more pictures of {faces.name} or set a smaller batch_size"
         )
-    network = PretrainedNetwork(len(classes), settings["depth"], settings["bottleneck"], settings["compression"])
     stream = ("trunk", task, settings["seed"])
-    initialise(network, *stream, "weights")
-    if not _fast(device, precision):
-        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.SGD(network.parameters(), lr=settings["lr"], momentum=0.9, weight_decay=1e-4)
+    network, optimiser = start(settings, len(classes), device)
     course = _resume(resume_at, network, optimiser)
     pictures, targets = batches.source(faces.faces, device), torch.from_numpy(labels).to(device)
     judged = held_out if len(held_out) else train[:CHUNK]
@@ -100,7 +96,7 @@ def train_trunk(
         rows = order[index * size : (index + 1) * size]
         images = batches.random_crops(pictures(rows), *stream, "crops", step)
         optimiser.param_groups[0]["lr"] = learning_rate(step, total, settings["lr"])
-        loss_sum += _step(network, optimiser, images, targets[torch.from_numpy(rows).to(device)], precision)
+        loss_sum += train_step(network, optimiser, images, targets[torch.from_numpy(rows).to(device)], precision)
         course.step = step + 1
         due = time.monotonic() - saved >= checkpoint_every
         if due or index == steps - 1:
@@ -132,6 +128,15 @@ def train_trunk(
     _store(network, facts, trunks / trunk_id)
     resume_at.unlink(missing_ok=True)
     return trunk_id
+
+
+def start(recipe: Mapping[str, Any], classes: int, device: torch.device) -> tuple[PretrainedNetwork, torch.optim.SGD]:
+    """The network of a recipe as it starts, and what trains it."""
+    network = PretrainedNetwork(classes, recipe["depth"], recipe["bottleneck"], recipe["compression"])
+    initialise(network, "trunk", recipe["task"], recipe["seed"], "weights")
+    if not _fast(device, recipe["precision"]):
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network, torch.optim.SGD(network.parameters(), lr=recipe["lr"], momentum=0.9, weight_decay=1e-4)
 
 
 def is_stored(trunks: Path, trunk_id: str) -> bool:
@@ -194,7 +199,7 @@ def _rule(faces: FaceSet) -> str:
     return f"every {HELD_OUT}th picture of a class; none of a class of fewer than {HELD_OUT}"
 
 
-def _step(
+def train_step(
     network: PretrainedNetwork, optimiser: torch.optim.SGD, images: Tensor, targets: Tensor, precision: str
 ) -> Tensor:
     """One training step; gives its loss, on the device."""

@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +12,12 @@ import numpy as np
 from idennet_core import config, cost
 from idennet_core.datasets import prepared
 from idennet_core.datasets.folds import check_splits, fold_of
+from orchestrator import calibration
 from orchestrator.design import Cell, describe
 from orchestrator.planning import Estimate
 from orchestrator.progress import Progress
 from orchestrator.pruning import leaving
-from orchestrator.store import Store, this_host, write_text
+from orchestrator.store import Store
 from orchestrator.study import Study
 from orchestrator.study_rules import Rules, check_data
 from orchestrator.trial import Configuration, Pack, Predictions, Setting, Trial, TrialResult
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 DATASETS = ("oulu-casia", "ck+", "mmi", "ferplus", "casia-webface")
 EXPRESSIONS = ("neutral", "anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
 REPORT_EVERY = 1.0  # seconds between two progress events of a pack
-FLOPS_UNMEASURED = {
-    "cpu": {"trunk": 9e9, "head": 11e9},
-    "gpu": {"trunk": 5e12, "head": 1e12},
-}  # a thread, a GPU
 
 
 def _flops(configuration: Configuration) -> float:
@@ -87,19 +83,18 @@ class Idennet:
         return json.dumps([{name: settings[name] for name in names}, dict(inputs)], sort_keys=True)
 
     def estimate(self, pack: Pack, device: str, threads: int) -> Estimate:
-        """Seconds, from the arithmetic and the speed of the last pack on such a device; bytes, of the banks."""
+        """Seconds, from the pace of such packs on this machine; bytes, of the banks."""
         settings: dict[str, Any] = dict(pack.trials[0].configuration.settings)
         pictures = _metadata(self.store, settings["dataset"])["num_faces"]
-        epochs = settings["epochs"] - pack.first_epoch
-        work = _work(settings, pictures, epochs, len(pack.trials) * epochs)
-        measured = _speed(self.store, device)
-        speed = measured or FLOPS_UNMEASURED[device]
-        workers = 1 if device == "gpu" else threads
         streams = len(config.tasks(settings["variant"]))
         views = 14 if settings["augment"] else 1
         memory = cost.bank_bytes(settings, streams, pictures * (views + 1)) + 2**30  # 1 GiB: libraries, activations
-        seconds = sum(work[part] / speed[part] for part in work) / workers
-        return Estimate(seconds, memory, measured is not None)
+        seconds, measured = calibration.pack_seconds(pack, self.store, device, threads)
+        return Estimate(seconds, memory, measured)
+
+    def calibrate(self, packs: Sequence[Pack], device: str, threads: int) -> None:
+        """Measure how fast such packs are on this machine, for `estimate`."""
+        calibration.measure_packs(packs, self.store, device, threads)
 
     def trunk(self, task: str, pack: Pack, faces: prepared.FaceSet) -> "Trunk":
         """The frozen trunk that the pack reads for this task, from the store."""
@@ -194,12 +189,9 @@ class Idennet:
         for result, member in zip(results, members, strict=True):
             if result.state == "complete" and result.trial.without is None:
                 _keep_head(context.store, result.trial, member)
-        if any(epochs):
-            work = _work(settings, len(faces.faces), max(epochs), sum(epochs))
-            workers = 1 if context.device == "gpu" else context.threads
-            spent = {"trunk": seconds.trunks * workers, "head": seconds.heads * workers}
-            speed = {part: work[part] / spent[part] for part in work}
-            write_text(_calibration(context.store, context.device), json.dumps(speed | {"seconds": asdict(seconds)}))
+        if pack.first_epoch < settings["epochs"] and not pruned and all(member.failure is None for member in members):
+            spent = {"trunk": seconds.trunks, "head": seconds.heads}
+            calibration.learn_pack(pack, context.store, context.device, context.threads, spent)
         return results
 
 
@@ -235,32 +227,6 @@ def _trunk_recipe(study: Study, settings: Mapping[str, Setting], task: str, stor
         lacking = "expressions" if task == "emotion" else "subjects"
         raise ValueError(f"the {task} trunk needs a data set with {lacking}, {wanted['dataset']} has none; set another")
     return config.trunk_recipe(task, settings, wanted, data["data_id"])
-
-
-def _work(settings: Mapping[str, Any], pictures: int, epochs: int, trial_epochs: int) -> dict[str, float]:
-    """Floating-point operations of a pack: trunk forward passes, and head steps on nine folds of ten.
-
-    `trial_epochs` are those of all its trials together.
-    """
-    streams = len(config.tasks(settings["variant"]))
-    views = 14 if settings["augment"] else 1
-    return {
-        "trunk": float(cost.trunk_flops(settings) * streams * pictures * (views * epochs + 1)),
-        "head": float(cost.head_flops(settings, streams) * trial_epochs * pictures * views * 0.9),
-    }
-
-
-def _calibration(store: Store, device: str) -> Path:
-    return store.calibration / f"{device}-{this_host()}.json"
-
-
-def _speed(store: Store, device: str) -> dict[str, float] | None:
-    """Floating-point operations a second and thread (or GPU) of the last pack on this machine, None before one."""
-    try:
-        speed: dict[str, float] = json.loads(_calibration(store, device).read_text())
-    except (OSError, ValueError):
-        return None
-    return speed
 
 
 def _resume(store: Store, pack: Pack, members: "Sequence[Member]") -> list[list[dict[str, Any]]]:

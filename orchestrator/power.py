@@ -15,7 +15,8 @@ from scipy.special import nctdtr, nctdtrinc, stdtrit
 from orchestrator.analysis import CONFIDENCE, Comparison, Floats
 
 POWER = 0.8  # the probability with which the wanted number of seeds finds a difference of the measured size
-SETTLED, SEEDS, SECOND_SEED, SUBJECTS = "settled", "more seeds", "a second seed", "only more subjects"
+SETTLED, SEEDS, SUBJECTS = "settled", "more seeds", "only more subjects"
+UNKNOWN = "unknown: one seed"  # it cannot tell what seeds do from what subjects do
 
 
 def variance_components(differences: Floats) -> tuple[Floats, Floats]:
@@ -75,7 +76,7 @@ def outlook(found: Comparison, level: float) -> tuple[str, int | None]:
     if found.p_holm < 1 - CONFIDENCE:
         return SETTLED, 0
     if spread.between_folds is None or spread.between_seeds is None:
-        return SECOND_SEED, 1
+        return UNKNOWN, None
     parts = spread.between_folds, spread.between_seeds
     wanted = seeds_needed(difference.mean, *parts, difference.num_folds, spread.test_to_train, level)
     return (SUBJECTS, None) if math.isinf(wanted) else (SEEDS, max(1, int(wanted) - spread.num_seeds))

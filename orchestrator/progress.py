@@ -100,7 +100,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class RunState:
-    """What is known of a run of a study. `cells` names the cell of each of its trials, by trial_id."""
+    """What is known of a run of a study. `cells` names the cell of each of its trials, by trial_id.
+
+    A state holds until the next event: what is known of single trials grows in place, as copying it at each event
+    would cost the square of their number.
+    """
 
     title: str
     cells: Mapping[str, str]
@@ -108,10 +112,10 @@ class RunState:
     packs: int
     started: float
     running: Mapping[str, RunningPack] = field(default_factory=dict)
-    accuracies: Mapping[str, float] = field(default_factory=dict)  # the latest of each trial seen in this run
-    done: frozenset[str] = frozenset()
-    failed: Mapping[str, str] = field(default_factory=dict)
-    pruned: frozenset[str] = frozenset()  # left their packs at a rung
+    accuracies: dict[str, float] = field(default_factory=dict)  # the latest of each trial seen in this run
+    done: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+    pruned: set[str] = field(default_factory=set)  # left their packs at a rung
     packs_done: int = 0
     samples: tuple[Sample, ...] = ()
 
@@ -125,25 +129,22 @@ class RunState:
         pack = self.running.get(event.pack_id, RunningPack(()))
         others = {pack_id: other for pack_id, other in self.running.items() if pack_id != event.pack_id}
         if isinstance(event, PackFailed | PackStopped):
-            return replace(self, running=others, pruned=self.pruned - set(pack.trial_ids))
-        known = replace(
-            self,
-            accuracies={**self.accuracies, **event.accuracies},
-            failed={**self.failed, **event.failed},
-            pruned=self.pruned | event.pruned.keys(),
-        )
+            self.pruned.difference_update(pack.trial_ids)
+            return replace(self, running=others)
+        self.accuracies.update(event.accuracies)
+        self.failed.update(event.failed)
+        self.pruned.update(event.pruned)
         if isinstance(event, PackDone):
             steps = pack.latest.total_steps - pack.latest.steps if pack.latest else 0
-            done = self.done | event.accuracies.keys()
-            known = replace(known, running=others, done=done, packs_done=self.packs_done + 1)
-            return known._sampled(now, pack.left, steps)
+            self.done.update(event.accuracies)
+            return replace(self, running=others, packs_done=self.packs_done + 1)._sampled(now, pack.left, steps)
         trial_steps = pack.trial_steps if pack.latest else max(event.total_steps / max(len(pack.trial_ids), 1), 1.0)
         after = RunningPack(pack.trial_ids, event, trial_steps)
         # a first report past the first epoch: what came before a checkpoint is not this run's work
         before = event.steps if pack.latest is None and event.epoch > 1 else pack.latest.steps if pack.latest else 0
         gained = event.steps - before
         running = {**self.running, event.pack_id: after}
-        return replace(known, running=running)._sampled(now, gained / trial_steps, gained)
+        return replace(self, running=running)._sampled(now, gained / trial_steps, gained)
 
     def _sampled(self, now: float, trials: float, steps: float) -> "RunState":
         last = self.samples[-1] if self.samples else Sample(now, 0, 0)
@@ -155,8 +156,8 @@ class RunState:
     @property
     def num_running(self) -> int:
         """Trials of running packs that have neither failed nor left."""
-        ended = self.failed.keys() | self.pruned
-        return sum(t not in ended for pack in self.running.values() for t in pack.trial_ids)
+        running = [trial_id for pack in self.running.values() for trial_id in pack.trial_ids]
+        return sum(trial_id not in self.failed and trial_id not in self.pruned for trial_id in running)
 
     @property
     def num_waiting(self) -> int:

@@ -15,7 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import inline_engine, planning, study, workload
+from orchestrator import costs, inline_engine, planning, study, trunks, workload
+from orchestrator.costs import Cost, Took
 from orchestrator.design import Cell, cells
 from orchestrator.planning import Capacity, Estimate
 from orchestrator.progress import Event
@@ -23,7 +24,7 @@ from orchestrator.source import Listed, Source
 from orchestrator.store import Store, write_text
 from orchestrator.study import IDENNET, Budget, Study
 from orchestrator.trial import Configuration, Pack, Setting, Trial
-from orchestrator.workload import Configured, Workload
+from orchestrator.workload import Calibrated, Configured, Workload
 
 if TYPE_CHECKING:
     from orchestrator.search_packs import SearchPacks
@@ -62,11 +63,6 @@ class Plan:
     def failed(self) -> tuple[Trial, ...]:
         """The trials whose stored result is a failure."""
         return tuple(trial for trial in self.trials if self.states.get(trial.trial_id) == "failed")
-
-    @property
-    def seconds(self) -> float:
-        """The wall time that the packs are expected to take."""
-        return planning.wall_seconds(self.estimates, self.capacity.devices)
 
 
 def this_machine() -> Capacity:
@@ -152,6 +148,27 @@ def _plan_search(wanted: Study, store: Store, runs: Workload, capacity: Capacity
     )
 
 
+def calibrate(planned: Plan, store: Store) -> None:
+    """Measure on this machine what the plan's estimates are made of. Raises ValueError where there is nothing to."""
+    runs = workload.load(planned.study.workload, store)
+    if not isinstance(runs, Calibrated):
+        raise ValueError(f"the workload {planned.study.workload} measures nothing beforehand; leave out --calibrate")
+    trunks.calibrate(planned.trunks, store, planned.capacity)
+    runs.calibrate(planned.packs, planned.capacity.kind, planned.capacity.cpus)
+
+
+def cost(planned: Plan, store: Store) -> Cost:
+    """What the plan will take, trunks first."""
+    first = trunks.estimates(planned.trunks, store, planned.capacity)
+    return costs.cost(planned.estimates, list(first.values()), planned.capacity)
+
+
+def stored_by_study(planned: Plan, store: Store) -> dict[str, int]:
+    """How many of the plan's stored trials each study that was run holds, by name."""
+    plans = {path.parent.name: json.loads(path.read_text()) for path in sorted(store.studies.glob("*/plan.json"))}
+    return costs.shared((trial for trial in planned.trials if trial.trial_id in planned.states), plans)
+
+
 def run_packs(
     planned: Plan,
     store: Store,
@@ -192,7 +209,7 @@ def deadline(budget: Budget, seconds: float, devices: int, now: float) -> float 
 
 def _seconds(planned: Plan, store: Store) -> float:
     """What the trials of the study have taken of devices so far."""
-    rows = store.every_trial().select("trial_id", "seconds").iter_rows()
+    rows = store.every_trial(["trial_id", "seconds"]).iter_rows()
     return sum(float(seconds) for trial_id, seconds in rows if trial_id in planned.states)
 
 
@@ -207,20 +224,21 @@ def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
         used = datetime.fromtimestamp(frozen.stat().st_mtime, UTC)
         frozen.replace(folder / f"study-{used:%Y%m%dT%H%M%S.%f}.yaml")
     write_text(frozen, text)
-    write_text(folder / "plan.json", json.dumps(_cells(planned, command), indent=1) + "\n")
+    content = _cells(planned, command) | {"predicted": _predicted(planned, store, folder)}
+    write_text(folder / "plan.json", json.dumps(content, indent=1) + "\n")
     write_text(folder / "provenance.json", json.dumps(_provenance(planned, command), indent=1) + "\n")
     return folder
 
 
 def accuracies(planned: Plan, store: Store) -> dict[str, float]:
     """The accuracy (a share) of each of the plan's trials that is stored complete, by trial_id."""
-    rows = store.trials().select("trial_id", "accuracy").drop_nulls().iter_rows()
+    rows = store.trials(["trial_id", "accuracy"]).drop_nulls().iter_rows()
     return {trial_id: accuracy for trial_id, accuracy in rows if trial_id in planned.states}
 
 
 def stored_studies(store: Store) -> list[dict[str, Any]]:
     """What the store knows of each study that was run: its cells, its trials, and how many have which state."""
-    rows = store.trials().select("configuration_id", "fold", "seed", "state").iter_rows()
+    rows = store.trials(["configuration_id", "fold", "seed", "state"]).iter_rows()
     states = {(configuration_id, fold, seed): state for configuration_id, fold, seed, state in rows}
     found = []
     for path in sorted(store.studies.glob("*/plan.json")):
@@ -250,6 +268,15 @@ def _search_of(folder: Path) -> dict[str, int] | None:
     procedures = json.loads(record.read_text())["procedures"]
     states = [point["state"] for each in procedures for point in each["points"] if point["repeats"] is None]
     return {"asked": len(states), "done": len(states) - states.count("waiting")}
+
+
+def took(store: Store, name: str) -> list[Took]:
+    """What the trunks and packs of a study that was run were to take, beside what they took."""
+    kept = json.loads((store.studies / name / "plan.json").read_text())
+    rows = list(store.trials().select("trial_id", "pack_id", "seconds").iter_rows())
+    stored = [json.loads(path.read_text()) for path in store.trunks.glob("[!.]*/trunk.json")]
+    seconds = {trunk["trunk_id"]: float(trunk["seconds"]) for trunk in stored}
+    return costs.took(kept.get("predicted", {}), rows, seconds)
 
 
 @contextmanager
@@ -310,6 +337,16 @@ def _cells(planned: Plan, command: Sequence[str]) -> dict[str, Any]:
         "search": wanted.search.model_dump() if wanted.search else None,
         "selection": SELECTED if wanted.search else None,
     }
+
+
+def _predicted(planned: Plan, store: Store, folder: Path) -> dict[str, Any]:
+    """What this run is expected to take, with what earlier runs of the study were."""
+    try:
+        earlier = json.loads((folder / "plan.json").read_text()).get("predicted", {})
+    except FileNotFoundError:
+        earlier = {}
+    first = trunks.estimates(planned.trunks, store, planned.capacity)
+    return costs.predicted(planned.packs, planned.estimates, first, earlier)
 
 
 def _provenance(planned: Plan, command: Sequence[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import os
 import socket
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator import index
 from orchestrator.trial import Rungs, Setting, State, TrialResult
 
 FORMAT = 1
@@ -67,7 +69,10 @@ def _trials(settings: Mapping[str, Setting]) -> pa.Schema:
     )
 
 
+AT_ONCE = 500  # packs that are read together
+ORDER = ("trial_id", "state", "trained_epochs", "finished_at", "pack_id")  # which row of a trial counts
 RESERVED = frozenset(_trials({}).names)  # the columns of `trials` that are no settings
+CURVE = frozenset(_curves.names)
 
 
 class Store:
@@ -120,17 +125,22 @@ class Store:
         self._write(predictions, "predictions", pack_id)
         self._write(pa.Table.from_pylist(curves, _curves), "curves", pack_id)
         self._write(pa.Table.from_pylist(trials, _trials(settings)), "trials", pack_id)
-        self._drop_checkpoints()
+        self._drop_checkpoints({result.trial.trial_id: result.state for result in results})
 
-    def trials(self) -> pl.DataFrame:
+    def trials(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """The trials that are tested on their fold, one row each; those of searches are `every_trial`'s alone."""
-        return self.every_trial().filter(pl.col("without").is_null())
+        read = None if columns is None else [*dict.fromkeys([*columns, "without"])]
+        return self.every_trial(read).filter(pl.col("without").is_null()).select(columns or pl.all())
 
-    def every_trial(self) -> pl.DataFrame:
-        """One row a trial: complete before failed before pruned, the longest curve first, then the earliest."""
+    def every_trial(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """One row a trial, in these columns or all.
+
+        Complete before failed before pruned, the longest curve first, then the earliest.
+        """
+        read = None if columns is None else [*dict.fromkeys([*columns, *ORDER])]
         rank = pl.col("state").replace_strict({"complete": 0, "failed": 1, "pruned": 2}, return_dtype=pl.Int8)
-        rows = self._read("trials").sort(rank, -pl.col("trained_epochs"), "finished_at", "pack_id")
-        return rows.unique("trial_id", keep="first", maintain_order=True)
+        rows = self._trials(read).sort(rank, -pl.col("trained_epochs"), "finished_at", "pack_id")
+        return rows.unique("trial_id", keep="first", maintain_order=True).select(columns or pl.all())
 
     def curves(self, trials: pl.DataFrame | None = None) -> pl.DataFrame:
         """The learning curves of these rows of `every_trial()`, or of all: a row a trial and epoch."""
@@ -156,7 +166,7 @@ class Store:
 
     def states(self) -> dict[str, State]:
         """The state of every stored trial, by trial_id."""
-        return dict(self.every_trial().select("trial_id", "state").iter_rows())
+        return dict(self.every_trial(["trial_id", "state"]).iter_rows())
 
     def checkpointed(self, rungs: Rungs | None = None) -> dict[str, tuple[int, Path]]:
         """By trial_id, the epoch to go on with and the file, of the furthest checkpoint a trial is in.
@@ -175,8 +185,11 @@ class Store:
         return found
 
     def _of_stored(self, table: str, trials: pl.DataFrame) -> pl.DataFrame:
-        rows = self._read(table, set(trials["pack_id"]))
-        return rows.join(trials.select("trial_id", "pack_id"), ["trial_id", "pack_id"], "semi", maintain_order="left")
+        packs, keys = set(trials["pack_id"]), ["trial_id", "pack_id"]
+        rows = self._read(table, packs, index.look(self.root, TABLES))
+        # mostly none: far fewer to look for than those to keep
+        others = self._trials(keys).filter(pl.col("pack_id").is_in(packs)).join(trials, keys, "anti")
+        return rows.join(others, keys, "anti", maintain_order="left") if others.height else rows
 
     def _write(self, table: pa.Table, name: str, pack_id: str) -> None:
         folder = self.root / name
@@ -187,32 +200,62 @@ class Store:
             os.fsync(file.fileno())
         beside.replace(folder / f"{pack_id}.parquet")
 
-    def _read(self, table: str, packs: Collection[str] | None = None) -> pl.DataFrame:
-        """All rows of a table, or those of some packs.
+    def _trials(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """All rows of all packs, those that ran twice too, in these columns or all; of a large store, by its index."""
+        present = index.look(self.root, TABLES)
+        indexed = index.rows(self.root, present.indexed, columns) if present.indexed else None
+        if indexed is None:
+            present = index.Present(present.marks, frozenset())
+        fresh = self._read("trials", present.fresh, present)
+        if index.worth(present):
+            whole = index.rows(self.root, present.indexed) if present.indexed else None
+            index.write(self.root, _together([whole, fresh]), present)
+        return _together([indexed, fresh.select(columns or pl.all())])
+
+    def _read(self, table: str, packs: Collection[str], present: index.Present) -> pl.DataFrame:
+        """All rows that these packs have in a table.
 
         A pack with a damaged file is named in a warning and left out, in every table.
         """
-        frames = []
-        for path in sorted((self.root / "trials").glob("*.parquet")):
-            if packs is not None and path.stem not in packs:
-                continue
-            files = {name: self.root / name / path.name for name in TABLES}
-            found = {name: _load(file, whole=name == table) for name, file in files.items()}
-            for name in [name for name in TABLES if found[name] is None]:
-                _warn_once(f"{files[name]} is damaged or missing: left as it is, its trials will run again")
-            if None not in found.values():
-                frames.append(pl.DataFrame(found[table]))
-        schema = {"trials": _trials({}), "curves": _curves, "predictions": _predictions}[table]
-        return pl.concat([pl.DataFrame(schema.empty_table()), *frames], how="diagonal_relaxed")
 
-    def _drop_checkpoints(self) -> None:
-        """Remove the checkpoints of which every trial is stored: whole, or as it left there."""
-        stored = self.states()
-        whole = {trial_id for trial_id, state in stored.items() if state != "pruned"}
+        def load(pack_id: str) -> tuple[pa.Table | None, list[Path]]:
+            """The pack's rows, and which of its files are no good; those of an indexed pack were good."""
+            files = {name: self.root / name / f"{pack_id}.parquet" for name in TABLES}
+            checked = [table] if pack_id in present.indexed else TABLES
+            found = {name: _load(files[name], whole=name == table) for name in checked}
+            return found[table], [files[name] for name in checked if found[name] is None]
+
+        schema = {"trials": _trials({}), "curves": _curves, "predictions": _predictions}[table]
+        frames, wanted = [pl.DataFrame(schema.empty_table())], sorted(present.marks.keys() & packs)
+        with ThreadPoolExecutor() as pool:
+            # some packs at a time: thousands of small tables take several times the memory of one
+            for start in range(0, len(wanted), AT_ONCE):
+                alike: dict[pa.Schema, list[pa.Table]] = {}
+                for rows, damaged in pool.map(load, wanted[start : start + AT_ONCE]):
+                    for path in damaged:
+                        _warn_once(f"{path} is damaged or missing: left as it is, its trials will run again")
+                    if rows is not None and not damaged:
+                        alike.setdefault(rows.schema, []).append(rows)
+                frames += [pl.DataFrame(pa.concat_tables(tables)) for tables in alike.values()]
+        return _together(frames)
+
+    def _drop_checkpoints(self, just_stored: Mapping[str, State]) -> None:
+        """Remove the checkpoints of which every trial is stored now that these are: whole, or as it left there."""
         for path in self.checkpoints.glob("pack-*.safetensors"):
             trials, left = (json.loads(checkpoint_metadata(path).get(name, "[]")) for name in ("trials", "left"))
-            if all(trial_id in whole or (trial_id in left and trial_id in stored) for trial_id in trials):
+            # the store itself is read for a checkpoint of packs that were formed otherwise alone
+            if _over(trials, left, just_stored) or (
+                not just_stored.keys().isdisjoint(trials) and _over(trials, left, self.states())
+            ):
                 path.unlink(missing_ok=True)
+
+
+def _over(trials: Sequence[str], left: Sequence[str], stored: Mapping[str, State]) -> bool:
+    return all(stored.get(name, "pruned") != "pruned" or (name in left and name in stored) for name in trials)
+
+
+def _together(frames: Sequence[pl.DataFrame | None]) -> pl.DataFrame:
+    return pl.concat([frame for frame in frames if frame is not None], how="diagonal_relaxed")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -293,7 +336,7 @@ def _load(path: Path, whole: bool) -> pa.Table | None:
     """The file's rows, none of them where only its footer is asked for; None where it is damaged or missing."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read() if whole else file.schema_arrow.empty_table()
+            return file.read(use_threads=False) if whole else file.schema_arrow.empty_table()
     except (OSError, pa.ArrowException):
         return None
 

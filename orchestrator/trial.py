@@ -14,10 +14,12 @@ Setting = bool | int | float | str
 State = Literal["complete", "pruned", "failed"]
 
 
+_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+
 def content_id(content: object) -> str:
     """128 bits (32 hex digits) of anything JSON can say, whatever the order of its keys."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(_json(content).encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)

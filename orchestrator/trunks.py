@@ -1,11 +1,12 @@
 """The training of trunks, side by side: a thread each in this process, or a Ray task each on devices of their own."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from idennet_core.datasets import prepared
-from orchestrator.planning import Capacity
+from orchestrator import calibration
+from orchestrator.planning import Capacity, Estimate
 from orchestrator.store import Store
 from orchestrator.trial import Setting
 
@@ -36,6 +37,24 @@ def train(
         tune_engine.train_trunks(recipes, one, capacity, on_progress, address)
     else:
         _in_threads(recipes, store, capacity.kind, capacity.cpus, on_progress)
+
+
+def estimates(recipes: Mapping[str, Mapping[str, Setting]], store: Store, capacity: Capacity) -> dict[str, Estimate]:
+    """What the pre-training of each trunk will take, by trunk_id."""
+    together = _side_by_side(recipes, capacity)
+    return {
+        name: calibration.trunk_estimate(recipe, store, capacity.kind, together) for name, recipe in recipes.items()
+    }
+
+
+def calibrate(recipes: Mapping[str, Mapping[str, Setting]], store: Store, capacity: Capacity) -> None:
+    """Measure on this machine how fast such trunks are trained, for `estimates`."""
+    calibration.measure_trunks(list(recipes.values()), store, capacity.kind, _side_by_side(recipes, capacity))
+
+
+def _side_by_side(recipes: Collection[object], capacity: Capacity) -> int:
+    """How many trunks share a device."""
+    return min(len(recipes), capacity.cpus) if capacity.devices == 1 else 1
 
 
 def _in_threads(

@@ -18,6 +18,8 @@ from typing import Any
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # this machine's own Ray listens for this process alone
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "256"  # packs to ask the cluster for beyond those that run
+os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"  # seconds between two writings of all packs' states, which nobody reads
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is KeyboardInterrupt here, as everywhere else
 os.environ["TUNE_WARN_THRESHOLD_S"] = "60"
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a box even when it is told to be quiet
@@ -37,7 +39,7 @@ from orchestrator.trial import Pack, Setting
 from orchestrator.workload import Context, Workload, run_pack
 
 OBJECT_STORE = 256 * 2**20  # bytes: packs and events pass through it, never data
-MOST_PENDING = 10_000  # packs that Tune may hold at once
+MOST_RUNNING = 10_000  # packs at once, more than there are devices
 HEARD_EVERY = 0.2  # seconds between two looks at what trunks report
 
 
@@ -137,7 +139,7 @@ def run(
             tune_config=tune.TuneConfig(
                 search_alg=PackSearcher(packs, deadline),
                 num_samples=-1,
-                max_concurrent_trials=MOST_PENDING,
+                max_concurrent_trials=MOST_RUNNING,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(

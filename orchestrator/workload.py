@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from orchestrator.design import Cell
 from orchestrator.planning import Estimate
 from orchestrator.progress import Event, PackDone, PackStarted
-from orchestrator.store import RESERVED, Run, Store, this_host
+from orchestrator.store import CURVE, RESERVED, Run, Store, this_host
 from orchestrator.study import Study, suggest
 from orchestrator.study_rules import Rules
 from orchestrator.trial import Configuration, Pack, Setting, Trial, TrialResult
@@ -60,6 +60,14 @@ class Workload(Protocol):
         """Train the pack's trials, a result for each."""
 
 
+@runtime_checkable
+class Calibrated(Protocol):
+    """A workload that can measure what its estimates are made of, before anything has run."""
+
+    def calibrate(self, packs: Sequence[Pack], device: str, threads: int) -> None:
+        """Measure how fast such packs are on this machine, in seconds, and keep it in the store."""
+
+
 def load(name: str, store: Store) -> Workload:
     """The workload that `package.module:object` gives when it is called with the store.
 
@@ -95,6 +103,8 @@ def run_pack(workload: Workload, pack: Pack, context: Context) -> None:
     started = datetime.now(UTC)
     context.listen(PackStarted(pack.pack_id, tuple(trial.trial_id for trial in pack.trials)))
     results = workload.run(pack, context)
+    if reason := _wrong(results, pack):
+        raise ValueError(reason)
     run = Run(context.device, this_host(), started, datetime.now(UTC), version("idenctl"))
     context.store.write_pack(results, workload.rules.settings, run)
     accuracies = {r.trial.trial_id: r.accuracy for r in results if r.accuracy is not None}
@@ -102,6 +112,20 @@ def run_pack(workload: Workload, pack: Pack, context: Context) -> None:
         {r.trial.trial_id: r.reason or "" for r in results if r.state == state} for state in ("failed", "pruned")
     )
     context.listen(PackDone(pack.pack_id, accuracies, failed, pruned))
+
+
+def _wrong(results: Sequence[TrialResult], pack: Pack) -> str | None:
+    """Why these cannot be the results of the pack."""
+    found = sorted(result.trial.trial_id for result in results)
+    if found != sorted(trial.trial_id for trial in pack.trials):
+        return f"run must give a result for each of the pack's {len(pack.trials)} trials, gave {len(found)}"
+    for result in results:
+        for name, share in (("accuracy", result.accuracy), ("sequence_accuracy", result.sequence_accuracy)):
+            if share is not None and not 0 <= share <= 1:
+                return f"{name} must be a share from 0 to 1, got {share}"
+        if strange := sorted({name for point in result.curve for name in point} - CURVE):
+            return f"a curve has the columns {', '.join(sorted(CURVE))}, got {', '.join(strange)}; leave them out"
+    return None
 
 
 def _module(name: str) -> ModuleType:

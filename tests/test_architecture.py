@@ -17,6 +17,7 @@ SOURCES = {
 }
 COMMON = "idennet_core.streams"  # named random streams: every draw of the project comes from one
 DOORS = {
+    "orchestrator.calibration",
     "orchestrator.idennet",
     "orchestrator.cli.data",
     "orchestrator.cli.heatmap",
@@ -37,9 +38,15 @@ OWNERS = {
     "yaml": {"orchestrator.strict_yaml"},
     "optuna": {"orchestrator.search"},
     "ray": {"orchestrator.tune_engine"},
-    "pyarrow": {"orchestrator.store"},
+    "pyarrow": {"orchestrator.store", "orchestrator.index"},
     "scipy": {"orchestrator.analysis", "orchestrator.power"},
-    "polars": {"orchestrator.store", "orchestrator.analysis", "orchestrator.report", "orchestrator.cli"},
+    "polars": {
+        "orchestrator.store",
+        "orchestrator.index",
+        "orchestrator.analysis",
+        "orchestrator.report",
+        "orchestrator.cli",
+    },
     "cv2": {"idennet_core.faces", "idennet_core.datasets", "idennet_core.heatmaps", "idennet_core.inference"},
     "onnxruntime": {"idennet_core.export"},
     "onnxscript": {"idennet_core.export"},

@@ -13,7 +13,7 @@ from conftest import idenctl
 
 from idennet_core import bank, checkpoint, packed
 from idennet_core.training import Member
-from orchestrator import idennet, planning, runner, study
+from orchestrator import idennet, planning, runner
 from orchestrator.idennet import Idennet
 from orchestrator.planning import Capacity
 from orchestrator.progress import PackDone, Progress
@@ -54,7 +54,7 @@ def store(trained_store, tmp_path):
 
 
 def planned(store):
-    return runner.plan(study.load(store.root / "leaving.yaml", rules=idennet.rules()), store, CPU)
+    return runner.plan(runner.load(store.root / "leaving.yaml", None, {}, store), store, CPU)
 
 
 def run(store, pack, listen=lambda event: None):

@@ -83,12 +83,12 @@ def comparison(mean, between_folds, between_seeds, p_holm, num_seeds=2):
     return Comparison("f", Estimate(10, mean), p=p_holm / 2, p_holm=p_holm, spread=spread)
 
 
-def test_the_outlook_names_seeds_subjects_or_the_second_seed():
+def test_the_outlook_names_seeds_or_subjects_and_is_unknown_with_one_seed():
     assert power.outlook(comparison(1.5, 0.4, 6.0, 0.01), 0.05) == ("settled", 0)
     wanted = power.seeds_needed(1.5, 0.4, 6.0, 10, 1 / 9, 0.05)
     assert power.outlook(comparison(1.5, 0.4, 6.0, 0.3), 0.05) == ("more seeds", wanted - 2)
     assert power.outlook(comparison(1.5, 4.0, 1.0, 0.3), 0.05) == ("only more subjects", None)
-    assert power.outlook(comparison(1.5, None, None, 0.3, 1), 0.05) == ("a second seed", 1)
+    assert power.outlook(comparison(1.5, None, None, 0.3, 1), 0.05) == ("unknown: one seed", None)
     assert power.outlook(Comparison("f", Estimate(1, 2.0)), 0.05) == ("", None)
 
 

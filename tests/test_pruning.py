@@ -8,11 +8,14 @@ import pytest
 from pydantic import ValidationError
 from scipy import stats
 
+from benchmarks.simulated import Simulated
 from idennet_core.streams import generator
 from orchestrator import runner
+from orchestrator.design import Cell
 from orchestrator.pruning import Pruning, cut, dropped, freeze, gather, replay
 from orchestrator.store import Store
 from orchestrator.trial import Configuration, Pack, Rungs, Trial
+from orchestrator.workload import Context
 
 FOLDS, SEEDS = tuple(range(10)), (0,)
 TRIALS = [(fold, seed) for fold in FOLDS for seed in SEEDS]
@@ -391,3 +394,26 @@ def test_gathered_rows_are_curves_in_epoch_order_with_an_end_where_a_trial_faile
     assert found["d"] == {(None, 3): [0.1]}
     assert len(found["e"][2, 0]) == 1
     assert math.isnan(found["e"][2, 0][0])
+
+
+def test_a_workload_that_asks_at_its_rungs_and_one_that_trains_to_the_end_come_to_the_same_answer(tmp_path):
+    workload, context = Simulated(Store(tmp_path)), Context(Store(tmp_path), "cpu", 1, lambda event: None)
+    settings = [{"epochs": 9, "lag": 10.0, "noise": 4.0, "x": x / 12} for x in range(24)]
+    study = loaded(tmp_path)
+    configurations = workload.configure(study, [Cell(one, one) for one in settings]).configurations
+    trials = tuple(Trial(configuration, fold, 0) for configuration in configurations for fold in FOLDS)
+    whole = workload.run(Pack(trials), context)
+    rows = [
+        (result.trial.configuration.configuration_id, result.trial.fold, 0, row["epoch"], row["test_accuracy"])
+        for result in whole
+        for row in result.curve
+    ]
+    curves = gather(rows)
+    rungs = frozen(curves)
+    expected = replay(rungs, curves)
+    assert {epoch for epoch, _ in expected.values()} == {2, 6}
+    for one, other in zip(workload.run(Pack(trials, rungs=rungs), context), whole, strict=True):
+        epoch, reason = expected.get(one.trial.configuration.configuration_id, (9, None))
+        assert (one.state, one.reason) == ("pruned" if reason else "complete", reason)
+        assert one.curve == other.curve[:epoch]
+        assert one.accuracy == (None if reason else other.accuracy)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -13,8 +14,10 @@ from test_report import plan, trial, whole
 from test_report_parts import guess, predict, trials_of
 from test_report_parts import plan as small
 
+from orchestrator.analysis import Comparison, Estimate
 from orchestrator.cli.report import with_details
 from orchestrator.report import Format, formats, tables
+from orchestrator.report.wording import detailed
 
 
 def details(**changes):
@@ -111,15 +114,22 @@ def test_details_are_the_same_in_every_format():
                     assert set(re.sub(r"[|\s]", "", line.replace(row["label"], "", 1))) == {"-"}
                     continue
                 assert f"{one['effect']:+.2f}" in line
-                assert one["outlook"] in line or f"{one['more_seeds']} more seed" in line
+                assert detailed(report.rows[exact.index(row)].comparisons[index])[-1] in line
                 assert record[f"minus_{baseline}_settled_by"] == one["outlook"]
                 assert float(record[f"minus_{baseline}_effect"]) == pytest.approx(one["effect"], abs=0.005)
     assert any("Settled by: the seeds" in note for note in report.notes)
 
 
-def test_one_seed_asks_for_a_second():
+def test_one_seed_cannot_tell_what_more_seeds_would_do():
     found = comparisons(tables.build(plan(), noisy(plan())))
-    assert {(one.outlook, one.more_seeds) for one in found if one.p_holm >= 0.05} == {("a second seed", 1)}
+    assert {(one.outlook, one.more_seeds) for one in found if one.p_holm >= 0.05} == {("unknown: one seed", None)}
+    assert {detailed(one)[-1] for one in found if one.p_holm >= 0.05} == {"unknown: one seed"}
+
+
+def test_a_number_of_seeds_that_nobody_would_run_is_not_told_to_the_last_digit():
+    asked = Comparison("f", Estimate(10, 1.0), p=0.5, p_holm=0.5, outlook="more seeds")
+    shown = [detailed(replace(asked, more_seeds=more))[-1] for more in (1, 2, 1000, 1001, 20_968)]
+    assert shown == ["1 more seed", "2 more seeds", "1,000 more seeds", "over 1,000 seeds", "over 1,000 seeds"]
 
 
 def test_cells_that_are_one_configuration_are_named_and_not_compared():

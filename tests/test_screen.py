@@ -1,11 +1,12 @@
 import io
+import itertools
 import re
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from orchestrator.cli.screen import QUIET, news, render, screen, summary
+from orchestrator.cli.screen import QUIET, REST, news, render, screen, summary
 from orchestrator.progress import PackDone, PackFailed, PackStarted, Progress, RunState
 
 CELLS = {"t1": "f", "t2": "f", "t3": "id_rate=1", "t4": "id_rate=1", "t5": "id_rate=1"}
@@ -186,6 +187,15 @@ def test_where_stderr_is_a_file_lines_are_plain_and_few():
     assert lines[-1].startswith("study finished: trials 4 done, 1 stored before")
     assert len(lines) == 1 + 100 // QUIET + 1 + 1  # the start, one in a while, the pack's end, the end
     assert all(line.isprintable() for line in lines)
+
+
+def test_a_run_whose_trials_take_long_to_count_is_told_of_seldom():
+    stream, ticks = io.StringIO(), itertools.count()  # each look at the clock takes a second, and so does a line
+    with screen("study", CELLS, {}, 100, synthetic=False, stream=stream, clock=lambda: float(next(ticks))) as listen:
+        for pack in range(100):
+            listen(PackStarted(f"p{pack}", ("t1",)))
+            listen(PackDone(f"p{pack}", {"t1": 0.9}, {}))
+    assert next(ticks) / (REST + 2) - 3 < len(stream.getvalue().splitlines()) < next(ticks) / REST + 3
 
 
 def test_a_run_that_ends_early_says_so():

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from orchestrator import index
 from orchestrator.store import Run, Store, checkpoint_metadata
 from orchestrator.trial import Configuration, Predictions, Trial, TrialResult
 
@@ -162,3 +163,78 @@ def test_a_damaged_checkpoint_has_no_metadata(tmp_path):
         path.write_bytes(content)
         assert checkpoint_metadata(path) == {}
     assert stat.S_ISREG(path.stat().st_mode)
+
+
+@pytest.fixture
+def large_store(tmp_path, monkeypatch):
+    """A store with an index: four packs, of which one ran again and one stores a trial that failed elsewhere."""
+    monkeypatch.setattr(index, "LEAST", 3)
+    store = Store(tmp_path).open()
+    for minute, fold, state in [(1, 0, "complete"), (2, 1, "failed"), (3, 0, "complete"), (4, 1, "complete")]:
+        store.write_pack([make_result(fold, state)], SETTINGS, run_at(minute))
+    assert store.trials().shape[0] == 2
+    assert list(tmp_path.glob("index/*")) == [tmp_path / "index/trials.parquet"]
+    return store
+
+
+def tables(store):
+    trials = store.trials()
+    return trials.sort("trial_id"), store.curves().sort("trial_id", "epoch"), store.predictions(trials)
+
+
+def test_a_large_store_reads_the_same_by_its_index_and_without(large_store):
+    by_index = tables(large_store)
+    states = large_store.states()
+    for spoil in (lambda path: path.write_bytes(path.read_bytes()[:-9]), lambda path: path.unlink()):
+        assert [table.height for table in by_index] == [2, 4, 8]
+        spoil(large_store.root / "index/trials.parquet")
+        without = tables(large_store)
+        assert all(one.equals(other) for one, other in zip(by_index, without, strict=True))
+        assert large_store.states() == states
+
+
+def test_what_is_stored_after_the_index_is_read_beside_it(large_store):
+    large_store.write_pack([make_result(5, alpha=0.7)], SETTINGS, run_at(9))
+    assert sorted(large_store.trials()["fold"]) == [0, 1, 5]
+    assert set(large_store.trials(["fold", "alpha"]).rows()) == {(0, 0.1), (1, 0.1), (5, 0.7)}
+    assert large_store.curves().shape[0] == 6
+
+
+@pytest.mark.parametrize("table", ["trials", "curves", "predictions"])
+def test_a_file_that_is_damaged_after_it_was_indexed_is_named_and_left_out(large_store, table, caplog):
+    counted = large_store.trials().filter(pl.col("fold") == 1)["pack_id"].item()
+    victim = large_store.root / table / f"{counted}.parquet"
+    victim.write_bytes(victim.read_bytes()[:50])
+    assert large_store.trials().filter(pl.col("fold") == 1)["state"].to_list() == ["failed"]
+    assert set(large_store.curves()["pack_id"]) == set(large_store.trials()["pack_id"])
+    assert str(victim) in caplog.text
+
+
+def test_a_store_that_cannot_be_written_is_read_without_an_index(large_store):
+    (large_store.root / "index/trials.parquet").unlink()
+    (large_store.root / "index").rmdir()
+    (large_store.root / "index").write_text("in the way")  # as a folder without the right to write: root has it always
+    assert large_store.trials().shape[0] == 2
+
+
+def checkpoint(store, name, trial_ids):
+    header = json.dumps({"__metadata__": {"trials": json.dumps(trial_ids), "epoch": "1"}}).encode()
+    path = store.checkpoints / f"pack-{name}.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0")
+    return path
+
+
+def test_a_checkpoint_goes_when_the_last_of_its_trials_is_stored_by_whichever_pack(tmp_path):
+    store = Store(tmp_path).open()
+    results = [make_result(fold) for fold in range(3)]
+    ids = [result.trial.trial_id for result in results]
+    two, all_three, other = checkpoint(store, "a", ids[:2]), checkpoint(store, "b", ids), checkpoint(store, "c", ["x"])
+    store.write_pack(results[:1], SETTINGS, run_at())
+    assert two.exists()
+    store.write_pack(results[1:2], SETTINGS, run_at())
+    assert not two.exists()
+    assert all_three.exists()
+    store.write_pack(results[2:], SETTINGS, run_at())
+    assert not all_three.exists()
+    assert other.exists()

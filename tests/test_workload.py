@@ -28,6 +28,7 @@ report: {by: C, show: [confusion, subjects]}
 """
 # its setting C is text, where that of the digits is a number
 COIN_MODULE = """
+from dataclasses import replace
 from orchestrator.planning import Estimate
 from orchestrator.study_rules import Rules, complete
 from orchestrator.trial import Configuration, TrialResult
@@ -59,6 +60,21 @@ class Coin:
 
 class Twin(Coin):
     pass
+
+
+class Lazy(Coin):
+    def run(self, pack, context):
+        return super().run(pack, context)[1:]
+
+
+class Percent(Coin):
+    def run(self, pack, context):
+        return [replace(result, accuracy=100 * result.accuracy) for result in super().run(pack, context)]
+
+
+class Curved(Coin):
+    def run(self, pack, context):
+        return [replace(result, curve=[{"epoch": 0, "los": 1.0}]) for result in super().run(pack, context)]
 
 
 class Shy(Coin):
@@ -151,6 +167,22 @@ def test_a_study_may_say_what_its_own_workload_accepts(here, old, new, message):
     done = idenctl("study", "plan", "coin.yaml")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith(f"error: coin.yaml:{message}")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Lazy", "run must give a result for each of the pack's 4 trials, gave 3"),
+        ("Percent", "accuracy must be a share from 0 to 1, got 75.0"),
+        ("Curved", "got los; leave them out"),
+    ],
+)
+def test_results_that_cannot_be_fail_the_pack_with_a_reason(here, name, message):
+    Path("coin.yaml").write_text(COIN.replace("coin:Coin", f"coin:{name}"))
+    done = idenctl("study", "run", "coin.yaml", "--engine", "inline")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert Store(Path("runs")).trials().is_empty()
 
 
 def test_the_example_study_finds_what_scikit_learn_itself_finds(digits):

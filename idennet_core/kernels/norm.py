@@ -4,7 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from idennet_core.kernels.jit import TILE, Array, jit
+from idennet_core.kernels.jit import Array, jit
+
+TILE = 576  # pixels whose sum runs in the maps' type
 
 
 @jit

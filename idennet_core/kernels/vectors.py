@@ -14,6 +14,7 @@ from numba.core import types
 from numba.extending import intrinsic, models, register_model
 
 cgutils: Any = untyped_cgutils
+# let sums be reordered and fused; NaN and infinity keep their meaning
 FAST = ("reassoc", "contract", "nsz")
 FILTERS = 12
 # a block fills the registers: 24 of AVX-512's 32, 12 of AVX2's 16, 24 of NEON's 32

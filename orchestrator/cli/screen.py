@@ -17,6 +17,7 @@ from orchestrator.progress import Asked, Event, PackDone, PackFailed, PackStarte
 
 QUIET = 20.0  # seconds between plain lines
 MOST_PACKS = 8  # rows of running packs
+REST = 20.0  # how many times as long as it took to say how far a run is, nothing more is said
 
 
 def render(state: RunState, now: float) -> RenderableType:
@@ -102,10 +103,21 @@ def screen(
     console = Console(file=out)
     title = f"{study} (synthetic)" if synthetic else study
     state = RunState(title, cells, stored, packs, started=clock())
-    last_line = state.started
+    last_line = rest_until = state.started
+    shown: RenderableType = Text()
+
+    def rested(began: float) -> float:
+        """When to say more: in a study of a million trials it takes seconds to count them."""
+        ended = clock()
+        return ended + REST * (ended - began)
 
     def picture() -> RenderableType:
-        return render(state, clock())
+        nonlocal shown, rest_until
+        now = clock()
+        if now >= rest_until:
+            shown = render(state, now)
+            rest_until = rested(now)
+        return shown
 
     live = None
     if out.isatty() and not console.is_dumb_terminal:
@@ -118,13 +130,13 @@ def screen(
             print(line, file=out, flush=True)
 
     def listen(event: Event) -> None:
-        nonlocal state, last_line
+        nonlocal state, last_line, rest_until
         now = clock()
         lines = news(state, event)
         state = state.apply(event, now)
-        if not live and (isinstance(event, PackDone) or now - last_line >= QUIET):
+        if not live and now >= rest_until and (isinstance(event, PackDone) or now - last_line >= QUIET):
             lines.append(summary(state, now))
-            last_line = now
+            last_line, rest_until = now, rested(now)
         for line in lines:
             say(line)
 

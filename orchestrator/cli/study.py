@@ -2,19 +2,21 @@
 
 import json
 import sys
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli.status import duration, show_status
 from orchestrator.cli.trunk import Address, Profile, Set, StoreFolder, train_missing
 
 if TYPE_CHECKING:
     from orchestrator.runner import Plan
     from orchestrator.store import Store
 
-app = typer.Typer(help="Studies: plan, run, list.", no_args_is_help=True)
+app = typer.Typer(help="Studies: plan, run, status, list.", no_args_is_help=True)
 
 StudyFile = Annotated[Path, typer.Argument(metavar="FILE", help="The study file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -34,12 +36,27 @@ def plan(
     set_: Set = None,
     store: StoreFolder = Path("runs"),
     as_json: Json = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="First measure what the times are made of; seconds.")
+    ] = False,
+    price_per_hour: Annotated[float | None, typer.Option(min=0, help="Of a device, in any currency.")] = None,
+    cluster: Annotated[Path | None, typer.Option(help="A Ray cluster file whose node types state prices.")] = None,
 ) -> None:
-    """Say exactly what `run` would do: trials, those stored, packs, time and memory."""
+    """Say exactly what `run` would do: trials, those stored, packs, memory, time and money."""
+    from orchestrator import runner
+    from orchestrator.prices import device_price
     from orchestrator.store import Store
 
-    planned = _plan(file, profile, set_, Store(store).check())
-    facts = _facts(planned)
+    if price_per_hour is not None and cluster:
+        raise ValueError("--price-per-hour and --cluster exclude each other, got both; give one")
+    place = Store(store).open() if calibrate else Store(store).check()
+    planned = _plan(file, profile, set_, place)
+    price = device_price(cluster, planned.capacity.kind) if cluster else price_per_hour
+    if calibrate and (planned.packs or planned.trunks):
+        print("measuring how fast this machine is at these networks", file=sys.stderr, flush=True)
+        runner.calibrate(planned, place)
+        planned = _plan(file, profile, set_, place)
+    facts = _facts(planned, place, price)
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
         return
@@ -105,6 +122,27 @@ def list_(store: StoreFolder = Path("runs"), as_json: Json = False) -> None:
     Console().print(table if studies else f"no studies in {store}; next: idenctl study run FILE")
 
 
+@app.command()
+def status(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A study that was run: NAME or NAME@PROFILE.")],
+    store: StoreFolder = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Say how far a study is, and what its trunks and packs took beside what they were to take."""
+    from orchestrator import runner
+    from orchestrator.cli.report import resolve
+    from orchestrator.store import Store
+
+    place = Store(store).check()
+    studies = {study["study"]: study for study in runner.stored_studies(place)}
+    study = studies[resolve(name, list(studies))]
+    times = runner.took(place, study["study"])
+    if as_json:
+        typer.echo(json.dumps(study | {"times": [asdict(time) for time in times]}, indent=1))
+        return
+    show_status(study, times)
+
+
 def _plan(file: Path, profile: str | None, set_: list[str] | None, store: "Store") -> "Plan":
     from orchestrator import runner, study
 
@@ -112,7 +150,11 @@ def _plan(file: Path, profile: str | None, set_: list[str] | None, store: "Store
     return runner.plan(wanted, store, runner.this_machine())
 
 
-def _facts(planned: "Plan") -> dict[str, Any]:
+def _facts(planned: "Plan", store: "Store", price: float | None) -> dict[str, Any]:
+    """A plan as JSON; `price` is a device's an hour."""
+    from orchestrator import runner
+
+    cost = runner.cost(planned, store)
     return {
         "study": planned.study.folder,
         "workload": planned.study.workload,
@@ -147,7 +189,12 @@ def _facts(planned: "Plan") -> dict[str, Any]:
             }
             for pack, estimate in zip(planned.packs, planned.estimates, strict=True)
         ],
-        "seconds": planned.seconds,
+        "seconds": cost.seconds,
+        "device_hours": cost.device_seconds / 3600,
+        "price_per_hour": price,
+        "money": None if price is None else price * cost.device_seconds / 3600,
+        "guesses": cost.guesses,  # of these times, what was not measured
+        "stored_by_study": runner.stored_by_study(planned, store),
     }
 
 
@@ -175,6 +222,9 @@ def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
         f"{len(planned.trials)} trials{so_far} ({parts} x {seeds} seed{'s' * (seeds > 1)} a configuration), "
         f"{len(planned.states)} of them stored, {len(planned.trials) - len(planned.states)} to train"
     )
+    if facts["stored_by_study"]:
+        held = ", ".join(f"{count} in {name}" for name, count in facts["stored_by_study"].items())
+        console.print(f"stored trials by study: {held}")
     for recipe in planned.trunks.values():
         console.print(
             f"first, pre-train the {recipe['task']} trunk: depth {recipe['depth']}, {recipe['epochs']} epochs "
@@ -189,16 +239,25 @@ def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
             pack.pack_id[:8],
             str(len(pack.trials)),
             str(pack.first_epoch),
-            _duration(estimate.seconds),
+            duration(estimate.seconds),
             f"{estimate.memory / 2**30:.1f} GiB",
         )
     console.print(table)
     capacity = planned.capacity
     device = "the CPU" if capacity.kind == "cpu" else f"{capacity.devices} GPU{'s' * (capacity.devices > 1)}"
-    basis = "measured here" if all(e.measured for e in planned.estimates) else "a guess: no pack has run here yet"
+    what = "trunks and packs" if planned.trunks else "the packs"
     console.print(
-        f"about {_duration(facts['seconds'])} for the packs on {device} with {capacity.cpus} threads each ({basis})"
+        f"about {duration(facts['seconds'])} for {what} on {device} with {capacity.cpus} threads each, once started"
     )
+    unit = "GPU" if capacity.kind == "gpu" else "machine"
+    money = "" if facts["money"] is None else f", {facts['money']:.2f} at {facts['price_per_hour']:g} an hour"
+    console.print(f"{facts['device_hours']:.2f} {unit}-hours{money}")
+    if facts["guesses"]:
+        times = len(planned.packs) + len(planned.trunks)
+        console.print(
+            f"{facts['guesses']} of these {times} times are guesses, for nothing like it has run here; "
+            "--calibrate measures it in seconds"
+        )
 
 
 def _names(planned: "Plan") -> dict[str, str]:
@@ -251,9 +310,3 @@ def _conclude(after: "Plan", store: "Store") -> int:
     if complete:
         print(f"next: idenctl report {after.study.folder} --store {store.root}", file=sys.stderr)
     return 1 if failed or not after.done else 0
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -165,6 +165,7 @@ def _details_notes(folds: bool) -> list[str]:
         f"({RESAMPLES:,} resamples): what other people would move, with the same trained networks.",
         f"Settled by: the seeds with which a true difference as large as the measured one is found in {POWER:.0%} of "
         "studies at Holm's level for its place, from how much the differences vary between folds and between seeds; "
-        "only more subjects, where the folds alone vary too much for any number of seeds. A guess: the measured "
+        "only more subjects, where the folds alone vary too much for any number of seeds; unknown with one seed, which "
+        "cannot tell the two apart. A guess: the measured "
         "difference and variances are taken for the true ones.",
     ]

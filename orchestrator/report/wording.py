@@ -8,6 +8,7 @@ from orchestrator.report.model import Report, Row
 from orchestrator.study import IDENNET
 
 DETAILS = ("p", "p Holm", "effect", "over subjects", "settled by")
+MOST_SEEDS = 1000  # a larger number of seeds is not told exactly
 
 
 def number(value: float | None, spec: str = "z.2f") -> str:
@@ -44,15 +45,20 @@ def detailed(comparison: Comparison | None) -> tuple[str, ...]:
         return ("-",) * len(DETAILS)
     over = comparison.by_subject
     interval = "-" if over is None or over.low is None else f"{over.low:+z.2f} to {number(over.high, '+z.2f')}"
-    more = comparison.more_seeds
-    seeds = f"{more:,} more seed{'s' * (more != 1)}" if more else comparison.outlook
     return (
         p_value(comparison.p),
         p_value(comparison.p_holm),
         number(comparison.effect, "+z.2f"),
         interval,
-        seeds or "-",
+        _settled_by(comparison) or "-",
     )
+
+
+def _settled_by(comparison: Comparison) -> str:
+    more = comparison.more_seeds
+    if not more:
+        return comparison.outlook
+    return f"over {MOST_SEEDS:,} seeds" if more > MOST_SEEDS else f"{more:,} more seed{'s' * (more != 1)}"
 
 
 def provenance_lines(report: Report) -> list[tuple[str, str]]:

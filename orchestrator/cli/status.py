@@ -1,0 +1,47 @@
+"""How far a study is, for a reader: its trials, and what it took beside what it was to take."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestrator.costs import Took
+
+
+def show_status(study: Mapping[str, Any], times: Sequence["Took"]) -> None:
+    """Print how many of a study's trials have which state, and what was predicted beside what it took."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    drawn = " (synthetic)" if study["synthetic"] else ""
+    missing = study["trials"] - study["complete"] - study["failed"]
+    console.print(
+        f"[bold]{study['study']}[/] on {study['dataset']}{drawn}: {study['complete']} of {study['trials']} trials "
+        f"complete, {study['failed']} failed, {missing} not stored"
+    )
+    table = Table("", "trials", "predicted", "took", "difference")
+    for time in times:
+        wanted = duration(time.predicted) + ("" if time.measured else " (a guess)")
+        found = "-" if time.actual is None else duration(time.actual)
+        table.add_row(time.name, str(time.trials or "-"), wanted, found, _difference([time]))
+    if times:
+        console.print(table)
+    stored = [time for time in times if time.actual is not None]
+    if stored:
+        predicted, actual = sum(time.predicted for time in stored), sum(time.actual or 0 for time in stored)
+        console.print(
+            f"what is stored was to take {duration(predicted)} of devices and took {duration(actual)}: "
+            f"{_difference(stored)}"
+        )
+
+
+def _difference(times: Sequence["Took"]) -> str:
+    predicted, actual = sum(time.predicted for time in times), sum(time.actual or 0 for time in times)
+    return f"{actual / predicted - 1:+.0%}" if predicted and actual else "-"
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `5 min` or `1.7 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,39 @@
+"""What a device costs, from a Ray cluster file: a node type states its price as one of its labels."""
+
+from pathlib import Path
+from typing import Any
+
+from orchestrator import strict_yaml
+
+LABEL = "price-per-hour"  # of the node, in any currency: `labels: {price-per-hour: "2.50"}`
+
+
+def device_price(path: Path, kind: str) -> float:
+    """The price of a device (`gpu`, or `cpu`: a whole node) an hour, of the node types that have such devices.
+
+    Raises FileNotFoundError or ValueError where the file does not state exactly one.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no cluster file {path}; give the path of a Ray cluster file, or --price-per-hour")
+    data, places = strict_yaml.read(path.read_text(encoding="utf-8"), str(path))
+    types: Any = data.get("available_node_types") if isinstance(data, dict) else None
+    if not isinstance(types, dict):
+        raise ValueError(f"{path}:1: a Ray cluster file has available_node_types; give another, or --price-per-hour")
+    prices = {}
+    for name, node in types.items():
+        gpus = int((node.get("resources") or {}).get("GPU", 0))
+        stated = (node.get("labels") or {}).get(LABEL)
+        if stated is None or bool(gpus) != (kind == "gpu"):
+            continue
+        at = places["available_node_types", name, "labels", LABEL]
+        try:
+            prices[name] = float(stated) / max(gpus, 1)
+        except ValueError:
+            raise ValueError(f"{at}: {LABEL} must be a number, such as '2.50', got '{stated}'") from None
+    if len(set(prices.values())) != 1:
+        found = ", ".join(f"{name} {price:g}" for name, price in prices.items()) or "none"
+        raise ValueError(
+            f"{path}: one {kind} price must be stated as the label {LABEL} of a node type, got {found}; "
+            "use --price-per-hour"
+        )
+    return next(iter(prices.values()))
