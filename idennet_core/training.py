@@ -14,11 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from idennet_core import fused, streams
+from idennet_core import streams
 from idennet_core.config import Setting, tasks
 from idennet_core.datasets.folds import fold_of
 from idennet_core.losses import emotion_loss, identity_loss
 from idennet_core.network import Dropout, Head, initialise, start_from
+
+Probabilities = NDArray[np.float32]  # [n_test, classes]
 
 
 def learning_rate(step: int, total: int, initial: float) -> float:
@@ -150,30 +152,43 @@ class Member:
         A loss that is not finite ends the trial: `failure` says so. `stop` ends the pass early; the record is
         then of no use.
         """
-        order = streams.generator("order", *self.stream, epoch).permutation(self.train_rows)
-        size, total = self.settings["batch_size"], self.settings["epochs"] * self.steps_per_epoch
-        sums = np.zeros(4)  # loss, emotion loss, identity loss, hits
+        order, size = self.order(epoch), self.settings["batch_size"]
+        measured = np.zeros((self.steps_per_epoch, 4))
         self.head.train()
-        rate = 0.0
         for index in range(self.steps_per_epoch):
-            if stop.is_set() or self.failure:
-                break
             step = epoch * self.steps_per_epoch + index
-            rate = learning_rate(step, total, self.settings["lr"])
             rows = torch.from_numpy(order[index * size : (index + 1) * size]).to(self.device)
-            measured = self._step(bank, rows, step, rate)
-            sums += measured
-            if not np.isfinite(measured[0]):
-                self.failure = f"the loss was {measured[0]} in epoch {epoch}, step {index}"
-        loss, emotion, identity, hits = (sums / self.steps_per_epoch).tolist()
-        probabilities = self.probabilities(centre_bank)
-        if self.failure is None and not np.isfinite(probabilities).all():  # running statistics can overflow alone
+            measured[index] = self._step(bank, rows, step, self.rate(step))
+            if stop.is_set() or not np.isfinite(measured[index, 0]):
+                break
+        return self.record(epoch, measured, self.probabilities(centre_bank))
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The rows of a bank in the order in which this epoch reads them."""
+        return streams.generator("order", *self.stream, epoch).permutation(self.train_rows)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from the first epoch's first."""
+        return learning_rate(step, self.settings["epochs"] * self.steps_per_epoch, self.settings["lr"])
+
+    def record(self, epoch: int, measured: NDArray[np.float64], probabilities: Probabilities) -> EpochRecord:
+        """The row of an epoch from its steps' loss, emotion loss, identity loss and hits [steps, 4].
+
+        The first loss that is not finite ends the trial, as test probabilities do that are not: `failure` says so.
+        """
+        broken = np.flatnonzero(~np.isfinite(measured[:, 0]))
+        if len(broken):
+            self.failure = f"the loss was {measured[broken[0], 0]} in epoch {epoch}, step {broken[0]}"
+        elif not np.isfinite(probabilities).all():  # running statistics can overflow alone
             self.failure = f"the test probabilities were not finite in epoch {epoch}"
+        loss, emotion, identity, hits = (measured.sum(0) / self.steps_per_epoch).tolist()
         tested = probabilities.argmax(1) == self.labels.cpu().numpy()[self.test_rows]
-        return EpochRecord(epoch, rate, loss, emotion, identity, hits / size, float(tested.mean()))
+        rate = self.rate((epoch + 1) * self.steps_per_epoch - 1)
+        accuracy = hits / self.settings["batch_size"]
+        return EpochRecord(epoch, rate, loss, emotion, identity, accuracy, float(tested.mean()))
 
     @torch.inference_mode()
-    def probabilities(self, centre_bank: Tensor) -> NDArray[np.float32]:
+    def probabilities(self, centre_bank: Tensor) -> Probabilities:
         """Class probabilities [n_test, classes] of the test fold from the bank of centre crops [N, C, 12, 12]."""
         self.head.eval()
         logits, _ = self._logits(centre_bank, torch.from_numpy(self.test_rows).to(self.device))
@@ -199,6 +214,8 @@ class Member:
 
     def _logits(self, bank: Tensor, rows: Tensor, dropout: Dropout | None = None) -> tuple[Tensor, Tensor | None]:
         if bank.is_cpu:
+            from idennet_core import fused  # compiled kernels, which a GPU does without
+
             return fused.head(self.head, bank, rows, dropout)
         return self.head(bank[rows].contiguous(memory_format=torch.channels_last), dropout)  # type: ignore[no-any-return]
 
