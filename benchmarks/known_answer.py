@@ -15,13 +15,10 @@ from typing import Any
 
 import polars as pl
 
-from benchmarks import planted
-from orchestrator import idennet, inline_engine, planning, runner, study, trunks
+from orchestrator import runner, trunks
 from orchestrator.analysis import Comparison, mean_over_folds, paired_comparison
-from orchestrator.design import cells
 from orchestrator.progress import Event, PackFailed
 from orchestrator.store import Store
-from orchestrator.trial import Trial
 
 STUDY = Path(__file__).parents[1] / "studies" / "known_answer" / "planted.yaml"
 PEOPLE = {"oulu-casia": 30, "ferplus": 300}  # to draw
@@ -58,38 +55,15 @@ def draw_faces(store: Store) -> None:
 
 def run(store: Store, file: Path = STUDY) -> dict[str, Any]:
     """Train what the store lacks of a planted study; gives its `plan.json`. Raises RuntimeError where a pack fails."""
-    wanted = study.load(file, rules=planted.rules())
-    workload, members, capacity = planted.PlantedIdennet(store), cells(wanted), runner.this_machine()
-    recipes = idennet.missing_trunks(wanted, [planted.emotion_alone(cell) for cell in members], store)
-    trunks.train(list(recipes.values()), store, capacity, lambda _: None)
-    configurations = planted.configurations(wanted, members, store)
-    trials = planning.unique(
-        Trial(configuration, fold, seed)
-        for configuration in configurations
-        for seed in wanted.seeds
-        for fold in wanted.folds
-    )
-    states = store.states()
-    packs = planning.packs(trials, states, {}, workload.pack_key, capacity.devices)
-    planned = runner.Plan(
-        study=wanted,
-        cells=members,
-        configurations=tuple(configurations),
-        synthetic=idennet.is_synthetic(wanted, store),
-        trials=trials,
-        states=states,
-        trunks=recipes,
-        packs=packs,
-        estimates=(),
-        capacity=capacity,
-    )
+    planned = runner.plan(runner.load(file, None, {}, store), store, runner.this_machine())
+    trunks.train(list(planned.trunks.values()), store, planned.capacity, lambda _: None)
     folder = runner.freeze(planned, store, ["python", "-m", "benchmarks.known_answer"])
 
     def listen(event: Event) -> None:
         if isinstance(event, PackFailed):
             raise RuntimeError(f"pack {event.pack_id}: {event.reason}\n{event.traceback}")
 
-    inline_engine.run(packs, workload, store, capacity, listen)
+    runner.run_packs(planned, store, listen, engine="inline")
     plan: dict[str, Any] = json.loads((folder / "plan.json").read_text())
     return plan
 

@@ -6,6 +6,7 @@ and answers with maps of its own.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,13 +18,11 @@ from idennet_core import config, streams
 from idennet_core.config import CROP_SIZE, FACE_SIZE
 from idennet_core.datasets.prepared import FaceSet
 from idennet_core.faces.augmentation import MAX_OFFSET, views
-from orchestrator import idennet
 from orchestrator.design import Cell
 from orchestrator.idennet import Idennet
-from orchestrator.store import Store
 from orchestrator.study import Study
-from orchestrator.study_rules import Rules
 from orchestrator.trial import Configuration, Pack, Setting, Trial
+from orchestrator.workload import Configured
 
 if TYPE_CHECKING:
     from idennet_core.training import Member
@@ -89,10 +88,35 @@ class PlantedTrunk(nn.Module):
         return F.conv2d(steps, self.weights)[:, 0]
 
 
+def complete(settings: Mapping[str, Setting], defaults: Mapping[str, Setting]) -> dict[str, Setting]:
+    """As `config.complete`, with the settings of the planted world where the defaults have them."""
+    planted = {name: settings.get(name, default) for name, default in defaults.items() if name in PLANTED}
+    if "strength" in planted:
+        strength = planted["strength"]
+        if type(strength) not in (int, float) or not 0 <= float(strength) < float("inf"):
+            raise ValueError(f"strength must be a number of at least 0, got {strength!r}")
+        planted["strength"] = float(strength)
+    if type(planted.get("permuted", False)) is not bool:
+        raise ValueError(f"permuted must be true or false, got {planted['permuted']!r}")
+    real = {name: default for name, default in defaults.items() if name not in PLANTED}
+    return config.complete({k: v for k, v in settings.items() if k not in planted}, real) | planted
+
+
 class PlantedIdennet(Idennet):
     """IDEnNet as a workload in the planted world; what is planted comes from the trial's seed."""
 
-    settings: Mapping[str, Setting] = SETTINGS
+    rules = replace(Idennet.rules, settings=SETTINGS, complete=complete)
+
+    def configure(self, study: Study, cells: Sequence[Cell]) -> Configured:
+        """As IDEnNet's; no identity trunk is needed."""
+        alone = super().configure(study, [_emotion_alone(cell) for cell in cells])
+        found = []
+        for cell, configuration in zip(cells, alone.configurations, strict=True):
+            settings, inputs = canonical(cell.settings), dict(configuration.inputs)
+            if "strength" in settings:
+                inputs["trunk_identity"] = config.content_id({"planted": RECIPE, "strength": settings["strength"]})
+            found.append(Configuration({"dataset": study.dataset, **settings}, inputs))
+        return replace(alone, configurations=found)
 
     def pack_key(self, trial: Trial) -> str:
         """Trials of one seed share a bank."""
@@ -118,38 +142,7 @@ class PlantedIdennet(Idennet):
         return members
 
 
-def rules() -> Rules:
-    """What a study file of the planted world may say: all that IDEnNet's may, `strength` and `permuted`."""
-    return Rules(SETTINGS, config.TRUNK_DEFAULTS, idennet.DATASETS, idennet.EXPRESSIONS, complete)
-
-
-def complete(settings: Mapping[str, Setting], defaults: Mapping[str, Setting]) -> dict[str, Setting]:
-    """As `config.complete`, with the settings of the planted world where the defaults have them."""
-    planted = {name: settings.get(name, default) for name, default in defaults.items() if name in PLANTED}
-    if "strength" in planted:
-        strength = planted["strength"]
-        if type(strength) not in (int, float) or not 0 <= float(strength) < float("inf"):
-            raise ValueError(f"strength must be a number of at least 0, got {strength!r}")
-        planted["strength"] = float(strength)
-    if type(planted.get("permuted", False)) is not bool:
-        raise ValueError(f"permuted must be true or false, got {planted['permuted']!r}")
-    real = {name: default for name, default in defaults.items() if name not in PLANTED}
-    return config.complete({k: v for k, v in settings.items() if k not in planted}, real) | planted
-
-
-def configurations(study: Study, cells: Sequence[Cell], store: Store) -> list[Configuration]:
-    """The configuration of each cell, as `idennet.configurations`; no identity trunk is needed."""
-    found = []
-    alone_all = idennet.configurations(study, [emotion_alone(cell) for cell in cells], store)
-    for cell, alone in zip(cells, alone_all, strict=True):
-        settings, inputs = canonical(cell.settings), dict(alone.inputs)
-        if "strength" in settings:
-            inputs["trunk_identity"] = config.content_id({"planted": RECIPE, "strength": settings["strength"]})
-        found.append(Configuration({"dataset": study.dataset, **settings}, inputs))
-    return found
-
-
-def emotion_alone(cell: Cell) -> Cell:
+def _emotion_alone(cell: Cell) -> Cell:
     """The cell without what is planted: all that it needs of the real world."""
     return Cell(cell.label, _real(cell.settings) | {"variant": "original"})
 

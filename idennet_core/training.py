@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.sgd import sgd
 
 from idennet_core import streams
 from idennet_core.config import Setting, tasks
@@ -138,13 +139,8 @@ class Member:
         start_from(self.head, emotion_network)
         self.head.to(device)
         self.dropout = Dropout(self.settings["dropout"], "dropout", *self.stream)
-        self.optimiser = torch.optim.SGD(
-            self.head.parameters(),
-            lr=self.settings["lr"],
-            momentum=self.settings["momentum"],
-            weight_decay=self.settings["weight_decay"],
-            fused=True,
-        )
+        self.parameters: list[Tensor] = list(self.head.parameters())
+        self.momenta: list[Tensor | None] = [None] * len(self.parameters)  # none before the first step
 
     def train_epoch(self, bank: Tensor, centre_bank: Tensor, epoch: int, stop: Event) -> EpochRecord:
         """One pass over the training rows of `bank` [views * N, C, 12, 12], then a look at the test fold.
@@ -196,21 +192,17 @@ class Member:
 
     def state(self) -> dict[str, Tensor]:
         """All that a later epoch depends on: weights, running statistics, momenta."""
-        momenta = {
-            f"momentum.{name}": self.optimiser.state[parameter]["momentum_buffer"]
-            for name, parameter in self.head.named_parameters()
-            if self.optimiser.state.get(parameter)
-        }
+        named = zip(self.head.named_parameters(), self.momenta, strict=True)
+        momenta = {f"momentum.{name}": momentum for (name, _), momentum in named if momentum is not None}
         return {f"head.{name}": value for name, value in self.head.state_dict().items()} | momenta
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave."""
         head = {key.removeprefix("head."): value for key, value in state.items() if key.startswith("head.")}
         self.head.load_state_dict(head)
-        for name, parameter in self.head.named_parameters():
+        for place, (name, parameter) in enumerate(self.head.named_parameters()):
             if f"momentum.{name}" in state:
-                momentum = torch.empty_like(parameter).copy_(state[f"momentum.{name}"])
-                self.optimiser.state[parameter]["momentum_buffer"] = momentum
+                self.momenta[place] = torch.empty_like(parameter).copy_(state[f"momentum.{name}"])
 
     def _logits(self, bank: Tensor, rows: Tensor, dropout: Dropout | None = None) -> tuple[Tensor, Tensor | None]:
         if bank.is_cpu:
@@ -221,7 +213,6 @@ class Member:
 
     def _step(self, bank: Tensor, rows: Tensor, step: int, rate: float) -> NDArray[np.float64]:
         self.dropout.step = step
-        self.optimiser.param_groups[0]["lr"] = rate
         emotion_logits, identity_logits = self._logits(bank, rows, self.dropout)
         labels = self.labels[rows]
         emotion = emotion_loss(emotion_logits, labels)
@@ -230,9 +221,20 @@ class Member:
             alpha, gamma = self.settings["alpha"], self.settings["gamma"]
             identity = identity_loss(identity_logits, self.identities[rows], self.supervised, alpha, gamma)
             loss = emotion + identity
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
+        gradients = torch.autograd.grad(loss, self.parameters)
+        # what torch.optim.SGD computes; constructing one loads torch's compiler, a second of every worker's start
+        sgd(
+            self.parameters,
+            list(gradients),
+            self.momenta,
+            fused=True,
+            lr=rate,
+            momentum=self.settings["momentum"],
+            weight_decay=self.settings["weight_decay"],
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+        )
         hits = (emotion_logits.argmax(1) == labels).sum()
         identity_value = 0.0 if identity is None else identity.item()
         return np.array([loss.item(), emotion.item(), identity_value, hits.item()])

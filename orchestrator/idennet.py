@@ -19,7 +19,7 @@ from orchestrator.store import Store, this_host, write_text
 from orchestrator.study import Study
 from orchestrator.study_rules import Rules, check_data
 from orchestrator.trial import Configuration, Pack, Predictions, Setting, Trial, TrialResult
-from orchestrator.workload import Context
+from orchestrator.workload import Configured, Context
 
 if TYPE_CHECKING:
     from idennet_core.network import Trunk
@@ -34,68 +34,41 @@ FLOPS_UNMEASURED = {
 }  # a thread, a GPU
 
 
-def rules() -> Rules:
-    """What a study file of IDEnNet may say."""
-    return Rules(config.HEAD_DEFAULTS, config.TRUNK_DEFAULTS, DATASETS, EXPRESSIONS, config.complete)
-
-
-def configurations(study: Study, cells: Sequence[Cell], store: Store) -> list[Configuration]:
-    """The configuration of each cell, in order, on the data that lies in the store.
-
-    Raises FileNotFoundError or ValueError where a prepared set is missing or cannot be studied.
-    """
-    data = _metadata(store, study.dataset)
-    check_data(study, data["classes"], data["subjects"])
-    if study.folds == [None]:
-        check_splits(study.dataset, prepared.load(store.data / study.dataset).split.tolist())
-    else:
-        fold_of(data["subjects"])
-    found = []
-    for cell in cells:
-        settings = config.canonical(cell.settings)
-        if settings["variant"] in ("i", "if") and not data["subjects"]:
-            raise ValueError(
-                f"the identity loss needs subjects, {study.dataset} has none, got the cell {describe(cell.label)}; "
-                "keep the variants original and f"
-            )
-        ids = {
-            f"trunk_{task}": config.content_id(_trunk_recipe(study, settings, task, store))
-            for task in config.tasks(str(settings["variant"]))
-        }
-        inputs = {"data": data["data_id"], "recipe": str(config.RECIPE), **ids}
-        found.append(Configuration({"dataset": study.dataset, **settings}, inputs))
-    return found
-
-
-def is_synthetic(study: Study, store: Store) -> bool:
-    """Whether the study's faces, or those that its trunks learn from, are drawn."""
-    names = {study.dataset}
-    for task, defaults in config.TRUNK_DEFAULTS.items():
-        names.add(str(config.complete(study.trunks.get(task, {}), defaults)["dataset"]))
-    return any(_metadata(store, name)["synthetic"] for name in names if (store.data / name).exists())
-
-
-def missing_trunks(study: Study, cells: Sequence[Cell], store: Store) -> dict[str, dict[str, Setting]]:
-    """The recipes of the trunks that the study needs and the store lacks, by trunk_id."""
-    needed = {}
-    for settings in (config.canonical(cell.settings) for cell in cells):
-        for task in config.tasks(str(settings["variant"])):
-            recipe = _trunk_recipe(study, settings, task, store)
-            needed[config.content_id(recipe)] = recipe
-    return {
-        trunk_id: recipe
-        for trunk_id, recipe in needed.items()
-        if not (store.trunks / trunk_id / "trunk.json").is_file()
-    }
-
-
 class Idennet:
     """IDEnNet as a workload: a pack is a feature bank and the heads that learn from it."""
 
-    settings: Mapping[str, Setting] = config.HEAD_DEFAULTS
+    rules = Rules(config.HEAD_DEFAULTS, DATASETS, config.complete, config.TRUNK_DEFAULTS, EXPRESSIONS)
 
     def __init__(self, store: Store) -> None:
         self.store = store
+
+    def configure(self, study: Study, cells: Sequence[Cell]) -> Configured:
+        """The configurations on the data that lies in the store, and the trunks that the store lacks.
+
+        Raises FileNotFoundError or ValueError where a prepared set is missing or cannot be studied.
+        """
+        data = _metadata(self.store, study.dataset)
+        check_data(study, data["classes"], data["subjects"])
+        if study.folds == [None]:
+            check_splits(study.dataset, prepared.load(self.store.data / study.dataset).split.tolist())
+        else:
+            fold_of(data["subjects"])
+        found, needed = [], {}
+        for cell in cells:
+            settings = config.canonical(cell.settings)
+            if settings["variant"] in ("i", "if") and not data["subjects"]:
+                raise ValueError(
+                    f"the identity loss needs subjects, {study.dataset} has none, got the cell {describe(cell.label)}; "
+                    "keep the variants original and f"
+                )
+            inputs = {"data": data["data_id"], "recipe": str(config.RECIPE)}
+            for task in config.tasks(str(settings["variant"])):
+                recipe = _trunk_recipe(study, settings, task, self.store)
+                inputs[f"trunk_{task}"] = config.content_id(recipe)
+                needed[inputs[f"trunk_{task}"]] = recipe
+            found.append(Configuration({"dataset": study.dataset, **settings}, inputs))
+        missing = {i: recipe for i, recipe in needed.items() if not (self.store.trunks / i / "trunk.json").is_file()}
+        return Configured(found, _is_synthetic(study, self.store), missing)
 
     def pack_key(self, trial: Trial) -> str:
         """Trials share a bank, and the schedule on it."""
@@ -209,6 +182,14 @@ def _metadata(store: Store, dataset: str) -> dict[str, Any]:
             f"the data set {dataset} must be prepared, {store.data} does not hold it; "
             f"run: idenctl data prepare {dataset} --root DIR --store {store.root}"
         ) from None
+
+
+def _is_synthetic(study: Study, store: Store) -> bool:
+    """Whether the study's faces, or those that its trunks learn from, are drawn."""
+    names = {study.dataset}
+    for task, defaults in config.TRUNK_DEFAULTS.items():
+        names.add(str(config.complete(study.trunks.get(task, {}), defaults)["dataset"]))
+    return any(_metadata(store, name)["synthetic"] for name in names if (store.data / name).exists())
 
 
 def _faces(store: Store, trial: Trial) -> prepared.FaceSet:

@@ -7,19 +7,18 @@ import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from orchestrator import idennet, inline_engine, planning, study
+from orchestrator import inline_engine, planning, study, workload
 from orchestrator.design import Cell, cells
-from orchestrator.idennet import Idennet
 from orchestrator.planning import Capacity, Estimate
 from orchestrator.progress import Event
 from orchestrator.store import Store, write_text
-from orchestrator.study import Study
+from orchestrator.study import IDENNET, Study
 from orchestrator.trial import Configuration, Pack, Setting, Trial
 
 
@@ -59,11 +58,17 @@ def this_machine() -> Capacity:
     return Capacity("gpu", gpus, max(cores // gpus, 1)) if gpus else Capacity("cpu", 1, cores)
 
 
+def load(path: Path, profile: str | None, overrides: Mapping[str, str], store: Store) -> Study:
+    """The study in a file, as its workload accepts it; see `study.load`."""
+    return study.load(path, profile, overrides, rules_of=lambda name: workload.load(name, store).rules)
+
+
 def plan(wanted: Study, store: Store, capacity: Capacity) -> Plan:
     """What running the study would do, given what the store holds. Raises ValueError for what cannot be run."""
     members = cells(wanted)
-    workload = Idennet(store)
-    configurations = idennet.configurations(wanted, members, store)
+    runs = workload.load(wanted.workload, store)
+    configured = runs.configure(wanted, members)
+    configurations = tuple(_of(wanted.workload, configuration) for configuration in configured.configurations)
     trials = planning.unique(
         Trial(configuration, fold, seed)
         for configuration in configurations
@@ -72,17 +77,17 @@ def plan(wanted: Study, store: Store, capacity: Capacity) -> Plan:
     )
     states = store.states()
     checkpointed = {trial_id: epoch for trial_id, (epoch, _) in store.checkpointed().items()}
-    packs = planning.packs(trials, states, checkpointed, workload.pack_key, capacity.devices)
+    packs = planning.packs(trials, states, checkpointed, runs.pack_key, capacity.devices)
     return Plan(
         study=wanted,
         cells=members,
-        configurations=tuple(configurations),
-        synthetic=idennet.is_synthetic(wanted, store),
+        configurations=configurations,
+        synthetic=configured.synthetic,
         trials=trials,
         states={trial.trial_id: states[trial.trial_id] for trial in trials if trial.trial_id in states},
-        trunks=idennet.missing_trunks(wanted, members, store),
+        trunks=configured.trunks,
         packs=packs,
-        estimates=tuple(workload.estimate(pack, capacity.kind, capacity.cpus) for pack in packs),
+        estimates=tuple(runs.estimate(pack, capacity.kind, capacity.cpus) for pack in packs),
         capacity=capacity,
     )
 
@@ -98,13 +103,13 @@ def run_packs(
     """Run the plan's packs; an empty plan never starts Ray."""
     if not planned.packs:
         return
-    workload = Idennet(store)
+    runs = workload.load(planned.study.workload, store)
     if engine == "inline":
-        inline_engine.run(planned.packs, workload, store, planned.capacity, listen)
+        inline_engine.run(planned.packs, runs, store, planned.capacity, listen)
         return
     from orchestrator import tune_engine
 
-    tune_engine.run(planned.packs, workload, store, planned.capacity, listen, address, verbose)
+    tune_engine.run(planned.packs, runs, store, planned.capacity, listen, address, verbose)
 
 
 def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
@@ -174,6 +179,12 @@ def only_run(store: Store, name: str) -> Any:
         yield
 
 
+def _of(name: str, configuration: Configuration) -> Configuration:
+    """The configuration with its workload among its inputs: two workloads never share a trial."""
+    named = {} if name == IDENNET else {"workload": name}  # IDEnNet's were stored before there were others
+    return replace(configuration, inputs={**configuration.inputs, **named})
+
+
 def _cells(planned: Plan, command: Sequence[str]) -> dict[str, Any]:
     wanted = planned.study
     return {
@@ -181,9 +192,10 @@ def _cells(planned: Plan, command: Sequence[str]) -> dict[str, Any]:
         "profile": wanted.profile,
         "command": shlex.join(command),
         "question": wanted.question,
+        "workload": wanted.workload,
         "dataset": wanted.dataset,
         "synthetic": planned.synthetic,
-        "data_id": planned.configurations[0].inputs["data"],
+        "data_id": planned.configurations[0].inputs.get("data", ""),
         "folds": list(wanted.folds),
         "seeds": list(wanted.seeds),
         "cells": [
@@ -210,6 +222,7 @@ def _provenance(planned: Plan, command: Sequence[str]) -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
         "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
         "device": planned.capacity.kind,
+        "workload": planned.study.workload,
         "overrides": dict(planned.study.overrides),
     }
 

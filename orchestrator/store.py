@@ -66,6 +66,9 @@ def _trials(settings: Mapping[str, Setting]) -> pa.Schema:
     )
 
 
+RESERVED = frozenset(_trials({}).names)  # the columns of `trials` that are no settings
+
+
 class Store:
     """A store in a local folder."""
 

@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -23,6 +23,7 @@ from orchestrator.strict_yaml import Place
 from orchestrator.trial import Setting
 
 NUM_FOLDS = 10
+IDENNET = "orchestrator.idennet:Idennet"  # the workload of a study that names none
 _FOLDS_RULE = f"must be all, none, or a list of folds from 0 to {NUM_FOLDS - 1}"
 
 
@@ -37,6 +38,12 @@ def _name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", text):
         raise ValueError("must be 1 to 64 letters, digits, _ or -")
     return text
+
+
+def _object(name: str) -> str:
+    if not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+        raise ValueError(f"must be package.module:object, such as {IDENNET}")
+    return name
 
 
 def _setting(value: object) -> Setting:
@@ -177,6 +184,7 @@ class Study(_Section):
 
     name: Name
     question: str
+    workload: Annotated[str, AfterValidator(_object)] = IDENNET
     dataset: str
     folds: Folds = list(range(NUM_FOLDS))
     seeds: Seeds = [0]
@@ -200,11 +208,18 @@ def axes(by: str | Sequence[str]) -> tuple[str, ...]:
     return (by,) if isinstance(by, str) else tuple(by)
 
 
-def load(path: Path, profile: str | None = None, overrides: Mapping[str, str] | None = None, *, rules: Rules) -> Study:
+def load(
+    path: Path,
+    profile: str | None = None,
+    overrides: Mapping[str, str] | None = None,
+    *,
+    rules_of: Callable[[str], Rules],
+) -> Study:
     """The study in a YAML file, its profile merged over it and `overrides` (text by key) over that.
 
-    The result holds no profiles any more. Raises ValueError for whatever the file, the profile, an override
-    or the rules do not allow, and FileNotFoundError where there is no file.
+    The result holds no profiles any more. `rules_of` gives the rules of the workload that the file names, or raises
+    ValueError. Raises ValueError for whatever the file, the profile, an override or the rules do not allow, and
+    FileNotFoundError where there is no file.
     """
     data, places = strict_yaml.read(_text(path), str(path))
     if not isinstance(data, dict):
@@ -213,6 +228,10 @@ def load(path: Path, profile: str | None = None, overrides: Mapping[str, str] | 
     recorded = [key for key in ("profile", "overrides") if study.profiles and key in data]
     if recorded:
         raise ValueError(f"{places[recorded[0],]}: '{recorded[0]}' is what a frozen study records; remove it")
+    try:
+        rules = rules_of(study.workload)
+    except ValueError as error:
+        raise ValueError(f"{_at(places, ('workload',))}: {error}") from error
     for name, part in study.profiles.items():
         _check(part, ("profiles", name), places, rules)
     data.pop("profiles", None)

@@ -1,7 +1,7 @@
 """What a workload accepts of a study file, checked against it: each refusal names the place in the file."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 from orchestrator.strict_yaml import Place
@@ -10,6 +10,22 @@ from orchestrator.trial import Setting
 
 EXPRESSION = "expression"  # an axis of a reference beside the settings; its value `all` is the whole test set
 Refusals = Iterator[tuple[Place, str]]
+_TYPES = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
+
+
+def complete(settings: Mapping[str, Setting], defaults: Mapping[str, Setting]) -> dict[str, Setting]:
+    """The settings over their defaults, each of its default's type.
+
+    Raises ValueError for an unknown name or a wrong type; a whole number is fine where its default has a fraction.
+    """
+    for name, value in settings.items():
+        if name not in defaults:
+            raise ValueError(f"unknown setting '{name}'; {suggest(name, defaults)}")
+        wanted = type(defaults[name])
+        if type(value) is not wanted and (type(value), wanted) != (int, float):
+            raise ValueError(f"{name} must be {_TYPES[wanted]}, got {shown(value)}")
+    given = {name: settings.get(name, default) for name, default in defaults.items()}
+    return {name: type(defaults[name])(value) for name, value in given.items()}
 
 
 @dataclass(frozen=True)
@@ -20,10 +36,10 @@ class Rules:
     """
 
     settings: Mapping[str, Setting]  # the settings of a training run and their defaults
-    trunks: Mapping[str, Mapping[str, Setting]]  # the same for the pre-training of each task
     datasets: Sequence[str]
-    expressions: Sequence[str]  # of all data sets
-    complete: Callable[[Mapping[str, Setting], Mapping[str, Setting]], object]
+    complete: Callable[[Mapping[str, Setting], Mapping[str, Setting]], object] = complete
+    trunks: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)  # settings of each task's pre-training
+    expressions: Sequence[str] = ()  # of all data sets
 
     def refused(self, part: Study | Profile) -> Refusals:
         """The place and reason of each thing in a study, or in a profile of one, that is not accepted."""
@@ -39,6 +55,9 @@ class Rules:
                 yield place, reason
 
     def _trunks(self, part: Study | Profile) -> Refusals:
+        if part.trunks and not self.trunks:
+            yield ("trunks",), "the workload has no trunks to pre-train; remove trunks"
+            return
         for task, settings in part.trunks.items():
             if task not in self.trunks:
                 yield ("trunks", task), f"unknown trunk '{task}'; {suggest(task, self.trunks)}"

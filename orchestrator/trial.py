@@ -77,13 +77,13 @@ class TrialResult:
 
     trial: Trial
     state: State
-    reason: str | None
     synthetic: bool
-    epochs: int
-    accuracy: float | None
-    sequence_accuracy: float | None
     n_train: int
     n_test: int
     seconds: float  # the trial's share of the pack's wall time
-    curve: Sequence[Mapping[str, Any]]  # a row an epoch
-    predictions: Predictions | None
+    reason: str | None = None
+    epochs: int = 0
+    accuracy: float | None = None
+    sequence_accuracy: float | None = None
+    curve: Sequence[Mapping[str, Any]] = ()  # a row an epoch
+    predictions: Predictions | None = None

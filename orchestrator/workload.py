@@ -1,15 +1,24 @@
-"""The seam to training: the three verbs that the orchestrator asks of a workload, and one pack from start to store."""
+"""The seam to training: what the orchestrator asks of a workload, and one pack from start to store."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
+from orchestrator.design import Cell
 from orchestrator.planning import Estimate
 from orchestrator.progress import Event, PackDone, PackStarted
-from orchestrator.store import Run, Store, this_host
-from orchestrator.trial import Pack, Setting, Trial, TrialResult
+from orchestrator.store import RESERVED, Run, Store, this_host
+from orchestrator.study import Study, suggest
+from orchestrator.study_rules import Rules
+from orchestrator.trial import Configuration, Pack, Setting, Trial, TrialResult
+
+VERBS = ("rules", "configure", "pack_key", "estimate", "run")
 
 
 @dataclass(frozen=True)
@@ -22,12 +31,24 @@ class Context:
     listen: Callable[[Event], None]
 
 
+@dataclass(frozen=True)
+class Configured:
+    """What a workload makes of a study's cells."""
+
+    configurations: Sequence[Configuration]  # of the cells, in order
+    synthetic: bool  # the data is drawn
+    trunks: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)  # recipes to train first, by trunk_id
+
+
 class Workload(Protocol):
-    """What can be studied: anything that says which trials go together, what a pack costs, and runs one."""
+    """What can be studied: anything that says what a study of it holds and which trials go together, and runs them."""
 
     @property
-    def settings(self) -> Mapping[str, Setting]:
-        """The settings of a trial that become columns, with their defaults."""
+    def rules(self) -> Rules:
+        """What a study file may say; its settings become columns of the results."""
+
+    def configure(self, study: Study, cells: Sequence[Cell]) -> Configured:
+        """The configuration of each cell. Raises ValueError or FileNotFoundError for what cannot be run."""
 
     def pack_key(self, trial: Trial) -> str:
         """Trials with the same key can share a pack."""
@@ -39,13 +60,61 @@ class Workload(Protocol):
         """Train the pack's trials, a result for each."""
 
 
+def load(name: str, store: Store) -> Workload:
+    """The workload that `package.module:object` gives when it is called with the store.
+
+    The current folder is importable, as with `python -m`. Raises ValueError where there is no such object, or where
+    what it gives is no workload.
+    """
+    module_name, _, attribute = name.partition(":")
+    module = _module(module_name)
+    if not hasattr(module, attribute):
+        public = [word for word in vars(module) if not word.startswith("_")]
+        raise ValueError(f"the module {module_name} has no '{attribute}'; {suggest(attribute, public)}")
+    try:
+        found: Workload = getattr(module, attribute)(store)
+    except Exception as error:
+        raise ValueError(
+            f"{name} must give a workload when it is called with the store, but raises {_shown(error)}"
+        ) from error
+    lacking = [verb for verb in VERBS if not hasattr(found, verb)]
+    if lacking:
+        raise ValueError(f"a workload has {', '.join(VERBS)}, but {name} lacks {', '.join(lacking)}; add them")
+    settings = found.rules.settings
+    odd = [setting for setting, default in settings.items() if type(default) not in (bool, int, float, str)]
+    if odd:
+        raise ValueError(f"a setting's default is true or false, a number or text, not so in {name}: {', '.join(odd)}")
+    taken = [setting for setting in settings if setting in RESERVED]
+    if taken:
+        raise ValueError(f"a setting must not be called as a column of the results, {name} has {', '.join(taken)}")
+    return found
+
+
 def run_pack(workload: Workload, pack: Pack, context: Context) -> None:
     """Run a pack and store its results, telling `context.listen` what happens."""
     started = datetime.now(UTC)
     context.listen(PackStarted(pack.pack_id, tuple(trial.trial_id for trial in pack.trials)))
     results = workload.run(pack, context)
     run = Run(context.device, this_host(), started, datetime.now(UTC), version("idenctl"))
-    context.store.write_pack(results, workload.settings, run)
+    context.store.write_pack(results, workload.rules.settings, run)
     accuracies = {r.trial.trial_id: r.accuracy for r in results if r.accuracy is not None}
     failed = {r.trial.trial_id: r.reason or "" for r in results if r.state == "failed"}
     context.listen(PackDone(pack.pack_id, accuracies, failed))
+
+
+def _module(name: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise ValueError(f"no module {error.name}; install it, or go to the folder that holds it") from error
+        raise ValueError(f"the module {name} cannot be imported: {error}; install it") from error
+    except Exception as error:
+        raise ValueError(f"the module {name} cannot be imported: {_shown(error)}") from error
+
+
+def _shown(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

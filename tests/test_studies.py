@@ -14,8 +14,9 @@ import pytest
 from idennet_core.datasets import ferplus, oulu_casia, prepared
 from idennet_core.datasets.prepared import Face
 from idennet_core.streams import generator
-from orchestrator import idennet, runner, study
+from orchestrator import runner, study
 from orchestrator.design import cells
+from orchestrator.idennet import Idennet
 from orchestrator.planning import Capacity
 from orchestrator.report.tables import published
 from orchestrator.store import Store
@@ -87,7 +88,7 @@ def shipped(name):
 
 
 def load(path, profile):
-    return study.load(path, profile, rules=idennet.rules())
+    return study.load(path, profile, rules_of=lambda name: Idennet.rules)
 
 
 def plan(store, path, profile="quick", *overrides):
@@ -223,7 +224,7 @@ def test_without_folds_trials_train_on_the_train_split_and_test_on_the_test_spli
         assert set(rows["frame"]) == tested
         assert rows.height == 16
     assert "valid" in faces.split
-    frozen = study.load(split_store / "studies/split/study.yaml", rules=idennet.rules())
+    frozen = study.load(split_store / "studies/split/study.yaml", rules_of=lambda name: Idennet.rules)
     assert frozen.folds == [None]
     assert plan_again(split_store)["stored"] == 2
 

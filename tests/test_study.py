@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import idennet, strict_yaml
+from orchestrator import strict_yaml
 from orchestrator.cli import app
 from orchestrator.design import cells, describe
+from orchestrator.idennet import Idennet
 from orchestrator.study import assignments, dump
 from orchestrator.study import load as load_by
 
-RULES = idennet.rules()
-load = partial(load_by, rules=RULES)
+RULES = Idennet.rules
+load = partial(load_by, rules_of=lambda name: RULES)
 SHIPPED = Path(__file__).parent.parent / "studies" / "oulu_idrate.yaml"
 # Kept one value a line, so that a mistake's line number says which value was meant.
 GOOD = """\
@@ -49,7 +50,7 @@ MISTAKES = [
     (
         "nam: small",
         "name: small",
-        "1: unknown key 'nam'; did you mean 'name'? valid: name, question, dataset",
+        "1: unknown key 'nam'; did you mean 'name'? valid: name, question, workload, dataset",
     ),
     ("", "report: {by: id_rate, baselines: [{variant: f}]}\n", "1: the key 'report' is missing"),
     ("<<: {name: x}\nname: small", "name: small", "1: unknown key '<<'"),

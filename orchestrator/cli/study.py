@@ -104,15 +104,16 @@ def list_(store: StoreFolder = Path("runs"), as_json: Json = False) -> None:
 
 
 def _plan(file: Path, profile: str | None, set_: list[str] | None, store: "Store") -> "Plan":
-    from orchestrator import idennet, runner, study
+    from orchestrator import runner, study
 
-    wanted = study.load(file, profile, study.assignments(set_ or []), rules=idennet.rules())
+    wanted = runner.load(file, profile, study.assignments(set_ or []), store)
     return runner.plan(wanted, store, runner.this_machine())
 
 
 def _facts(planned: "Plan") -> dict[str, Any]:
     return {
         "study": planned.study.folder,
+        "workload": planned.study.workload,
         "dataset": planned.study.dataset,
         "synthetic": planned.synthetic,
         "cells": [

@@ -33,11 +33,11 @@ def train(
     address: Address = None,
 ) -> None:
     """Train the trunks that a study needs and the store lacks; `study run` does this by itself."""
-    from orchestrator import idennet, runner, study
+    from orchestrator import runner, study
     from orchestrator.store import Store
 
     place = Store(store).open()
-    wanted = study.load(file, profile, study.assignments(set_ or []), rules=idennet.rules())
+    wanted = runner.load(file, profile, study.assignments(set_ or []), place)
     planned = runner.plan(wanted, place, runner.this_machine())
     if not planned.trunks:
         typer.echo("every trunk of this study is stored")

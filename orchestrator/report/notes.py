@@ -100,7 +100,7 @@ def method_notes(
             notes.append(str(reference["note"]))
     if synthetic:
         notes.append(
-            "SYNTHETIC: the faces are drawn. These numbers show that the machinery works; they say nothing "
-            "about real faces" + (", and their distance to the paper's means nothing." if reference else ".")
+            "SYNTHETIC: the data is drawn. These numbers show that the machinery works; they say nothing "
+            "about real data" + (", and their distance to the paper's means nothing." if reference else ".")
         )
     return notes

@@ -245,7 +245,7 @@ def _title(plan: Mapping[str, Any], synthetic: bool) -> str:
     if plan["profile"]:
         about.append(f"profile {plan['profile']}")
     if synthetic:
-        about.append("SYNTHETIC (drawn faces)")
+        about.append("SYNTHETIC (drawn data)")
     return f"{plan.get('question') or plan['study']} - {', '.join(about)}"
 
 
