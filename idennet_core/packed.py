@@ -16,8 +16,9 @@ from torch import Tensor
 
 from idennet_core import bank
 from idennet_core.datasets.prepared import FaceSet
-from idennet_core.faces.augmentation import faces_only, views
+from idennet_core.faces.augmentation import Pictures, faces_only, views
 from idennet_core.network import Trunk
+from idennet_core.resident import MAPS
 from idennet_core.stacked import Stacked
 from idennet_core.training import EpochRecord, Examples, Member, Probabilities, single_threads
 
@@ -55,11 +56,22 @@ class Threaded:
     def __init__(self, pool: Executor) -> None:
         self.pool = pool
 
+    def bank(self, pictures: Pictures, trunks: Sequence[Trunk]) -> Callable[[np.ndarray], Tensor]:
+        """What makes a bank of the pictures cropped at given offsets, where the last one was."""
+        features: list[Tensor | None] = [None]
+
+        def fill(offsets: np.ndarray) -> Tensor:
+            filled = bank.fill(pictures, offsets, trunks, torch.device("cpu"), self.pool, features[0])
+            features[0] = filled
+            return filled
+
+        return fill
+
     def train_epoch(
-        self, members: Sequence[Member], bank: Tensor, centre_bank: Tensor, epoch: int, stop: Event
+        self, members: Sequence[Member], features: Tensor, centre_bank: Tensor, epoch: int, stop: Event
     ) -> Iterator[tuple[Member, EpochRecord]]:
         """An epoch of these members, each as it ends."""
-        running = {self.pool.submit(m.train_epoch, bank, centre_bank, epoch, stop): m for m in members}
+        running = {self.pool.submit(m.train_epoch, features, centre_bank, epoch, stop): m for m in members}
         for future in as_completed(running):
             yield running[future], future.result()
 
@@ -88,11 +100,13 @@ def train(
     has no probabilities.
     """
     shared = members[0].settings
-    epochs, seconds = shared["epochs"], Seconds()
+    epochs, seconds, maps = shared["epochs"], Seconds(), MAPS[shared.get("precision", "fp32")]
     upright = np.ascontiguousarray(faces_only(faces.faces))
     pictures = views(np.asarray(faces.faces)) if shared["augment"] else upright
     for trunk in trunks:
         trunk.eval().requires_grad_(False).to(device)
+    for member in members:
+        member.begin()
     steps = [member.steps_per_epoch for member in members]
     total, done = epochs * sum(steps), first_epoch * sum(steps)
     stop, mark = Event(), time.monotonic()
@@ -104,10 +118,11 @@ def train(
         return mark - previous
 
     with single_threads(threads) as pool:
-        heads: Stacked | Threaded = Stacked(stack) if stack else Threaded(pool)
+        heads: Stacked | Threaded = Threaded(pool) if stack is None else Stacked(stack, device, maps)
         try:
             on_progress(Progress(done, total, first_epoch, "bank"))
-            centre_bank = bank.fill(upright, bank.centre_offsets(len(upright)), trunks, device, pool)
+            centre_bank = heads.bank(upright, trunks)(bank.centre_offsets(len(upright)))
+            fill = heads.bank(pictures, trunks)
             seconds.trunks += lap()
             for epoch in range(first_epoch, epochs):
                 healthy = [place for place, member in enumerate(members) if member.failure is None]
@@ -115,7 +130,7 @@ def train(
                     break
                 on_progress(Progress(done, total, epoch, "bank"))
                 offsets = bank.random_offsets(len(pictures), faces.data_id, shared["bank_seed"], epoch)
-                features = bank.fill(pictures, offsets, trunks, device, pool)
+                features = fill(offsets)
                 seconds.trunks += lap()
                 on_progress(Progress(done, total, epoch, "heads"))
                 done += sum(steps) - sum(steps[place] for place in healthy)

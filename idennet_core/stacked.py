@@ -4,7 +4,9 @@ A member's parameters, statistics and momenta become rows of the stack's, so tha
 a stack can be built anew when somebody leaves. Batch order, dropout masks and schedule are the member's own streams.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 from threading import Event
 
@@ -14,11 +16,15 @@ from torch import Tensor
 
 from idennet_core import batched, philox
 from idennet_core.config import GROWTH
+from idennet_core.faces.augmentation import Pictures
 from idennet_core.losses import emotion_losses, identity_losses
+from idennet_core.network import Trunk
+from idennet_core.resident import MAPS, Bank
 from idennet_core.training import EpochRecord, Member, Probabilities
 
 MOMENTUM = 0.1  # of running statistics, as of nn.BatchNorm2d
 WARM_UP = 3  # steps before a CUDA graph is captured; they leave no trace
+MOST, TIMED, NOISE = 64, 10, 2048  # of the measurement of stack sizes: the largest, its steps, its bank's pictures
 
 
 class Stack:
@@ -65,11 +71,11 @@ class Stack:
 
         A loss that is not finite ends that member's trial alone; `stop` ends the pass early, with records of no use.
         """
-        self._schedule(epoch)
+        self.schedule(epoch)
         step = 0
         for count, steps in self._stretches():
             while step < steps and not stop.is_set():
-                self._advance(pixels, count)
+                self.advance(pixels, count)
                 step += 1
         measured = self.measured.cpu().numpy().astype(np.float64)
         for place, (member, tested) in enumerate(zip(self.members, self.probabilities(centre), strict=True)):
@@ -111,15 +117,13 @@ class Stack:
         return values, parameters
 
     def _adopt_momenta(self) -> Tensor:
-        """As the parameters. Who has no momentum yet starts from zero: the first step makes the same of it."""
+        """As the parameters."""
         momenta = torch.zeros_like(self.values)
         views = self._by_name(momenta)
         for place, member in enumerate(self.members):
-            for name, parameter in member.head.named_parameters():
-                row, state = views[name][place, : len(parameter)], member.optimiser.state[parameter]
-                if state.get("momentum_buffer") is not None:
-                    row.copy_(state["momentum_buffer"])
-                state["momentum_buffer"] = row
+            member.begin()
+            for index, (name, parameter) in enumerate(member.head.named_parameters()):
+                member.momenta[index] = views[name][place, : len(parameter)].copy_(member.momenta[index])
         return momenta
 
     def _adopt_statistics(self, kept: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -152,7 +156,7 @@ class Stack:
         for last, _ in groupby(reversed(steps)):
             yield sum(own >= last for own in steps), last
 
-    def _schedule(self, epoch: int) -> None:
+    def schedule(self, epoch: int) -> None:
         """Put an epoch's rows, rates and dropout keys on the device, where a step counter picks them."""
         longest = self.members[0].steps_per_epoch
         rows = np.zeros((longest, len(self.members), self.batch), np.int64)
@@ -176,7 +180,7 @@ class Stack:
             held.copy_(part)  # in place: a captured graph reads them where they are
         self.at.zero_()
 
-    def _advance(self, pixels: Tensor, count: int) -> None:
+    def advance(self, pixels: Tensor, count: int) -> None:
         """A step of the first `count` members; of all of them on a GPU as one captured graph."""
         if self.device.type != "cuda" or count < len(self.members):
             self._step(pixels, count)
@@ -254,23 +258,26 @@ class Stack:
 
 
 class Stacked:
-    """The members of a pack in stacks of at most `size`, which are built anew when who trains has changed."""
+    """The members of a pack on one device, in stacks of at most `size`, built anew when who trains has changed."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, device: torch.device, maps: torch.dtype) -> None:
+        self.size, self.device, self.maps = size, device, maps
         self.stacks: list[Stack] = []
         self.training: list[Member] = []
 
-    def train_epoch(
-        self, members: Sequence[Member], bank: Tensor, centre_bank: Tensor, epoch: int, stop: Event
-    ) -> Iterator[tuple[Member, EpochRecord]]:
-        """An epoch of these members, one after the other as their stack has ended it; banks are [N, C, 12, 12]."""
-        for stack in self._stacks(members):
-            yield from stack.train_epoch(pixels(bank), pixels(centre_bank), epoch, stop)
+    def bank(self, pictures: Pictures, trunks: Sequence[Trunk]) -> Callable[[np.ndarray], Tensor]:
+        """What makes a bank of the pictures cropped at given offsets, where the last one was."""
+        return Bank(pictures, trunks, self.device, self.maps).fill
 
-    def probabilities(self, members: Sequence[Member], centre_bank: Tensor) -> list[Probabilities]:
+    def train_epoch(
+        self, members: Sequence[Member], pixels: Tensor, centre: Tensor, epoch: int, stop: Event
+    ) -> Iterator[tuple[Member, EpochRecord]]:
+        """An epoch of these members, one stack after the other, from banks' pixels [N, 144, C]."""
+        for stack in self._stacks(members):
+            yield from stack.train_epoch(pixels, centre, epoch, stop)
+
+    def probabilities(self, members: Sequence[Member], centre: Tensor) -> list[Probabilities]:
         """Class probabilities [n_test, classes] of each member's test fold."""
-        centre = pixels(centre_bank)
         found: dict[int, Probabilities] = {}
         for stack in self._stacks(members):
             found |= {id(m): tested for m, tested in zip(stack.members, stack.probabilities(centre), strict=True)}
@@ -291,9 +298,36 @@ def parts(members: Sequence[Member], size: int) -> list[Sequence[Member]]:
     return [members[start:end] for start, end in pairwise(cuts)]
 
 
-def pixels(bank: Tensor) -> Tensor:
-    """A bank [N, C, 12, 12] as [N, 144, C]; a view where it is channels-last."""
-    return bank.flatten(2).transpose(1, 2).contiguous()
+def speeds(members: Sequence[Member]) -> dict[int, float]:
+    """Member-steps a second of stacks of 1, 2, 4, … of copies of these members, on a bank of noise.
+
+    Ends at `MOST`, at the members there are, or where the device is full.
+    """
+    device, maps, found = members[0].device, MAPS[members[0].settings.get("precision", "fp32")], {}
+    pixels = torch.randn(NOISE, batched.PIXELS, members[0].head.fusion.in_channels, device=device).to(maps)
+    for size in (2**power for power in range(MOST.bit_length())):
+        if size > len(members):
+            break
+        try:
+            stack = Stack(copy.deepcopy(members[:size]))
+            stack.schedule(0)
+            stack.rows.remainder_(NOISE)
+            stack.advance(pixels, size)
+            _finish(device)
+            began = time.perf_counter()
+            for _ in range(TIMED):
+                stack.at.zero_()
+                stack.advance(pixels, size)
+            _finish(device)
+        except torch.OutOfMemoryError:
+            break
+        found[size] = TIMED * size / (time.perf_counter() - began)
+    return found
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _size(shape: Sequence[int]) -> int:

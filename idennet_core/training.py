@@ -140,7 +140,14 @@ class Member:
         self.head.to(device)
         self.dropout = Dropout(self.settings["dropout"], "dropout", *self.stream)
         self.parameters: list[Tensor] = list(self.head.parameters())
-        self.momenta: list[Tensor | None] = [None] * len(self.parameters)  # none before the first step
+        self.momenta: list[Tensor] = []  # none before training begins
+
+    def begin(self) -> None:
+        """Momenta of zero where there are none yet. A pack's members begin before the first step of any of them.
+
+        Small tensors that came between the large ones of a step would keep their memory apart once those are freed.
+        """
+        self.momenta = self.momenta or [torch.zeros_like(parameter) for parameter in self.parameters]
 
     def train_epoch(self, bank: Tensor, centre_bank: Tensor, epoch: int, stop: Event) -> EpochRecord:
         """One pass over the training rows of `bank` [views * N, C, 12, 12], then a look at the test fold.
@@ -148,6 +155,7 @@ class Member:
         A loss that is not finite ends the trial: `failure` says so. `stop` ends the pass early; the record is
         then of no use.
         """
+        self.begin()
         order, size = self.order(epoch), self.settings["batch_size"]
         measured = np.zeros((self.steps_per_epoch, 4))
         self.head.train()
@@ -187,22 +195,24 @@ class Member:
     def probabilities(self, centre_bank: Tensor) -> Probabilities:
         """Class probabilities [n_test, classes] of the test fold from the bank of centre crops [N, C, 12, 12]."""
         self.head.eval()
-        logits, _ = self._logits(centre_bank, torch.from_numpy(self.test_rows).to(self.device))
+        rows = torch.split(torch.from_numpy(self.test_rows).to(self.device), self.settings["batch_size"])
+        logits = torch.cat([self._logits(centre_bank, part)[0] for part in rows])
         return torch.softmax(logits, 1).cpu().numpy()
 
     def state(self) -> dict[str, Tensor]:
         """All that a later epoch depends on: weights, running statistics, momenta."""
-        named = zip(self.head.named_parameters(), self.momenta, strict=True)
-        momenta = {f"momentum.{name}": momentum for (name, _), momentum in named if momentum is not None}
+        named = zip(self.head.named_parameters(), self.momenta, strict=False)
+        momenta = {f"momentum.{name}": momentum for (name, _), momentum in named}
         return {f"head.{name}": value for name, value in self.head.state_dict().items()} | momenta
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave."""
         head = {key.removeprefix("head."): value for key, value in state.items() if key.startswith("head.")}
         self.head.load_state_dict(head)
-        for place, (name, parameter) in enumerate(self.head.named_parameters()):
+        self.momenta = []
+        for name, parameter in self.head.named_parameters():
             if f"momentum.{name}" in state:
-                self.momenta[place] = torch.empty_like(parameter).copy_(state[f"momentum.{name}"])
+                self.momenta.append(torch.empty_like(parameter).copy_(state[f"momentum.{name}"]))
 
     def _logits(self, bank: Tensor, rows: Tensor, dropout: Dropout | None = None) -> tuple[Tensor, Tensor | None]:
         if bank.is_cpu:
@@ -226,7 +236,7 @@ class Member:
         sgd(
             self.parameters,
             list(gradients),
-            self.momenta,
+            list[Tensor | None](self.momenta),
             fused=True,
             lr=rate,
             momentum=self.settings["momentum"],

@@ -32,6 +32,7 @@ FLOPS_UNMEASURED = {
     "cpu": {"trunk": 9e9, "head": 11e9},
     "gpu": {"trunk": 5e12, "head": 1e12},
 }  # a thread, a GPU
+STACK_UNMEASURED = 16  # members that a GPU is taken to train at once
 
 
 class Idennet:
@@ -74,21 +75,26 @@ class Idennet:
         """Trials share a bank, and the schedule on it."""
         settings, inputs = trial.configuration.settings, trial.configuration.inputs
         names = ("dataset", "epochs", "augment", "bank_seed", "batch_size", *config.ARCHITECTURE)
-        return json.dumps([{name: settings[name] for name in names}, dict(inputs)], sort_keys=True)
+        shared = {name: settings[name] for name in names} | {"precision": settings.get("precision")}
+        return json.dumps([shared, dict(inputs)], sort_keys=True)
 
     def estimate(self, pack: Pack, device: str, threads: int) -> Estimate:
-        """Seconds, from the arithmetic and the speed of the last pack on such a device; bytes, of the banks."""
+        """Seconds, from the arithmetic and the speed of the last pack on such a device; bytes, of the memory model."""
         settings: dict[str, Any] = dict(pack.trials[0].configuration.settings)
-        pictures = _metadata(self.store, settings["dataset"])["num_faces"]
-        work = _work(settings, pictures, len(pack.trials), settings["epochs"] - pack.first_epoch)
+        data = _metadata(self.store, settings["dataset"])
+        pictures, members = data["num_faces"], len(pack.trials)
+        work = _work(settings, pictures, members, settings["epochs"] - pack.first_epoch)
         measured = _speed(self.store, device)
         speed = measured or FLOPS_UNMEASURED[device]
-        workers = 1 if device == "gpu" else threads
-        streams = len(config.tasks(settings["variant"]))
-        views = 14 if settings["augment"] else 1
-        memory = cost.bank_bytes(settings, streams, pictures * (views + 1)) + 2**30  # 1 GiB: libraries, activations
-        seconds = sum(work[part] / speed[part] for part in work) / workers
-        return Estimate(seconds, memory, measured is not None)
+        workers = 1 if device == "gpu" else min(threads, members)
+        shape = settings, len(config.tasks(settings["variant"])), len(data["classes"]) + len(data["subjects"]), pictures
+        if device == "gpu":
+            taken = cost.device_bytes(*shape, members, _knee(self.store, settings) or STACK_UNMEASURED)
+        else:
+            taken = cost.host_bytes(*shape, members, threads)
+        seconds = work["trunk"] / speed["trunk"] / (1 if device == "gpu" else threads)
+        seconds += work["head"] / speed["head"] / workers
+        return Estimate(seconds, sum(taken.values()), measured is not None)
 
     def trunk(self, task: str, pack: Pack, faces: prepared.FaceSet) -> "Trunk":
         """The frozen trunk that the pack reads for this task, from the store."""
@@ -153,6 +159,7 @@ class Idennet:
             first_epoch=pack.first_epoch,
             device=device,
             threads=1 if context.device == "gpu" else context.threads,
+            stack=_stack(context, members),
             on_progress=lambda progress: tell(progress.epoch, progress.done, progress.stage),
             on_epoch=on_epoch,
         )
@@ -229,6 +236,50 @@ def _speed(store: Store, device: str) -> dict[str, float] | None:
     except (OSError, ValueError):
         return None
     return speed
+
+
+def _stacks(store: Store) -> Path:
+    return store.calibration / f"stacks-{this_host()}.json"
+
+
+def _shape(settings: Mapping[str, Any]) -> str:
+    """What decides how fast a stack of heads trains, as a key."""
+    streams, precision = len(config.tasks(settings["variant"])), settings.get("precision", "fp32")
+    return "-".join(str(part) for part in (*(settings[n] for n in config.ARCHITECTURE), streams, precision))
+
+
+def _measured_stacks(store: Store) -> dict[str, dict[str, float]]:
+    try:
+        found: dict[str, dict[str, float]] = json.loads(_stacks(store).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _knee(store: Store, settings: Mapping[str, Any]) -> int | None:
+    """How many members a stack trains best with on this machine's GPU; None before that was measured."""
+    from idennet_core.cost import knee
+
+    speeds = _measured_stacks(store).get(_shape(settings))
+    return knee({int(size): speed for size, speed in speeds.items()}) if speeds else None
+
+
+def _stack(context: Context, members: "Sequence[Member]") -> int | None:
+    """How many members train as one: on a GPU as many as the knee of throughput says, measured once and kept.
+
+    On a CPU the kernels train them one by one, which is faster; they know fp32 alone.
+    """
+    from idennet_core import stacked
+
+    settings = members[0].settings
+    if context.device == "cpu":
+        return None if settings.get("precision", "fp32") == "fp32" else 1
+    known = _measured_stacks(context.store)
+    speeds = known.get(_shape(settings), {})
+    if max(map(int, speeds), default=0) * 2 <= min(len(members), stacked.MOST):  # a larger stack was never tried
+        speeds = {str(size): speed for size, speed in stacked.speeds(members).items()}
+        write_text(_stacks(context.store), json.dumps(known | {_shape(settings): speeds}))
+    return _knee(context.store, settings)
 
 
 def _resume(store: Store, pack: Pack, members: "Sequence[Member]") -> list[list[dict[str, Any]]]:

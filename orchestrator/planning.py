@@ -7,6 +7,8 @@ from math import ceil
 
 from orchestrator.trial import Pack, Trial
 
+FILLS_GPU = 8  # trials that keep a GPU busy; fewer share it with another pack
+
 
 @dataclass(frozen=True)
 class Capacity:
@@ -37,11 +39,13 @@ def packs(
     checkpointed: Mapping[str, int],
     key: Callable[[Trial], str],
     devices: int,
+    fits: Callable[[Pack], bool] = lambda pack: True,
 ) -> tuple[Pack, ...]:
     """The packs that train the trials which are not stored.
 
     Trials share a pack when they share the key and the epoch they go on from. Each such group is spread over the
-    devices, the folds and seeds of a configuration together. The same arguments give the same packs.
+    devices, the folds and seeds of a configuration together; a pack that does not fit a device's memory is halved
+    until its parts do, down to one configuration. The same arguments give the same packs.
     """
     done = set(stored)
     groups: dict[tuple[str, int], dict[str, list[Trial]]] = defaultdict(lambda: defaultdict(list))
@@ -55,7 +59,43 @@ def packs(
         size = ceil(len(members) / devices)
         for start in range(0, len(members), size):
             found.append(Pack(tuple(t for trials in members[start : start + size] for t in trials), epoch))
-    return tuple(found)
+    return tuple(part for pack in found for part in _fitting(pack, fits))
+
+
+def halves(pack: Pack, first_epoch: int | None = None) -> tuple[Pack, ...]:
+    """The pack in two of about the same size: whole configurations, or trials where there is but one configuration.
+
+    The pack itself where it is a single trial. They go on from `first_epoch`, else from where the pack does.
+    """
+    of: dict[str, list[Trial]] = defaultdict(list)
+    for trial in pack.trials:
+        of[trial.configuration.configuration_id].append(trial)
+    parts = list(of.values()) if len(of) > 1 else [[trial] for trial in pack.trials]
+    middle, epoch = len(parts) // 2, pack.first_epoch if first_epoch is None else first_epoch
+    return tuple(
+        Pack(tuple(trial for trials in half for trial in trials), epoch)
+        for half in (parts[:middle], parts[middle:])
+        if half
+    )
+
+
+def _fitting(pack: Pack, fits: Callable[[Pack], bool]) -> tuple[Pack, ...]:
+    one = len({trial.configuration.configuration_id for trial in pack.trials}) == 1
+    if one or fits(pack):
+        return (pack,)
+    return tuple(part for half in halves(pack) for part in _fitting(half, fits))
+
+
+def side_by_side(estimates: Sequence[Estimate], trials: Sequence[int], capacity: Capacity, memory: int) -> int:
+    """How many packs share a device, 1 or more: as fill it, and as fit its `memory` (bytes) beside each other.
+
+    On a CPU a pack of fewer trials than cores leaves cores idle; on a GPU one of fewer trials than fill it does.
+    """
+    if not estimates:
+        return 1
+    filled = capacity.cpus if capacity.kind == "cpu" else FILLS_GPU
+    largest, room = max(trials), memory // max(estimate.memory for estimate in estimates)
+    return max(1, min(filled // largest, room, len(estimates)))
 
 
 def wall_seconds(estimates: Sequence[Estimate], devices: int) -> float:

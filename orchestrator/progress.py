@@ -48,7 +48,15 @@ class PackFailed:
     traceback: str = ""
 
 
-Event = PackStarted | Progress | PackDone | PackFailed
+@dataclass(frozen=True)
+class PackCut:
+    """A pack did not fit into memory; its halves, packs of their own, follow."""
+
+    pack_id: str
+    reason: str
+
+
+Event = PackStarted | Progress | PackDone | PackFailed | PackCut
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ class RunState:
             return replace(self, running=running)._sampled(now, 0, 0)
         pack = self.running.get(event.pack_id, RunningPack(()))
         others = {pack_id: other for pack_id, other in self.running.items() if pack_id != event.pack_id}
-        if isinstance(event, PackFailed):
+        if isinstance(event, PackFailed | PackCut):
             return replace(self, running=others)
         known = replace(
             self, accuracies={**self.accuracies, **event.accuracies}, failed={**self.failed, **event.failed}
