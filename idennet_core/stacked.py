@@ -212,7 +212,7 @@ class Stack:
         rows = self.rows.index_select(0, self.at)[0, :count]
         leaves = {name: value[:count].detach().requires_grad_() for name, value in self.parameters.items()}
         maps = batched.fuse(self._gathered(pixels, rows), leaves)
-        features, mean, variance = batched.train_features(maps, leaves, self._masks(count, maps.dtype))
+        features, mean, variance = batched.train_features(maps, leaves, self.masks(count, maps.dtype))
         logits = self._classified(features, leaves, "emotion")
         labels = self.labels[rows]
         emotion = emotion_losses(logits, labels)
@@ -245,7 +245,7 @@ class Stack:
         weight, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
         return torch.baddbmm(bias[:, None], features, weight.transpose(1, 2))
 
-    def _masks(self, count: int, dtype: torch.dtype) -> list[Tensor]:
+    def masks(self, count: int, dtype: torch.dtype) -> list[Tensor]:
         """What each layer's new maps are multiplied with, [K, 12, P]: the bits of `network.Dropout`."""
         if not self.dropping:
             return []
@@ -313,19 +313,20 @@ def speeds(members: Sequence[Member]) -> dict[int, float]:
             stack.schedule(0)
             stack.rows.remainder_(NOISE)
             stack.advance(pixels, size)
-            _finish(device)
+            finish(device)
             began = time.perf_counter()
             for _ in range(TIMED):
                 stack.at.zero_()
                 stack.advance(pixels, size)
-            _finish(device)
+            finish(device)
         except torch.OutOfMemoryError:
             break
         found[size] = TIMED * size / (time.perf_counter() - began)
     return found
 
 
-def _finish(device: torch.device) -> None:
+def finish(device: torch.device) -> None:
+    """Wait for what was asked of the device: a clock that stops earlier measures launches."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
