@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from orchestrator.trial import Pack, Trial
@@ -17,6 +17,17 @@ class Capacity:
     kind: str  # cpu or gpu
     devices: int
     cpus: int
+    memory: int = 0  # bytes of each device; 0: unknown, everything is taken to fit
+    share: int = 1  # packs side by side on a device
+
+    @property
+    def threads(self) -> int:
+        """The cores of a pack."""
+        return max(1, self.cpus // self.share)
+
+    def fits(self, estimate: "Estimate") -> bool:
+        """Whether such a pack fits a device that it has for itself."""
+        return not self.memory or estimate.memory <= self.memory
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,7 @@ def halves(pack: Pack, first_epoch: int | None = None) -> tuple[Pack, ...]:
     parts = list(of.values()) if len(of) > 1 else [[trial] for trial in pack.trials]
     middle, epoch = len(parts) // 2, pack.first_epoch if first_epoch is None else first_epoch
     return tuple(
-        Pack(tuple(trial for trials in half for trial in trials), epoch)
+        replace(pack, trials=tuple(trial for trials in half for trial in trials), first_epoch=epoch)
         for half in (parts[:middle], parts[middle:])
         if half
     )
@@ -86,20 +97,20 @@ def _fitting(pack: Pack, fits: Callable[[Pack], bool]) -> tuple[Pack, ...]:
     return tuple(part for half in halves(pack) for part in _fitting(half, fits))
 
 
-def side_by_side(estimates: Sequence[Estimate], trials: Sequence[int], capacity: Capacity, memory: int) -> int:
-    """How many packs share a device, 1 or more: as fill it, and as fit its `memory` (bytes) beside each other.
+def shared(capacity: Capacity, packs: Sequence[Pack], estimates: Sequence[Estimate]) -> Capacity:
+    """The capacity with as many packs side by side on a device as fill it and fit beside each other.
 
-    On a CPU a pack of fewer trials than cores leaves cores idle; on a GPU one of fewer trials than fill it does.
+    On a CPU a pack of fewer trials than cores leaves cores idle; a GPU is idle under one of fewer than `FILLS_GPU`.
     """
-    if not estimates:
-        return 1
-    filled = capacity.cpus if capacity.kind == "cpu" else FILLS_GPU
-    largest, room = max(trials), memory // max(estimate.memory for estimate in estimates)
-    return max(1, min(filled // largest, room, len(estimates)))
+    if not packs:
+        return capacity
+    filled = (capacity.cpus if capacity.kind == "cpu" else FILLS_GPU) // max(len(pack.trials) for pack in packs)
+    room = capacity.memory // max(estimate.memory for estimate in estimates) if capacity.memory else filled
+    return replace(capacity, share=max(1, min(filled, room, -(-len(packs) // capacity.devices))))
 
 
 def wall_seconds(estimates: Sequence[Estimate], devices: int) -> float:
-    """How long packs of these estimates take, in this order, each on the device that is free first."""
+    """How long packs of these estimates take, in this order, each on what device or share of one is free first."""
     free = [0.0] * devices
     for estimate in estimates:
         soonest = free.index(min(free))

@@ -103,14 +103,14 @@ def run(
     checkpoint, twice.
     """
     by_id = {pack.pack_id: pack for pack in packs}
-    device = {"cpu": float(capacity.cpus), "gpu": 1.0 if capacity.kind == "gpu" else 0.0}
+    device = {"cpu": float(capacity.threads), "gpu": 1 / capacity.share if capacity.kind == "gpu" else 0.0}
     logging.getLogger("ray.tune").setLevel(logging.INFO if verbose else logging.ERROR)
 
     def train_pack(configuration: Mapping[str, str]) -> None:
         def tell(event: Event) -> None:
             tune.report({"event": event, "done": 0})
 
-        context = Context(store, capacity.kind, capacity.cpus, tell)
+        context = Context(store, capacity.kind, capacity.threads, tell)
         try:
             run_pack(workload, by_id[configuration["pack"]], context)
         except Exception as error:

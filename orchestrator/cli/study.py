@@ -181,9 +181,11 @@ def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
     console.print(table)
     capacity = planned.capacity
     device = "the CPU" if capacity.kind == "cpu" else f"{capacity.devices} GPU{'s' * (capacity.devices > 1)}"
+    beside = f", {capacity.share} side by side" if capacity.share > 1 else ""
     basis = "measured here" if all(e.measured for e in planned.estimates) else "a guess: no pack has run here yet"
     console.print(
-        f"about {_duration(facts['seconds'])} for the packs on {device} with {capacity.cpus} threads each ({basis})"
+        f"about {_duration(facts['seconds'])} for the packs on {device}{beside} "
+        f"with {capacity.threads} threads each ({basis})"
     )
 
 
