@@ -78,13 +78,13 @@ def device_bytes(
     kept = streams * trunk_width(settings) + fused + 2 * out + count * (fused + out - GROWTH) // 2
     passing = 4 * out + count * (2 * settings["bottleneck"] + GROWTH) + 2 * 9 * settings["bottleneck"]
     drawn = 10 * 2 * GROWTH * count  # words, and what their products need
-    stack = min(stack, members)
+    steps = 2 * min(stack, members)  # a captured step keeps its memory beside that of one that is not
     return {
         "libraries": CONTEXT,
         "banks": bank_bytes(settings, streams, pictures * (views + 1)) * size // 4,
         "pictures": pictures * (views + 1) * FACE_SIZE**2,
         "members": members * (4 * (2 * values + statistics) + 3 * 8 * pictures * views),
-        "activations": stack * settings["batch_size"] * 144 * ((kept + passing) * size + drawn),
+        "activations": steps * settings["batch_size"] * 144 * ((kept + passing) * size + drawn),
     }
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 from threading import Event
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,8 @@ class Stack:
     keep the heads'.
     """
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[Member], pool: Any = None) -> None:
+        """`pool`: of memory for captured steps, which stacks that never train at once share."""
         self.members = sorted(members, key=lambda member: -member.steps_per_epoch)
         first = self.members[0]
         self.device, self.batch = first.device, first.settings["batch_size"]
@@ -62,6 +64,7 @@ class Stack:
         self.threshold = torch.tensor([round(rate * 65536) for rate in rates], dtype=torch.int32, device=self.device)
         self.gain = torch.tensor([1 / (1 - rate) for rate in rates], dtype=kept, device=self.device)
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.pool = pool
         self.captured = 0  # where the bank lies that the graph reads
 
     def train_epoch(
@@ -202,7 +205,7 @@ class Stack:
                 self._step(pixels, len(self.members))
         torch.cuda.current_stream().wait_stream(side)
         self.graph, self.captured = torch.cuda.CUDAGraph(), pixels.data_ptr()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, pool=self.pool):
             self._step(pixels, len(self.members))
         for tensor, kept in zip(changed, before, strict=True):
             tensor.copy_(kept)
@@ -287,7 +290,8 @@ class Stacked:
         if self.training != list(members):
             self.training = list(members)
             self.stacks = []  # frees the old ones before the new ones come
-            self.stacks = [Stack(part) for part in parts(members, self.size)]
+            pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
+            self.stacks = [Stack(part, pool) for part in parts(members, self.size)]
         return self.stacks
 
 

@@ -7,6 +7,7 @@ from threading import Event
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from idennet_core import losses, network, packed, philox, stacked
 from idennet_core.config import canonical
@@ -277,3 +278,53 @@ def test_losses_of_several_members_are_those_of_each():
         loss = losses.identity_loss(own, identities[place], supervised[place], alpha[place].item(), gamma[place].item())
         assert together[place].item() == pytest.approx(loss.item(), abs=1e-12)
         assert torch.allclose(slope[place], torch.autograd.grad(loss, own)[0], atol=1e-12)
+
+
+@pytest.mark.slow
+def test_accuracies_over_folds_do_not_tell_the_kernels_or_the_stack_from_plain_modules():
+    """Twenty trials on pictures that can be learned in part, in single precision: paired differences around zero."""
+    drawn = generator("learnable")
+    prototypes = drawn.standard_normal((6, 2 * WIDTH, 12, 12))
+    noise = [drawn.standard_normal((len(LABELS), 2 * WIDTH, 12, 12)) for _ in range(3)]
+    banks = [torch.from_numpy(0.02 * prototypes[LABELS] + part).float() for part in noise]
+
+    def trials():
+        settings = canonical({"depth": 16, "epochs": 2, "batch_size": BATCH, "lr": 0.05})
+        places = [(fold, seed) for fold in range(10) for seed in range(2)]
+        return [Member(settings, *place, EXAMPLES, WIDTH, EMOTION.state_dict(), CPU) for place in places]
+
+    def accuracy(trial, probabilities):
+        return (probabilities.argmax(1) == LABELS[trial.test_rows]).mean()
+
+    plain_ones, kernels, heads = [], [], stacks(20, torch.float32)
+    for trial in trials():
+        head, settings = trial.head.train(), trial.settings
+        optimiser = torch.optim.SGD(head.parameters(), lr=1.0, momentum=0.9, weight_decay=settings["weight_decay"])
+        for step in range(2 * trial.steps_per_epoch):
+            epoch, index = divmod(step, trial.steps_per_epoch)
+            rows = torch.from_numpy(trial.order(epoch)[index * BATCH : (index + 1) * BATCH])
+            trial.dropout.step = step
+            emotion, identity = head(banks[epoch][rows], trial.dropout)
+            chosen = trial.identities[rows], trial.supervised, settings["alpha"], settings["gamma"]
+            loss = losses.emotion_loss(emotion, trial.labels[rows]) + losses.identity_loss(identity, *chosen)
+            optimiser.param_groups[0]["lr"] = trial.rate(step)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        with torch.no_grad():
+            plain_ones.append(accuracy(trial, head.eval()(banks[2][trial.test_rows])[0].numpy()))
+    for trial in trials():
+        for epoch in range(2):
+            trial.train_epoch(banks[epoch], banks[2], epoch, Event())
+        kernels.append(accuracy(trial, trial.probabilities(banks[2])))
+    stack_members = trials()
+    for epoch in range(2):
+        list(heads.train_epoch(stack_members, pixels(banks[epoch]), pixels(banks[2]), epoch, Event()))
+    found = heads.probabilities(stack_members, pixels(banks[2]))
+    stacked_ones = [accuracy(trial, probabilities) for trial, probabilities in zip(stack_members, found, strict=True)]
+    assert 1.5 / 6 < np.mean(plain_ones) < 0.95  # neither chance nor certainty
+    for others in (kernels, stacked_ones):
+        differences = np.subtract(others, plain_ones)
+        assert abs(differences.mean()) < 0.01
+        spread = differences.std(ddof=1)
+        assert spread == 0 or stats.ttest_1samp(differences, 0).pvalue > 0.05

@@ -78,7 +78,7 @@ def export(
     results = Store(store).check()
     row = find_trial(results, trial)
     network, synthetic = load_network(results, row), is_synthetic(results, row)
-    settings = {name: row[name] for name in config.HEAD_DEFAULTS if row[name] is not None}
+    settings = {name: row[name] for name in config.HEAD_DEFAULTS if row.get(name) is not None}
     about = {
         "trial_id": row["trial_id"],
         "classes": json.dumps(classes_of(results, row)),
