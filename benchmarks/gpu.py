@@ -32,7 +32,10 @@ from idennet_core.resident import MAPS, Bank
 from idennet_core.training import Examples, Member
 
 PRECISIONS = ("fp32", "bf16")
-FLOOR = {"flops": {"fp32": 60e12, "bf16": 900e12}, "bytes": 4.0e12}  # a second, of an H200 as its maker gives them
+FLOOR = {
+    "flops": {"fp32": 60e12, "bf16": 900e12},
+    "bytes": 4.0e12,
+}  # a second, taken for an H200: its maker's, less a part
 PAPER = {"trials": 550, "steps": 14_100, "pictures": 1440, "epochs": 100, "banks": 10}
 TOLERANCE = {"fp64": 1e-9, "fp32": 5e-3}  # of weights after the checked steps, against plain modules in fp64
 CHECKED = 20  # steps

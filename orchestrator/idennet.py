@@ -86,14 +86,13 @@ class Idennet:
         work = _work(settings, pictures, members, settings["epochs"] - pack.first_epoch)
         measured = _speed(self.store, device)
         speed = measured or FLOPS_UNMEASURED[device]
-        workers = 1 if device == "gpu" else min(threads, members)
+        workers = 1 if device == "gpu" else threads
         shape = settings, len(config.tasks(settings["variant"])), len(data["classes"]) + len(data["subjects"]), pictures
         if device == "gpu":
             taken = cost.device_bytes(*shape, members, _knee(self.store, settings) or STACK_UNMEASURED)
         else:
             taken = cost.host_bytes(*shape, members, threads)
-        seconds = work["trunk"] / speed["trunk"] / (1 if device == "gpu" else threads)
-        seconds += work["head"] / speed["head"] / workers
+        seconds = work["trunk"] / speed["trunk"] / workers + work["head"] / speed["head"] / min(workers, members)
         return Estimate(seconds, sum(taken.values()), measured is not None)
 
     def trunk(self, task: str, pack: Pack, faces: prepared.FaceSet) -> "Trunk":
@@ -174,8 +173,8 @@ class Idennet:
         epochs = settings["epochs"] - pack.first_epoch
         if epochs:
             work = _work(settings, len(faces.faces), len(members), epochs)
-            workers = 1 if context.device == "gpu" else context.threads
-            spent = {"trunk": seconds.trunks * workers, "head": seconds.heads * workers}
+            threads = 1 if context.device == "gpu" else context.threads
+            spent = {"trunk": seconds.trunks * threads, "head": seconds.heads * min(threads, len(members))}
             speed = {part: work[part] / spent[part] for part in work}
             write_text(_calibration(context.store, context.device), json.dumps(speed | {"seconds": asdict(seconds)}))
         return results
