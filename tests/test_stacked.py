@@ -2,11 +2,13 @@
 
 import copy
 import math
+import shutil
 from threading import Event
 
 import numpy as np
 import pytest
 import torch
+from conftest import idenctl
 from scipy import stats
 
 from idennet_core import checkpoint, losses, network, packed, philox, stacked
@@ -14,6 +16,7 @@ from idennet_core.config import canonical
 from idennet_core.network import PretrainedNetwork, Trunk, initialise
 from idennet_core.streams import generator
 from idennet_core.training import Examples, Member, learning_rate
+from orchestrator.store import Store
 
 CPU = torch.device("cpu")
 SUBJECTS = np.array([f"P{place // 6:02}" for place in range(132)])  # 22 people: folds 0 and 1 have three, others two
@@ -339,3 +342,14 @@ def test_accuracies_over_folds_do_not_tell_the_kernels_or_the_stack_from_plain_m
         assert abs(differences.mean()) < 0.01
         spread = differences.std(ddof=1)
         assert spread == 0 or stats.ttest_1samp(differences, 0).pvalue > 0.05
+
+
+def test_a_study_in_bf16_trains_on_a_cpu_too_and_is_another_configuration(trained_store, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(trained_store, store)
+    settings = ["--set", "precision=bf16", "--set", "epochs=1"]
+    ended = idenctl("study", "run", store / "tiny.yaml", *settings, "--engine", "inline", "--store", store)
+    assert ended.returncode == 0, ended.stderr
+    rows = Store(store).open().trials()
+    assert rows["precision"].to_list().count("bf16") == rows["precision"].to_list().count(None) == 8
+    assert rows["accuracy"].null_count() == 0
