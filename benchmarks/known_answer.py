@@ -16,8 +16,9 @@ from typing import Any
 import polars as pl
 
 from orchestrator import runner, trunks
-from orchestrator.analysis import Comparison, mean_over_folds, paired_comparison
+from orchestrator.analysis import Comparison
 from orchestrator.progress import Event, PackFailed
+from orchestrator.report.scores import FoldScores
 from orchestrator.store import Store
 
 STUDY = Path(__file__).parents[1] / "studies" / "known_answer" / "planted.yaml"
@@ -74,14 +75,14 @@ def answers(plan: Mapping[str, Any], trials: pl.DataFrame, wanted: str, baseline
     percent = trials.with_columns(pl.col("accuracy") * 100)
     found = []
     for seed in plan["seeds"]:
-        of_seed = percent.filter(seed=seed)
-        other = of_seed.filter(configuration_id=base)
-        for cell in plan["cells"]:
-            if cell["settings"]["variant"] == wanted and cell["configuration_id"] != base:
-                own = of_seed.filter(configuration_id=cell["configuration_id"])
-                mean = mean_over_folds(own, "accuracy").mean
-                assert mean is not None
-                found.append(Answer(seed, cell["label"], mean, paired_comparison(own, other, "", "accuracy")))
+        scores = FoldScores(percent.filter(seed=seed), "accuracy")
+        cells = [cell for cell in plan["cells"] if cell["settings"]["variant"] == wanted]
+        cells = [cell for cell in cells if cell["configuration_id"] != base]
+        ids = [cell["configuration_id"] for cell in cells]
+        pairs = zip(cells, scores.estimates(ids), scores.minus(ids, [base] * len(ids), ""), strict=True)
+        for cell, estimate, minus in pairs:
+            assert estimate.mean is not None
+            found.append(Answer(seed, cell["label"], estimate.mean, minus))
     return found
 
 

@@ -7,7 +7,7 @@ In percent, configuration c on fold f with seed s reaches at epoch e
 with all of F, C, D, N independent and standard normal. F, of the draw alone, is what a fold does to every
 configuration, so differences of two configurations are free of it. Their folds are correlated by rho, as those of
 a cross-validation are by sharing training data, through C. N is anew with each seed and epoch. A trial's accuracy is
-that of its last epoch.
+that of its last epoch. A pack's rungs drop its trials as they do those that train.
 """
 
 import time
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from idennet_core.streams import generator
 from orchestrator.design import Cell
 from orchestrator.planning import Estimate
+from orchestrator.pruning import leaving
 from orchestrator.store import Store
 from orchestrator.study import NUM_FOLDS, Study
 from orchestrator.study_rules import Rules, complete
@@ -42,26 +43,40 @@ SETTINGS: dict[str, Setting] = {
     "lag": 0.0,
     "tau": 5.0,  # epochs
     "epochs": 1,
-    "takes": 0.0,  # seconds, that a pack takes for each of its trials
+    "takes": 0.0,  # seconds, that a pack takes for each of its trials, less for those that leave it
 }
+
+
+def checked(settings: Mapping[str, Setting], defaults: Mapping[str, Setting]) -> dict[str, Setting]:
+    """As `complete`; raises ValueError too for numbers without meaning."""
+    whole = complete(settings, defaults)
+    if not 0 <= float(whole["rho"]) <= 1:
+        raise ValueError(f"rho must be a share from 0 to 1, got {whole['rho']}")
+    for name, least in (("fold_sd", 0), ("sd", 0), ("noise", 0), ("takes", 0), ("epochs", 1), ("draw", 0)):
+        if float(whole[name]) < least:
+            raise ValueError(f"{name} must be at least {least}, got {whole[name]}")
+    if float(whole["tau"]) <= 0:
+        raise ValueError(f"tau must be more than 0, got {whole['tau']}")
+    return whole
 
 
 class Simulated:
     """The model as a workload; its results are marked synthetic. A pack holds thousands of trials a second."""
 
-    rules = Rules(SETTINGS, datasets=("simulated",))
+    rules = Rules(
+        SETTINGS, datasets=("simulated",), complete=checked, costs={"cost": lambda one: abs(float(one.settings["y"]))}
+    )
 
     def __init__(self, store: Store) -> None:
         """Take nothing from the store."""
 
     def configure(self, study: Study, cells: Sequence[Cell]) -> Configured:
-        """A configuration a cell. Raises ValueError for a study without folds and for numbers without meaning."""
+        """A configuration a cell. Raises ValueError for a study without folds."""
         if study.folds == [None]:
             raise ValueError("simulated accuracies are of folds; set folds: all")
         found = []
         for cell in cells:
-            settings = complete(cell.settings, SETTINGS)
-            _check(settings)
+            settings = checked(cell.settings, SETTINGS)
             inputs = {"data": f"simulated {settings['draw']}", "recipe": RECIPE}
             found.append(Configuration({"dataset": study.dataset, **settings}, inputs))
         return Configured(found, synthetic=True)
@@ -76,31 +91,48 @@ class Simulated:
 
     def run(self, pack: Pack, context: Context) -> list[TrialResult]:
         """Draw the pack's accuracies."""
-        seconds = _seconds(pack)
-        time.sleep(seconds)
         found: dict[tuple[str, int], NDArray[np.float64]] = {}
-        results = []
+        curves: dict[str, list[float]] = {}
         for trial in pack.trials:
             assert trial.fold is not None
             key = (trial.configuration.configuration_id, trial.seed)
             if key not in found:
                 found[key] = accuracies(trial.configuration, trial.seed) / 100
-            results.append(_result(trial, found[key][trial.fold].tolist(), seconds / len(pack.trials)))
+            curves[trial.trial_id] = found[key][trial.fold].tolist()
+        pruned: dict[str, str] = {}
+        for epoch in pack.rungs.epochs if pack.rungs else ():
+            reached = {name: curve[epoch - 1] for name, curve in curves.items() if name not in pruned}
+            for name, reason in leaving(pack, epoch, reached).items():
+                pruned[name], curves[name] = reason, curves[name][:epoch]
+        results = [_result(trial, curves[trial.trial_id], pruned.get(trial.trial_id)) for trial in pack.trials]
+        time.sleep(sum(result.seconds for result in results))
         return results
 
 
 def accuracies(configuration: Configuration, seed: int) -> NDArray[np.float64]:
     """Percent, [folds, epochs]."""
     numbers = {name: value for name, value in configuration.settings.items() if not isinstance(value, str)}
-    epochs, rho, sd = int(numbers["epochs"]), numbers["rho"], numbers["sd"]
+    epochs = int(numbers["epochs"])
     own = configuration.configuration_id
     of_folds = generator("simulated", "folds", int(numbers["draw"])).standard_normal(NUM_FOLDS)
     common, *apart = generator("simulated", "configuration", own).standard_normal(1 + NUM_FOLDS)
     noise = generator("simulated", "noise", own, seed).standard_normal((NUM_FOLDS, epochs))
-    final = truth(configuration.settings) + numbers["fold_sd"] * of_folds
-    final += sd * (np.sqrt(rho) * common + np.sqrt(1 - rho) * np.array(apart))
     missing = numbers["lag"] * np.exp(-np.arange(1, epochs + 1) / numbers["tau"])
-    found: NDArray[np.float64] = final[:, None] + numbers["noise"] * noise - missing
+    means = final(configuration.settings, of_folds, np.array(common), np.array(apart))
+    found: NDArray[np.float64] = means[:, None] + numbers["noise"] * noise - missing
+    return found
+
+
+def final(
+    settings: Mapping[str, Setting],
+    of_folds: NDArray[np.float64],
+    common: NDArray[np.float64],
+    apart: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Percent without noise and lag, [..., folds], from the standard normal F [..., folds], C [..., 1] and D."""
+    fold_sd, sd, rho = (float(settings[name]) for name in ("fold_sd", "sd", "rho"))
+    own = sd * (np.sqrt(rho) * common + np.sqrt(1 - rho) * apart)
+    found: NDArray[np.float64] = truth(settings) + fold_sd * of_folds + own
     return found
 
 
@@ -110,30 +142,22 @@ def truth(settings: Mapping[str, Setting]) -> float:
     return mean + level - slope * (x**2 + y**2)
 
 
-def _result(trial: Trial, curve: Sequence[float], seconds: float) -> TrialResult:
+def _result(trial: Trial, curve: Sequence[float], pruned: str | None) -> TrialResult:
+    settings = trial.configuration.settings
     wrong = next((accuracy for accuracy in curve if not 0 <= accuracy <= 1), None)
+    failed = None if wrong is None else f"an accuracy lies between 0 and 100%, drawn was {wrong:.1%}"
     return TrialResult(
         trial=trial,
-        state="complete" if wrong is None else "failed",
-        reason=None if wrong is None else f"an accuracy lies between 0 and 100%, drawn was {wrong:.1%}",
+        state="failed" if failed else "pruned" if pruned else "complete",
+        reason=failed or pruned,
         synthetic=True,
         epochs=len(curve),
-        accuracy=curve[-1] if wrong is None else None,
+        accuracy=None if failed or pruned else curve[-1],
         n_train=N_TRAIN,
         n_test=N_TEST,
-        seconds=seconds,
+        seconds=float(settings["takes"]) * len(curve) / int(settings["epochs"]),
         curve=[{"epoch": epoch, "test_accuracy": accuracy} for epoch, accuracy in enumerate(curve)],
     )
-
-
-def _check(settings: Mapping[str, Setting]) -> None:
-    if not 0 <= float(settings["rho"]) <= 1:
-        raise ValueError(f"rho must be a share from 0 to 1, got {settings['rho']}; set another")
-    for name, least in (("fold_sd", 0), ("sd", 0), ("noise", 0), ("takes", 0), ("epochs", 1), ("draw", 0)):
-        if float(settings[name]) < least:
-            raise ValueError(f"{name} must be at least {least}, got {settings[name]}; set another")
-    if float(settings["tau"]) <= 0:
-        raise ValueError(f"tau must be more than 0, got {settings['tau']}; set another")
 
 
 def _seconds(pack: Pack) -> float:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import KFold
 from sklearn.svm import SVC
@@ -60,7 +61,10 @@ def _fit(trial: Trial) -> TrialResult:
     del settings["dataset"]
     pictures, digits = load_digits(return_X_y=True)
     folds = KFold(10, shuffle=True, random_state=trial.seed)
-    training, test = list(folds.split(pictures))[trial.fold]
+    parts = list(folds.split(pictures))
+    training, test = parts[trial.fold]
+    if trial.without is not None:  # a search's trial: this fold is held out too
+        training = np.setdiff1d(training, parts[trial.without][1])
     accuracy = SVC(**settings).fit(pictures[training], digits[training]).score(pictures[test], digits[test])
     return TrialResult(
         trial=trial,

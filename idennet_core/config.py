@@ -10,7 +10,7 @@ from typing import Any
 Setting = bool | int | float | str
 
 # Raised whenever the same settings would train to other numbers: a head's, a trunk's.
-RECIPE, TRUNK_RECIPE = 2, 2
+RECIPE, TRUNK_RECIPE = 3, 3
 FACE_SIZE, STORED_SIZE, CROP_SIZE = (
     60,
     80,
@@ -20,6 +20,7 @@ GROWTH, STEM = 12, 24  # filters a layer, channels of the stem (paper Sec. 3.3)
 VARIANTS = ("original", "i", "f", "if")
 TASKS = ("emotion", "identity")
 PRECISIONS = ("fp32", "bf16")
+IDENTITY_TRUNKS = ("trained", "untrained")  # untrained: its initial weights
 
 HEAD_DEFAULTS: dict[str, Setting] = {
     "variant": "if",
@@ -38,6 +39,7 @@ HEAD_DEFAULTS: dict[str, Setting] = {
     "augment": True,
     "bank_seed": 0,
     "precision": "fp32",
+    "identity_trunk": "trained",
 }
 TRUNK_DEFAULTS: dict[str, dict[str, Setting]] = {
     "emotion": {"dataset": "ferplus", "epochs": 100, "batch_size": 128, "lr": 0.1, "seed": 0, "precision": "fp32"},
@@ -72,6 +74,7 @@ _rules: dict[str, tuple[Callable[[Any], bool], str]] = {
     "batch_size": (lambda value: value >= 2, "an integer of at least 2"),
     "augment": (lambda value: True, "true or false"),
     "bank_seed": (lambda value: value >= 0, "an integer of at least 0"),
+    "identity_trunk": (lambda value: value in IDENTITY_TRUNKS, f"one of {', '.join(IDENTITY_TRUNKS)}"),
     "seed": (lambda value: value >= 0, "an integer of at least 0"),
     "precision": (lambda value: value in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
     "dataset": (lambda value: True, "the name of a data set"),
@@ -107,7 +110,8 @@ def canonical(settings: Mapping[str, Any]) -> dict[str, Setting]:
 
     `precision` is there only where it is not the default, which trains as it did before there was a choice.
     Without an identity loss (alpha 0, id_rate 0, variants `original` and `f`) `i` is `original`, `if` is `f`,
-    and alpha, gamma and id_rate are gone. Raises ValueError for an unknown setting or a broken rule.
+    and alpha, gamma and id_rate are gone. An identity trunk is named where there is one and it is untrained. Raises
+    ValueError for an unknown setting or a broken rule.
     """
     whole = complete(settings, HEAD_DEFAULTS)
     if whole["precision"] == HEAD_DEFAULTS["precision"]:
@@ -115,6 +119,8 @@ def canonical(settings: Mapping[str, Any]) -> dict[str, Setting]:
     if whole["variant"] in ("original", "f") or whole["alpha"] == 0 or whole["id_rate"] == 0:
         whole["variant"] = "f" if whole["variant"] in ("f", "if") else "original"
         whole = {name: value for name, value in whole.items() if name not in IDENTITY_LOSS}
+    if whole["identity_trunk"] == "trained" or "identity" not in tasks(str(whole["variant"])):
+        del whole["identity_trunk"]
     return whole
 
 
@@ -126,13 +132,18 @@ def tasks(variant: str) -> tuple[str, ...]:
 def trunk_recipe(
     task: str, architecture: Mapping[str, Any], settings: Mapping[str, Any], data_id: str
 ) -> dict[str, Setting]:
-    """All that decides a trunk's weights; `content_id` of it is the `trunk_id`."""
+    """All that decides a trunk's weights; `content_id` of it is the `trunk_id`.
+
+    `architecture` are a head's settings; a head that wants an untrained identity trunk gets one of no epochs.
+    """
+    untrained = task == "identity" and architecture.get("identity_trunk") == "untrained"
     return {
         "recipe": TRUNK_RECIPE,
         "task": task,
         "data_id": data_id,
         **{name: architecture[name] for name in ARCHITECTURE},
         **complete(settings, TRUNK_DEFAULTS[task]),
+        **({"epochs": 0} if untrained else {}),
     }
 
 

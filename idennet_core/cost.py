@@ -31,9 +31,20 @@ def head_flops(architecture: Mapping[str, Any], streams: int) -> int:
 
     The fusion convolution needs no gradient of its input, the bank being data.
     """
+    fusion, block = _head(architecture, streams)
+    return 2 * (2 * fusion + 3 * block)
+
+
+def inference_flops(architecture: Mapping[str, Any], streams: int) -> int:
+    """Floating-point operations of one picture's way through the trunks and the head."""
+    return streams * trunk_flops(architecture) + 2 * sum(_head(architecture, streams))
+
+
+def _head(architecture: Mapping[str, Any], streams: int) -> tuple[int, int]:
+    """Multiply-adds of one picture forward through the fusion convolution on pooled maps, and through the block."""
     width = trunk_width(architecture)
     fused = int(width * architecture["compression"])
-    return 2 * (2 * streams * width * fused * 144 + 3 * _block(architecture, fused, 12)[1])
+    return streams * width * fused * 144, _block(architecture, fused, 12)[1]
 
 
 def head_values(architecture: Mapping[str, Any], streams: int, outputs: int) -> tuple[int, int]:

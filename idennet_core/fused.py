@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from idennet_core.kernels.norm import centre_gradient, gather, moments, pool, pool_backward
+from idennet_core.kernels.mixing import mix
+from idennet_core.kernels.norm import centre_gradient, moments, pool, pool_backward
 from idennet_core.kernels.pointwise import pointwise, pointwise_backward
 from idennet_core.kernels.spatial import spatial, spatial_backward
+from idennet_core.kernels.vectors import FILTERS
 from idennet_core.network import DenseBlock, Dropout, Head, PretrainedNetwork, Trunk
 
 Array = NDArray[Any]
@@ -77,10 +79,11 @@ class _Fusion(torch.autograd.Function):
     def forward(ctx: Any, bank: Tensor, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         pictures, channels, side, _ = bank.shape
         gathered = bank.new_empty(channels, len(rows) * side * side)
-        gather(_array(bank).reshape(pictures, channels, -1), _array(rows), _array(gathered))
+        maps = bank.new_empty(len(weight), len(rows), side, side)
+        arrays = (_array(tensor) for tensor in (rows, weight[:, :, 0, 0], bias, gathered, maps.flatten(1)))
+        mix(np.ascontiguousarray(_array(bank)).reshape(pictures, channels, -1), *arrays)
         ctx.save_for_backward(gathered)
-        maps = torch.addmm(bias[:, None], weight[:, :, 0, 0], gathered)
-        return maps.view(-1, len(rows), side, side)
+        return maps
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, Tensor, Tensor]:
@@ -89,115 +92,134 @@ class _Fusion(torch.autograd.Function):
         return None, None, (grad @ gathered.T)[:, :, None, None], grad.sum(1)
 
 
-class _Norm:
-    """A batch norm as the kernels take it: scale and shift in the maps' type, statistics of this batch or running."""
+class _Norms:
+    """Batch norms of the same rows as the kernels take them, each array [norms, rows].
 
-    def __init__(self, norm: nn.BatchNorm2d, mean: Array, variance: Array, dtype: Any) -> None:
-        weight, bias = _array(norm.weight).astype(np.float64), _array(norm.bias).astype(np.float64)
-        self.weight = weight
+    Scale, shift and mean are of the maps' type; statistics are this batch's in training, the running ones otherwise.
+    """
+
+    def __init__(self, norms: Sequence[nn.BatchNorm2d], rows: slice, mean: Array, variance: Array, dtype: Any) -> None:
+        def stack(name: str) -> Array:
+            return np.array([_array(getattr(norm, name))[rows] for norm in norms], np.float64)
+
+        weight, bias, mean, variance = stack("weight"), stack("bias"), mean[None, rows], variance[None, rows]
+        if not norms[0].training:
+            mean, variance = stack("running_mean"), stack("running_var")
         with np.errstate(all="ignore"):  # what is not a number shows in the loss
-            self.inverse = 1 / np.sqrt(variance + norm.eps)
-            self.scale = (weight * self.inverse).astype(dtype)
-            self.shift = (bias - mean * weight * self.inverse).astype(dtype)
+            self.inverse = 1 / np.sqrt(variance + norms[0].eps)
+            self.factor = weight * self.inverse
+            self.scale = self.factor.astype(dtype)
+            self.shift = (bias - mean * self.factor).astype(dtype)
             self.mean = mean.astype(dtype)
 
     def gradients(self, sums: Array, products: Array, pixels: int) -> tuple[Array, Array, Array, Array]:
         """Of weight and bias, then the constant and the slope that the batch statistics take from a map's gradient."""
-        factor = self.weight * self.inverse
-        return products * self.inverse, sums, factor * sums / pixels, factor * self.inverse**2 * products / pixels
+        constant, slope = self.factor * sums / pixels, self.factor * self.inverse**2 * products / pixels
+        return products * self.inverse, sums, constant.sum(0), slope.sum(0)
 
 
 class _DenseBlock(torch.autograd.Function):
-    """A dense block whose layers write below each other into one buffer."""
+    """A dense block whose layers write below each other into one buffer.
+
+    What is in a row is used for all the layers that read it, in one go: the block's input goes through every layer's
+    1x1 convolution at the start, and a row's gradient is summed up when all the layers above it have theirs.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, maps: Tensor, dropout: Dropout | None, norms: Sequence[nn.BatchNorm2d], *parameters: Tensor
     ) -> Tensor:
         arrays = [_array(parameter) for parameter in parameters]  # norm, 1x1, norm, 3x3 of each layer
-        count, growth = len(arrays) // 6, len(arrays[5])
+        count, bottleneck, growth = len(arrays) // 6, len(arrays[2]), len(arrays[5])
         width, (batch, side) = len(maps), maps.shape[1:3]
         out = maps.new_empty(width + count * growth, *maps.shape[1:])
         out[:width] = maps
         rows, dtype = _array(out).reshape(len(out), -1), _array(out).dtype
         training = norms[0].training
-        mean, variance = np.zeros(len(rows)), np.zeros(len(rows))
+        mean, variance = np.zeros(len(rows)), np.zeros(len(rows))  # no layer reads the last rows
         if training:
             moments(rows[:width], mean[:width], variance[:width])
+        squeezed = np.zeros((count, -(-bottleneck // FILTERS) * FILTERS, rows.shape[1]), dtype)
+
+        def squeeze(layers: slice, read: slice) -> None:
+            found = _Norms(norms[::2][layers], read, mean, variance, dtype)
+            weight = _weights(arrays[2::6][layers], read)
+            pointwise(rows[read], found.scale, found.shift, weight, squeezed[layers].reshape(-1, rows.shape[1]))
+
+        squeeze(slice(0, count), slice(0, width))
         saved = []
         for index in range(count):
-            last = width + index * growth
-            _, _, squeeze, _, _, convolve = arrays[6 * index : 6 * index + 6]
-            first_norm, second_norm = norms[2 * index], norms[2 * index + 1]
-            first = _norm(first_norm, mean[:last], variance[:last], dtype)
-            squeezed = np.empty((len(squeeze), rows.shape[1]), dtype)
-            pointwise(rows, first.scale, first.shift, squeeze[:, :, 0, 0], squeezed)
-            inner_mean, inner_variance = np.empty(len(squeeze)), np.empty(len(squeeze))
+            last, inner = width + index * growth, squeezed[index, :bottleneck]
+            if index:
+                squeeze(slice(index, index + 1), slice(width, last))
+            inner_mean, inner_variance = np.empty(bottleneck), np.empty(bottleneck)
             if training:
-                moments(squeezed, inner_mean, inner_variance)
-                _track(first_norm, mean[:last], variance[:last], rows.shape[1])
-                _track(second_norm, inner_mean, inner_variance, rows.shape[1])
-            second = _norm(second_norm, inner_mean, inner_variance, dtype)
+                moments(inner, inner_mean, inner_variance)
+                _track(norms[2 * index], mean[:last], variance[:last], rows.shape[1])
+                _track(norms[2 * index + 1], inner_mean, inner_variance, rows.shape[1])
+            second = _Norms([norms[2 * index + 1]], slice(None), inner_mean, inner_variance, dtype)
             keep = NOTHING_DROPPED
             if dropout is not None and dropout.rate > 0:
                 keep = dropout.keep((batch, growth, side, side), index).transpose(1, 0, 2, 3).reshape(growth, -1)
                 keep = np.ascontiguousarray(keep)
             gain = dtype.type(1.0 if dropout is None else 1 / (1 - dropout.rate))
-            new = rows[last : last + growth]
-            taps = convolve.reshape(growth, -1, 9)
-            spatial(squeezed, second.scale, second.shift, taps, keep, gain, new, batch, side)
+            new, taps = rows[last : last + growth], arrays[6 * index + 5].reshape(growth, -1, 9)
+            spatial(inner, second.scale[0], second.shift[0], taps, keep, gain, new, batch, side)
             if training and index + 1 < count:
                 moments(new, mean[last : last + growth], variance[last : last + growth])
-            saved.append((first, squeezed, second, keep, gain))
+            saved.append((second, keep, gain))
         if training:
-            ctx.rows, ctx.mean, ctx.saved, ctx.arrays, ctx.size = rows, mean, saved, arrays, (batch, side, width)
+            ctx.rows, ctx.squeezed, ctx.statistics, ctx.saved = rows, squeezed, (mean, variance), saved
+            ctx.norms, ctx.arrays, ctx.size = norms, arrays, (batch, side, width)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        rows, arrays, (batch, side, width) = ctx.rows, ctx.arrays, ctx.size
-        pixels, dtype, growth = rows.shape[1], rows.dtype, len(arrays[5])
-        grad = np.ascontiguousarray(_array(gradients[0])).reshape(len(rows), -1).copy()
-        constant, slope = np.zeros(len(rows)), np.zeros(len(rows))
-        found: list[Array] = [np.empty(0)] * len(arrays)
-        mean, one = ctx.mean.astype(dtype), np.ones(len(rows), dtype)
-        for index in reversed(range(len(ctx.saved))):
-            first, squeezed, second, keep, gain = ctx.saved[index]
-            _, _, squeeze, _, _, convolve = arrays[6 * index : 6 * index + 6]
-            last = width + index * growth
-            new = slice(last, last + growth)
-            below = (mean[new], constant[new].astype(dtype), slope[new].astype(dtype), one[new])
-            centre_gradient(rows[new], grad[new], *below, keep, gain, grad[new])
+        rows, arrays, (mean, variance), (batch, side, width) = ctx.rows, ctx.arrays, ctx.statistics, ctx.size
+        pixels, dtype, growth, bottleneck = rows.shape[1], rows.dtype, len(arrays[5]), len(arrays[2])
+        given = np.ascontiguousarray(_array(gradients[0])).reshape(len(rows), -1)
+        grad = np.empty_like(given)
+        of_squeezed = np.zeros_like(ctx.squeezed)
+        found: list[Array] = [np.empty_like(array) for array in arrays]
+        with np.errstate(over="ignore"):
+            centre, one = mean.astype(dtype), np.ones(len(rows), dtype)
 
-            inner = np.empty_like(squeezed)
-            sums, products = np.zeros(len(squeezed)), np.zeros(len(squeezed))
-            taps = convolve.reshape(growth, -1, 9)
-            grad_taps = np.zeros(taps.shape)
-            turned = np.ascontiguousarray(taps[:, :, ::-1].transpose(1, 0, 2))
-            spatial_backward(
-                squeezed, second.scale, second.shift, second.mean, turned, grad[new], inner, grad_taps, sums, products,
-                batch, side,
-            )  # fmt: skip
-            of_weight, of_bias, inner_constant, inner_slope = second.gradients(sums, products, pixels)
-            centre_gradient(
-                squeezed, inner, second.mean, inner_constant.astype(dtype), inner_slope.astype(dtype), second.scale,
-                NOTHING_DROPPED, gain, inner,
-            )  # fmt: skip
-            found[6 * index + 3 : 6 * index + 6] = of_weight, of_bias, grad_taps.reshape(convolve.shape)
+        def through(layers: range, read: slice, keep: Array, gain: Any) -> None:
+            """The gradient of the rows `read`, all of it: what comes through `layers`, their statistics, dropout."""
+            constant = slope = np.zeros(read.stop - read.start)
+            so_far = given[read]
+            if layers:
+                norms = _Norms(ctx.norms[::2][layers.start :], read, mean, variance, dtype)
+                weight, above = _weights(arrays[2::6][layers.start :], read), of_squeezed[layers.start :]
+                so_far, above = grad[read], above.reshape(-1, pixels)
+                of_weight, sums, products = pointwise_backward(
+                    rows[read], norms.scale, norms.shift, centre[read], weight, above, given[read], so_far
+                )
+                of_scale, of_shift, constant, slope = norms.gradients(sums, products, pixels)
+                for index, *parts in zip(layers, of_scale, of_shift, of_weight[:, :, :, None, None], strict=True):
+                    found[6 * index][read], found[6 * index + 1][read], found[6 * index + 2][:, read] = parts
+            taken = constant.astype(dtype), slope.astype(dtype)
+            centre_gradient(rows[read], so_far, centre[read], *taken, one[read], keep, gain, grad[read])
 
-            sums, products, grad_squeeze = np.zeros(last), np.zeros(last), np.zeros((len(squeeze), last))
-            pointwise_backward(
-                rows, first.scale, first.shift, first.mean, squeeze[:, :, 0, 0], inner, grad, grad_squeeze, sums,
-                products,
-            )  # fmt: skip
-            of_weight, of_bias, taken, tilted = first.gradients(sums, products, pixels)
-            constant[:last] += taken
-            slope[:last] += tilted
-            found[6 * index : 6 * index + 3] = of_weight, of_bias, grad_squeeze[:, :, None, None]
-        below = (mean[:width], constant[:width].astype(dtype), slope[:width].astype(dtype), one[:width])
-        centre_gradient(rows[:width], grad[:width], *below, NOTHING_DROPPED, dtype.type(1), grad[:width])
+        count = len(ctx.saved)
+        for index in reversed(range(count)):
+            second, keep, gain = ctx.saved[index]
+            new = slice(width + index * growth, width + (index + 1) * growth)
+            through(range(index + 1, count), new, keep, gain)
+            squeezed, inner = ctx.squeezed[index, :bottleneck], of_squeezed[index, :bottleneck]
+            turned = np.ascontiguousarray(arrays[6 * index + 5].reshape(growth, -1, 9)[:, :, ::-1].transpose(1, 0, 2))
+            scale, shift, mean_ = second.scale[0], second.shift[0], second.mean[0]
+            of_taps, sums, products = spatial_backward(
+                squeezed, scale, shift, mean_, turned, grad[new], inner, batch, side
+            )
+            of_scale, of_shift, constant, slope = second.gradients(sums, products, pixels)
+            taken = constant.astype(dtype), slope.astype(dtype)
+            centre_gradient(squeezed, inner, mean_, *taken, scale, NOTHING_DROPPED, gain, inner)
+            found[6 * index + 3][:], found[6 * index + 4][:] = of_scale[0], of_shift
+            found[6 * index + 5][:] = of_taps.reshape(found[6 * index + 5].shape)
+        through(range(count), slice(0, width), NOTHING_DROPPED, dtype.type(1))
         of_maps = torch.from_numpy(grad[:width]).view(width, batch, side, side)
-        return of_maps, None, None, *(torch.from_numpy(np.asarray(g, dtype)) for g in found)
+        return of_maps, None, None, *(torch.from_numpy(g) for g in found)
 
 
 class _Pool(torch.autograd.Function):
@@ -210,39 +232,36 @@ class _Pool(torch.autograd.Function):
         if norm.training:
             moments(rows, mean, variance)
             _track(norm, mean, variance, rows.shape[1])
-        found = _norm(norm, mean, variance, rows.dtype)
+        norms = _Norms([norm], slice(None), mean, variance, rows.dtype)
+        scale, shift = norms.scale[0], norms.shift[0]
         side = maps.shape[2]
         out = maps.new_empty(*maps.shape[:2], side // window, side // window)
-        pool(rows, found.scale, found.shift, _array(out).reshape(len(rows), -1), side, window)
-        ctx.rows, ctx.norm, ctx.shape, ctx.window = rows, found, maps.shape, window
+        pool(rows, scale, shift, _array(out).reshape(len(rows), -1), side, window)
+        ctx.rows, ctx.shape, ctx.window = rows, maps.shape, window
+        ctx.norm = scale, shift, norms.mean[0], norms.inverse[0]
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         rows, norm, side = ctx.rows, ctx.norm, ctx.shape[2]
         given = np.ascontiguousarray(_array(gradients[0])).reshape(len(rows), -1)
-        grad, sums, products = np.empty_like(rows), np.zeros(len(rows)), np.zeros(len(rows))
-        pool_backward(rows, norm.scale, norm.shift, norm.mean, given, grad, sums, products, side, ctx.window)
-        of_weight, of_bias, constant, slope = norm.gradients(sums, products, rows.shape[1])
-        centre_gradient(
-            rows, grad, norm.mean, constant.astype(rows.dtype), slope.astype(rows.dtype), norm.scale, NOTHING_DROPPED,
-            rows.dtype.type(1), grad,
-        )  # fmt: skip
-        of_parameters = (torch.from_numpy(g.astype(rows.dtype)) for g in (of_weight, of_bias))
-        return torch.from_numpy(grad).view(ctx.shape), None, None, *of_parameters
+        grad, (scale, shift, mean, inverse) = np.empty_like(rows), norm
+        found = pool_backward(rows, scale, shift, mean, inverse, given, grad, side, ctx.window)
+        return (
+            torch.from_numpy(grad).view(ctx.shape),
+            None,
+            None,
+            *(torch.from_numpy(g.astype(grad.dtype)) for g in found),
+        )
 
 
 def _array(tensor: Tensor) -> Array:
     return tensor.detach().numpy()
 
 
-def _norm(norm: nn.BatchNorm2d, mean: Array, variance: Array, dtype: Any) -> _Norm:
-    """By the batch's statistics in training, by the running ones otherwise."""
-    if norm.training:
-        return _Norm(norm, mean, variance, dtype)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    return _Norm(norm, _array(norm.running_mean).astype(float), _array(norm.running_var).astype(float), dtype)
+def _weights(convolutions: Sequence[Array], read: slice) -> Array:
+    """What several 1x1 convolutions [K, C, 1, 1] weigh the rows `read` with, [layers, K, rows]."""
+    return np.stack([weight[:, read, 0, 0] for weight in convolutions])
 
 
 def _track(norm: nn.BatchNorm2d, mean: Array, variance: Array, pixels: int) -> None:

@@ -97,7 +97,8 @@ def train(
     The members share data, trunks, epochs, augmentation and bank seed. On a CPU each runs on a thread; with `stack`,
     that many train as one set of tensors, which is how a GPU is filled. `on_epoch(epoch, records by member's
     place)` follows each epoch; a member whose loss is not finite has no record there, sits out the rest and
-    has no probabilities.
+    has no probabilities. Nor has one that `on_epoch` lets leave: it takes no more time, and without members the
+    pack ends.
     """
     shared = members[0].settings
     epochs, seconds, maps = shared["epochs"], Seconds(), MAPS[shared.get("precision", "fp32")]
@@ -125,15 +126,15 @@ def train(
             fill = heads.bank(pictures, trunks)
             seconds.trunks += lap()
             for epoch in range(first_epoch, epochs):
-                healthy = [place for place, member in enumerate(members) if member.failure is None]
+                healthy = [place for place, member in enumerate(members) if member.active]
                 if not healthy:
                     break
+                total = done + (epochs - epoch) * sum(steps[place] for place in healthy)
                 on_progress(Progress(done, total, epoch, "bank"))
                 offsets = bank.random_offsets(len(pictures), faces.data_id, shared["bank_seed"], epoch)
                 features = fill(offsets)
                 seconds.trunks += lap()
                 on_progress(Progress(done, total, epoch, "heads"))
-                done += sum(steps) - sum(steps[place] for place in healthy)
                 records = {}
                 training = [members[place] for place in healthy]
                 for member, record in heads.train_epoch(training, features, centre_bank, epoch, stop):
@@ -144,7 +145,7 @@ def train(
                     on_progress(Progress(done, total, epoch, "heads"))
                 on_epoch(epoch, dict(sorted(records.items())))
                 seconds.heads += lap()
-            healthy = [place for place, member in enumerate(members) if member.failure is None]
+            healthy = [place for place, member in enumerate(members) if member.active]
             found = heads.probabilities([members[place] for place in healthy], centre_bank)
             tested = dict(zip(healthy, found, strict=True))
         finally:

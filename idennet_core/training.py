@@ -68,16 +68,18 @@ class Examples:
     views: int
     splits: NDArray[np.str_]
 
-    def rows(self, fold: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def rows(self, fold: int | None, without: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The pictures to train on [n_train] and to test on [n_test]: all but the fold's subjects, and those.
 
-        Fold None: the publisher's train split and test split; the valid split is neither.
+        The subjects of the fold `without` are in neither. Fold None: the publisher's train split and test split; the
+        valid split is neither.
         """
         if fold is None:
             return np.flatnonzero(self.splits == "train"), np.flatnonzero(self.splits == "test")
         folds = fold_of(self.subjects.tolist())
         tested = np.array([folds[subject] == fold for subject in self.subjects])
-        return np.flatnonzero(~tested), np.flatnonzero(tested)
+        left_out = np.array([folds[subject] == without for subject in self.subjects])
+        return np.flatnonzero(~tested & ~left_out), np.flatnonzero(tested)
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,14 @@ class Member:
         width: int,
         emotion_network: Mapping[str, Tensor],
         device: torch.device,
+        without: int | None = None,
     ) -> None:
         self.settings: dict[str, Any] = dict(settings)
         self.device = device
         self.stream = (seed, "none" if fold is None else fold)  # what each of the trial's streams is named after
         self.failure: str | None = None
-        train, self.test_rows = examples.rows(fold)
+        self.left = False
+        train, self.test_rows = examples.rows(fold, without)
         self.train_size = len(train)
         self.train_rows = (train + len(examples.labels) * np.arange(examples.views)[:, None]).ravel()
         self.steps_per_epoch = len(self.train_rows) // self.settings["batch_size"]
@@ -148,6 +152,17 @@ class Member:
         Small tensors that came between the large ones of a step would keep their memory apart once those are freed.
         """
         self.momenta = self.momenta or [torch.zeros_like(parameter) for parameter in self.parameters]
+
+    @property
+    def active(self) -> bool:
+        """Whether there is an epoch to train: it has neither failed nor left its pack."""
+        return self.failure is None and not self.left
+
+    def leave(self) -> None:
+        """Train no more, and give the head's memory back."""
+        self.left = True
+        del self.head
+        self.parameters, self.momenta = [], []
 
     def train_epoch(self, bank: Tensor, centre_bank: Tensor, epoch: int, stop: Event) -> EpochRecord:
         """One pass over the training rows of `bank` [views * N, C, 12, 12], then a look at the test fold.

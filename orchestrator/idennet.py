@@ -1,10 +1,10 @@
 """IDEnNet as a workload: the only door from studies to networks. Planning a study loads no torch."""
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +12,12 @@ import numpy as np
 from idennet_core import config, cost
 from idennet_core.datasets import prepared
 from idennet_core.datasets.folds import check_splits, fold_of
+from orchestrator import calibration
 from orchestrator.design import Cell, describe
 from orchestrator.planning import Estimate
 from orchestrator.progress import Progress
-from orchestrator.store import Store, this_host, write_text
+from orchestrator.pruning import leaving
+from orchestrator.store import Store, write_text
 from orchestrator.study import Study
 from orchestrator.study_rules import Rules, check_data
 from orchestrator.trial import Configuration, Pack, Predictions, Setting, Trial, TrialResult
@@ -28,17 +30,20 @@ if TYPE_CHECKING:
 DATASETS = ("oulu-casia", "ck+", "mmi", "ferplus", "casia-webface")
 EXPRESSIONS = ("neutral", "anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
 REPORT_EVERY = 1.0  # seconds between two progress events of a pack
-FLOPS_UNMEASURED = {
-    "cpu": {"trunk": 9e9, "head": 11e9},
-    "gpu": {"trunk": 5e12, "head": 1e12},
-}  # a thread, a GPU
-STACK_UNMEASURED = 16  # members that a GPU is taken to train at once
+
+
+def _flops(configuration: Configuration) -> float:
+    """What one picture's way through trunks and head takes."""
+    settings: dict[str, Any] = dict(configuration.settings)
+    return float(cost.inference_flops(settings, len(config.tasks(settings["variant"]))))
 
 
 class Idennet:
     """IDEnNet as a workload: a pack is a feature bank and the heads that learn from it."""
 
-    rules = Rules(config.HEAD_DEFAULTS, DATASETS, config.complete, config.TRUNK_DEFAULTS, EXPRESSIONS)
+    rules = Rules(
+        config.HEAD_DEFAULTS, DATASETS, config.complete, config.TRUNK_DEFAULTS, EXPRESSIONS, {"flops": _flops}
+    )
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -83,13 +88,16 @@ class Idennet:
         settings: dict[str, Any] = dict(pack.trials[0].configuration.settings)
         data = _metadata(self.store, settings["dataset"])
         pictures, members = data["num_faces"], len(pack.trials)
-        work = _work(settings, pictures, members, settings["epochs"] - pack.first_epoch)
-        measured = _speed(self.store, device)
-        speed = measured or FLOPS_UNMEASURED[device]
+        epochs = settings["epochs"] - pack.first_epoch
+        work = _work(settings, pictures, epochs, members * epochs)
+        measured = calibration.speed(self.store, device)
+        speed = measured or calibration.FLOPS_UNMEASURED[device]
         workers = 1 if device == "gpu" else threads
         shape = settings, len(config.tasks(settings["variant"])), len(data["classes"]) + len(data["subjects"]), pictures
         if device == "gpu":
-            taken = cost.device_bytes(*shape, members, _knee(self.store, settings) or STACK_UNMEASURED)
+            taken = cost.device_bytes(
+                *shape, members, calibration.knee(self.store, settings) or calibration.STACK_UNMEASURED
+            )
         else:
             taken = cost.host_bytes(*shape, members, threads)
         seconds = work["trunk"] / speed["trunk"] / workers + work["head"] / speed["head"] / min(workers, members)
@@ -112,7 +120,9 @@ class Idennet:
         emotion = pretraining.load_network(self.store.trunks, first.inputs["trunk_emotion"])
         examples = packed.examples(faces, bool(first.settings["augment"]))
         return [
-            Member(trial.configuration.settings, trial.fold, trial.seed, examples, width, emotion, device)
+            Member(
+                trial.configuration.settings, trial.fold, trial.seed, examples, width, emotion, device, trial.without
+            )
             for trial in pack.trials
         ]
 
@@ -130,26 +140,40 @@ class Idennet:
         trunks = [self.trunk(task, pack, faces) for task in config.tasks(settings["variant"])]
         members = self.members(pack, faces, trunks[0].out_width, device)
         curves = _resume(context.store, pack, members)
-        total = settings["epochs"] * sum(member.steps_per_epoch for member in members)
+        ids = [trial.trial_id for trial in pack.trials]
         heard = {"at": 0.0}
         latest: dict[str, float] = {}
+        pruned: dict[str, str] = {}
+        at = packed.Progress(0, 0, pack.first_epoch, "bank")
 
-        def failures() -> dict[str, str]:
-            return {t.trial_id: m.failure for t, m in zip(pack.trials, members, strict=True) if m.failure}
-
-        def tell(epoch: int, done: int, stage: str, now: bool = False) -> None:
+        def tell(now: bool = False) -> None:
             if now or time.monotonic() - heard["at"] >= REPORT_EVERY:
                 heard["at"] = time.monotonic()
-                event = Progress(pack.pack_id, done, total, epoch, settings["epochs"], stage, dict(latest), failures())
-                context.listen(event)
+                failures = {name: m.failure for name, m in zip(ids, members, strict=True) if m.failure}
+                how_far = (at.done, at.total, at.epoch, settings["epochs"], at.stage)
+                context.listen(Progress(pack.pack_id, *how_far, dict(latest), failures, dict(pruned)))
+
+        def on_progress(progress: packed.Progress) -> None:
+            nonlocal at
+            at = progress
+            tell()
+
+        def prune(epoch: int) -> None:
+            for place, reason in _leaving(pack, epoch, members, curves).items():
+                members[place].leave()
+                curves[place] = curves[place][:epoch]
+                pruned[ids[place]] = reason
 
         def on_epoch(epoch: int, records: "dict[int, EpochRecord]") -> None:
             for place, record in records.items():
                 curves[place].append(asdict(record))
-                latest[pack.trials[place].trial_id] = record.test_accuracy
+                latest[ids[place]] = record.test_accuracy
+            prune(epoch + 1)
             _checkpoint(context.store, pack, members, curves, epoch + 1)
-            tell(epoch, total * (epoch + 1) // settings["epochs"], "heads", now=True)
+            tell(now=True)
 
+        for epoch in range(1, pack.first_epoch + 1):  # rungs that were passed before the checkpoint
+            prune(epoch)
         began = time.monotonic()
         tested, seconds = packed.train(
             members,
@@ -158,25 +182,29 @@ class Idennet:
             first_epoch=pack.first_epoch,
             device=device,
             threads=1 if context.device == "gpu" else context.threads,
-            stack=_stack(context, members),
-            on_progress=lambda progress: tell(progress.epoch, progress.done, progress.stage),
+            stack=calibration.stack(context, members),
+            on_progress=on_progress,
             on_epoch=on_epoch,
         )
-        share = (time.monotonic() - began) / len(members)
+        epochs = [len(curve[pack.first_epoch :]) for curve in curves]
+        share = (time.monotonic() - began) / (sum(epochs) + len(members))  # for an epoch, start and end as another
         results = [
-            _result(trial, member, faces, curve, probabilities, share)
-            for trial, member, curve, probabilities in zip(pack.trials, members, curves, tested, strict=True)
+            _result(trial, member, faces, curve, probabilities, pruned.get(trial.trial_id), share * (trained + 1))
+            for trial, member, curve, probabilities, trained in zip(
+                pack.trials, members, curves, tested, epochs, strict=True
+            )
         ]
         for result, member in zip(results, members, strict=True):
-            if result.state == "complete":
+            if result.state == "complete" and result.trial.without is None:
                 _keep_head(context.store, result.trial, member)
-        epochs = settings["epochs"] - pack.first_epoch
-        if epochs:
-            work = _work(settings, len(faces.faces), len(members), epochs)
+        if any(epochs):
+            work = _work(settings, len(faces.faces), max(epochs), sum(epochs))
             threads = 1 if context.device == "gpu" else context.threads
             spent = {"trunk": seconds.trunks * threads, "head": seconds.heads * min(threads, len(members))}
             speed = {part: work[part] / spent[part] for part in work}
-            write_text(_calibration(context.store, context.device), json.dumps(speed | {"seconds": asdict(seconds)}))
+            write_text(
+                calibration.speeds_file(context.store, context.device), json.dumps(speed | {"seconds": asdict(seconds)})
+            )
         return results
 
 
@@ -214,71 +242,17 @@ def _trunk_recipe(study: Study, settings: Mapping[str, Setting], task: str, stor
     return config.trunk_recipe(task, settings, wanted, data["data_id"])
 
 
-def _work(settings: Mapping[str, Any], pictures: int, trials: int, epochs: int) -> dict[str, float]:
-    """Floating-point operations of a pack: trunk forward passes, and head steps on nine folds of ten."""
+def _work(settings: Mapping[str, Any], pictures: int, epochs: int, trial_epochs: int) -> dict[str, float]:
+    """Floating-point operations of a pack: trunk forward passes, and head steps on nine folds of ten.
+
+    `trial_epochs` are those of all its trials together.
+    """
     streams = len(config.tasks(settings["variant"]))
     views = 14 if settings["augment"] else 1
     return {
         "trunk": float(cost.trunk_flops(settings) * streams * pictures * (views * epochs + 1)),
-        "head": float(cost.head_flops(settings, streams) * trials * epochs * pictures * views * 0.9),
+        "head": float(cost.head_flops(settings, streams) * trial_epochs * pictures * views * 0.9),
     }
-
-
-def _calibration(store: Store, device: str) -> Path:
-    return store.calibration / f"{device}-{this_host()}.json"
-
-
-def _speed(store: Store, device: str) -> dict[str, float] | None:
-    """Floating-point operations a second and thread (or GPU) of the last pack on this machine, None before one."""
-    try:
-        speed: dict[str, float] = json.loads(_calibration(store, device).read_text())
-    except (OSError, ValueError):
-        return None
-    return speed
-
-
-def _stacks(store: Store) -> Path:
-    return store.calibration / f"stacks-{this_host()}.json"
-
-
-def _shape(settings: Mapping[str, Any]) -> str:
-    """What decides how fast a stack of heads trains, as a key."""
-    streams, precision = len(config.tasks(settings["variant"])), settings.get("precision", "fp32")
-    return "-".join(str(part) for part in (*(settings[n] for n in config.ARCHITECTURE), streams, precision))
-
-
-def _measured_stacks(store: Store) -> dict[str, dict[str, float]]:
-    try:
-        found: dict[str, dict[str, float]] = json.loads(_stacks(store).read_text())
-    except (OSError, ValueError):
-        return {}
-    return found
-
-
-def _knee(store: Store, settings: Mapping[str, Any]) -> int | None:
-    """How many members a stack trains best with on this machine's GPU; None before that was measured."""
-    from idennet_core.cost import knee
-
-    speeds = _measured_stacks(store).get(_shape(settings))
-    return knee({int(size): speed for size, speed in speeds.items()}) if speeds else None
-
-
-def _stack(context: Context, members: "Sequence[Member]") -> int | None:
-    """How many members train as one: on a GPU as many as the knee of throughput says, measured once and kept.
-
-    On a CPU the kernels train them one by one, which is faster; they know fp32 alone.
-    """
-    from idennet_core import stacked
-
-    settings = members[0].settings
-    if context.device == "cpu":
-        return None if settings.get("precision", "fp32") == "fp32" else 1
-    known = _measured_stacks(context.store)
-    speeds = known.get(_shape(settings), {})
-    if max(map(int, speeds), default=0) * 2 <= min(len(members), stacked.MOST):  # a larger stack was never tried
-        speeds = {str(size): speed for size, speed in stacked.speeds(members).items()}
-        write_text(_stacks(context.store), json.dumps(known | {_shape(settings): speeds}))
-    return _knee(context.store, settings)
 
 
 def _resume(store: Store, pack: Pack, members: "Sequence[Member]") -> list[list[dict[str, Any]]]:
@@ -288,7 +262,7 @@ def _resume(store: Store, pack: Pack, members: "Sequence[Member]") -> list[list[
     curves: list[list[dict[str, Any]]] = [[] for _ in members]
     if pack.first_epoch == 0:
         return curves
-    where = store.checkpointed()
+    where = store.checkpointed(pack.rungs)
     loaded = {path: checkpoint.load(path) for _, path in {where[t.trial_id] for t in pack.trials}}
     for place, (trial, member) in enumerate(zip(pack.trials, members, strict=True)):
         epoch, path = where[trial.trial_id]
@@ -297,7 +271,8 @@ def _resume(store: Store, pack: Pack, members: "Sequence[Member]") -> list[list[
             raise ValueError(f"the checkpoint {path} changed after the study was planned; run the study again")
         tensors, metadata = found
         prefix = f"{trial.trial_id}/"
-        member.load_state({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        if trial.trial_id not in json.loads(metadata.get("left", "[]")):  # it leaves again, at the same rung
+            member.load_state({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         curves[place] = json.loads(metadata["curves"])[trial.trial_id]
         member.failure = json.loads(metadata["failures"]).get(trial.trial_id)
     return curves
@@ -313,6 +288,7 @@ def _checkpoint(
     tensors = {
         f"{name}/{key}": value
         for name, member in zip(ids, members, strict=True)
+        if not member.left
         for key, value in member.state().items()
     }
     metadata = {
@@ -320,8 +296,23 @@ def _checkpoint(
         "trials": json.dumps(ids),
         "curves": json.dumps(dict(zip(ids, curves, strict=True))),
         "failures": json.dumps({n: m.failure for n, m in zip(ids, members, strict=True) if m.failure}),
+        "left": json.dumps([n for n, m in zip(ids, members, strict=True) if m.left]),
+        "rungs": pack.rungs.rungs_id if pack.rungs else "",
     }
     checkpoint.save(store.checkpoints / f"pack-{pack.pack_id}.safetensors", tensors, metadata)
+
+
+def _leaving(
+    pack: Pack, epoch: int, members: "Sequence[Member]", curves: Sequence[Sequence[Mapping[str, Any]]]
+) -> dict[int, str]:
+    """The places of those that leave the pack after `epoch` epochs, with the reasons."""
+    accuracies = {
+        trial.trial_id: curve[epoch - 1]["test_accuracy"] if len(curve) >= epoch else math.nan
+        for trial, member, curve in zip(pack.trials, members, curves, strict=True)
+        if not member.left
+    }
+    reasons = leaving(pack, epoch, accuracies)
+    return {place: reasons[t.trial_id] for place, t in enumerate(pack.trials) if t.trial_id in reasons}
 
 
 def _keep_head(store: Store, trial: Trial, member: "Member") -> None:
@@ -339,6 +330,7 @@ def _result(
     faces: prepared.FaceSet,
     curve: Sequence[Mapping[str, Any]],
     probabilities: "np.ndarray | None",
+    pruned: str | None,
     seconds: float,
 ) -> TrialResult:
     from idennet_core import metrics
@@ -360,8 +352,8 @@ def _result(
         )
     return TrialResult(
         trial=trial,
-        state="complete" if member.failure is None else "failed",
-        reason=member.failure,
+        state="failed" if member.failure else "pruned" if pruned else "complete",
+        reason=member.failure or pruned,
         synthetic=faces.synthetic,
         epochs=len(curve),
         accuracy=accuracy,

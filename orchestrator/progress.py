@@ -18,25 +18,27 @@ class PackStarted:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a pack is; by trial_id, the latest epoch's accuracies (shares) and the reasons of failures."""
+    """How far a pack is; by trial_id, the latest epoch's accuracies (shares), reasons of failures and of leaving."""
 
     pack_id: str
-    steps: int  # done by all its trials together
+    steps: int  # done by all its trials together; the total falls when trials leave
     total_steps: int
     epoch: int  # epochs done
     epochs: int
     stage: str  # "bank", "heads", ...
     accuracies: Mapping[str, float] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+    pruned: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class PackDone:
-    """A pack's trials are in the store; by trial_id, the accuracies (shares) and the reasons of failures."""
+    """A pack's trials are in the store; by trial_id, accuracies (shares), reasons of failures and of leaving."""
 
     pack_id: str
     accuracies: Mapping[str, float]
     failed: Mapping[str, str]
+    pruned: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,20 +58,43 @@ class PackCut:
     reason: str
 
 
-Event = PackStarted | Progress | PackDone | PackFailed | PackCut
+@dataclass(frozen=True)
+class Asked:
+    """A search has asked for more: the names of the cells of its trials to train, by trial_id, in so many packs."""
+
+    cells: Mapping[str, str]
+    packs: int
+
+
+@dataclass(frozen=True)
+class PackStopped:
+    """A pack has stopped at its last checkpoint, for a later run to go on with."""
+
+    pack_id: str
+
+
+Event = Asked | PackStopped | PackStarted | Progress | PackDone | PackFailed | PackCut
 
 
 @dataclass(frozen=True)
 class RunningPack:
-    """A pack at work; `latest` is None until its first report."""
+    """A pack at work; `latest` is None until its first report, which says how many steps a trial has."""
 
     trial_ids: tuple[str, ...]
     latest: Progress | None = None
+    trial_steps: float = 1.0
 
     @property
     def share(self) -> float:
         """How much of the pack is done, from 0 to 1."""
         return self.latest.steps / max(self.latest.total_steps, 1) if self.latest else 0.0
+
+    @property
+    def left(self) -> float:
+        """Trials still to train; a half-trained one is half a trial, one that has failed or left is none."""
+        if self.latest is None:
+            return len(self.trial_ids)
+        return (self.latest.total_steps - self.latest.steps) / self.trial_steps
 
 
 @dataclass(frozen=True)
@@ -94,33 +119,39 @@ class RunState:
     accuracies: Mapping[str, float] = field(default_factory=dict)  # the latest of each trial seen in this run
     done: frozenset[str] = frozenset()
     failed: Mapping[str, str] = field(default_factory=dict)
+    pruned: frozenset[str] = frozenset()  # left their packs at a rung
     packs_done: int = 0
     samples: tuple[Sample, ...] = ()
 
     def apply(self, event: Event, now: float) -> "RunState":
         """The state after an event."""
+        if isinstance(event, Asked):
+            return replace(self, cells={**self.cells, **event.cells}, packs=self.packs + event.packs)
         if isinstance(event, PackStarted):
             running = {**self.running, event.pack_id: RunningPack(event.trial_ids)}
             return replace(self, running=running)._sampled(now, 0, 0)
         pack = self.running.get(event.pack_id, RunningPack(()))
         others = {pack_id: other for pack_id, other in self.running.items() if pack_id != event.pack_id}
-        if isinstance(event, PackFailed | PackCut):
-            return replace(self, running=others)
+        if isinstance(event, PackFailed | PackStopped | PackCut):
+            return replace(self, running=others, pruned=self.pruned - set(pack.trial_ids))
         known = replace(
-            self, accuracies={**self.accuracies, **event.accuracies}, failed={**self.failed, **event.failed}
+            self,
+            accuracies={**self.accuracies, **event.accuracies},
+            failed={**self.failed, **event.failed},
+            pruned=self.pruned | event.pruned.keys(),
         )
         if isinstance(event, PackDone):
-            left = 1 - pack.share
-            steps = left * pack.latest.total_steps if pack.latest else 0
+            steps = pack.latest.total_steps - pack.latest.steps if pack.latest else 0
             done = self.done | event.accuracies.keys()
             known = replace(known, running=others, done=done, packs_done=self.packs_done + 1)
-            return known._sampled(now, left * len(pack.trial_ids), steps)
-        after = replace(pack, latest=event)
+            return known._sampled(now, pack.left, steps)
+        trial_steps = pack.trial_steps if pack.latest else max(event.total_steps / max(len(pack.trial_ids), 1), 1.0)
+        after = RunningPack(pack.trial_ids, event, trial_steps)
         # a first report past the first epoch: what came before a checkpoint is not this run's work
-        before = after if pack.latest is None and event.epoch > 1 else pack
-        gained = after.share - before.share
+        before = event.steps if pack.latest is None and event.epoch > 1 else pack.latest.steps if pack.latest else 0
+        gained = event.steps - before
         running = {**self.running, event.pack_id: after}
-        return replace(known, running=running)._sampled(now, gained * len(pack.trial_ids), gained * event.total_steps)
+        return replace(known, running=running)._sampled(now, gained / trial_steps, gained)
 
     def _sampled(self, now: float, trials: float, steps: float) -> "RunState":
         last = self.samples[-1] if self.samples else Sample(now, 0, 0)
@@ -131,22 +162,20 @@ class RunState:
 
     @property
     def num_running(self) -> int:
-        """Trials of running packs that have not failed."""
-        return sum(t not in self.failed for pack in self.running.values() for t in pack.trial_ids)
+        """Trials of running packs that have neither failed nor left."""
+        ended = self.failed.keys() | self.pruned
+        return sum(t not in ended for pack in self.running.values() for t in pack.trial_ids)
 
     @property
     def num_waiting(self) -> int:
         """Trials that no running pack has taken up."""
         taken = {trial_id for pack in self.running.values() for trial_id in pack.trial_ids}
-        return len(self.cells.keys() - self.stored.keys() - self.done - self.failed.keys() - taken)
+        return len(self.cells.keys() - self.stored.keys() - self.done - self.failed.keys() - self.pruned - taken)
 
     @property
     def left(self) -> float:
         """Trials still to train; a half-trained one is half a trial."""
-        return self.num_waiting + sum(
-            (1 - pack.share) * sum(trial_id not in self.failed for trial_id in pack.trial_ids)
-            for pack in self.running.values()
-        )
+        return self.num_waiting + sum(pack.left for pack in self.running.values())
 
     @property
     def share(self) -> float:
@@ -175,7 +204,7 @@ class RunState:
         """The cell with the highest mean accuracy so far: name, mean, number of trials seen and in all."""
         seen: dict[str, list[float]] = defaultdict(list)
         for trial_id, accuracy in {**self.stored, **self.accuracies}.items():
-            if trial_id in self.cells and trial_id not in self.failed:
+            if trial_id in self.cells and trial_id not in self.failed and trial_id not in self.pruned:
                 seen[self.cells[trial_id]].append(accuracy)
         if not seen:
             return None

@@ -5,21 +5,30 @@ import os
 import platform
 import shlex
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator import inline_engine, planning, study, workload
 from orchestrator.design import Cell, cells
 from orchestrator.planning import Capacity, Estimate
 from orchestrator.progress import Event
+from orchestrator.source import Listed, Source
 from orchestrator.store import Store, write_text
-from orchestrator.study import IDENNET, Study
+from orchestrator.study import IDENNET, Budget, Study
 from orchestrator.trial import Configuration, Pack, Setting, Trial
+from orchestrator.workload import Configured, Workload
+
+if TYPE_CHECKING:
+    from orchestrator.search_packs import SearchPacks
+
+SELECTED = "selection saw these subjects"  # what the frozen plan says of a search's chosen configurations
 
 
 @dataclass(frozen=True)
@@ -27,15 +36,27 @@ class Plan:
     """Exactly what `run` will do."""
 
     study: Study
-    cells: tuple[Cell, ...]
+    cells: tuple[Cell, ...]  # of a search, what was chosen
     configurations: tuple[Configuration, ...]  # of the cells, in order
     synthetic: bool  # the data is drawn
-    trials: tuple[Trial, ...]  # each once
+    data_id: str
+    trials: tuple[Trial, ...]  # each once; of a search, those asked so far
     states: Mapping[str, str]  # of the trials that are stored, by trial_id
     trunks: Mapping[str, Mapping[str, Setting]]  # recipes of those to train first, by trunk_id
     packs: tuple[Pack, ...]
     estimates: tuple[Estimate, ...]  # of the packs, in order
     capacity: Capacity
+    search: "SearchPacks | None" = None  # as far as it can go by itself
+
+    @property
+    def left(self) -> int:
+        """How many of the trials so far are not stored."""
+        return len(self.trials) - len(self.states)
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing to run."""
+        return self.search.answered if self.search else self.left == 0
 
     @property
     def failed(self) -> tuple[Trial, ...]:
@@ -86,17 +107,20 @@ def load(path: Path, profile: str | None, overrides: Mapping[str, str], store: S
 
 def plan(wanted: Study, store: Store, capacity: Capacity) -> Plan:
     """What running the study would do, given what the store holds. Raises ValueError for what cannot be run."""
-    members = cells(wanted)
     runs = workload.load(wanted.workload, store)
-    configured = runs.configure(wanted, members)
-    configurations = tuple(_of(wanted.workload, configuration) for configuration in configured.configurations)
+    if wanted.search:
+        return _plan_search(wanted, store, runs, capacity)
+    members = cells(wanted)
+    configured = _configure(runs, wanted, members)
+    configurations = tuple(configured.configurations)
     trials = planning.unique(
         Trial(configuration, fold, seed)
         for configuration in configurations
         for seed in wanted.seeds
         for fold in wanted.folds
     )
-    states = store.states()
+    # what a search stopped early answers no design
+    states = {trial_id: state for trial_id, state in store.states().items() if state != "pruned"}
     checkpointed = {trial_id: epoch for trial_id, (epoch, _) in store.checkpointed().items()}
 
     def estimate(pack: Pack) -> Estimate:
@@ -111,12 +135,48 @@ def plan(wanted: Study, store: Store, capacity: Capacity) -> Plan:
         cells=members,
         configurations=configurations,
         synthetic=configured.synthetic,
+        data_id=configurations[0].inputs.get("data", ""),
         trials=trials,
         states={trial.trial_id: states[trial.trial_id] for trial in trials if trial.trial_id in states},
         trunks=configured.trunks,
         packs=packs,
         estimates=tuple(estimate(pack) for pack in packs),
         capacity=capacity,
+    )
+
+
+def _plan_search(wanted: Study, store: Store, runs: Workload, capacity: Capacity) -> Plan:
+    """The plan of a search: what was asked, its next packs, and where it is over what it chose."""
+    from orchestrator.search_packs import SearchPacks, short, structures  # Optuna, for searches only
+
+    assert wanted.search is not None
+    configure = partial(_configure, runs)
+    needed = structures(wanted, wanted.search.typed(runs.rules.settings), configure)
+    search = SearchPacks(wanted, store, runs, configure, capacity, keeps=False)
+    search.fill()
+    whole = search.procedures[0]
+    chosen = whole.chosen() if whole.over else []
+    points = [dict(whole.search.points[number].settings) for number in chosen]
+    trials = tuple(search.trials())
+    packs = tuple(search.queue)
+    waiting = {trial.trial_id for pack in packs for trial in pack.trials}
+    return Plan(
+        study=wanted,
+        cells=tuple(Cell(short(point), wanted.base | point) for point in points),
+        configurations=tuple(whole.configurations[number] for number in chosen),
+        synthetic=needed.synthetic,
+        data_id=needed.configurations[0].inputs.get("data", ""),
+        trials=trials,
+        states={
+            trial.trial_id: search.results[trial.trial_id].state
+            for trial in trials
+            if trial.trial_id in search.results and trial.trial_id not in waiting
+        },
+        trunks=needed.trunks,
+        packs=packs,
+        estimates=tuple(runs.estimate(pack, capacity.kind, capacity.cpus) for pack in packs),
+        capacity=capacity,
+        search=search,
     )
 
 
@@ -128,16 +188,40 @@ def run_packs(
     address: str | None = None,
     verbose: bool = False,
 ) -> None:
-    """Run the plan's packs; an empty plan never starts Ray."""
-    if not planned.packs:
-        return
+    """Run the plan's packs, and those that a search asks for after them; an empty plan never starts Ray."""
     runs = workload.load(planned.study.workload, store)
+    packs: Source = Listed(planned.packs)
+    if planned.search:
+        from orchestrator.search_packs import SearchPacks
+
+        packs = SearchPacks(
+            planned.study, store, runs, partial(_configure, runs), planned.capacity, keeps=True, listen=listen
+        )
+    if packs.over:
+        return
+    ends = deadline(planned.study.budget, _seconds(planned, store), planned.capacity.devices, time.time())
     if engine == "inline":
-        inline_engine.run(planned.packs, runs, store, planned.capacity, listen)
+        inline_engine.run(packs, runs, store, planned.capacity, listen, ends)
         return
     from orchestrator import tune_engine
 
-    tune_engine.run(planned.packs, runs, store, planned.capacity, listen, address, verbose)
+    tune_engine.run(packs, runs, store, planned.capacity, listen, ends, address, verbose)
+
+
+def deadline(budget: Budget, seconds: float, devices: int, now: float) -> float | None:
+    """When a run that starts now has to end, `seconds` of devices having been spent before; None without a budget."""
+    ends = []
+    if budget.wall_clock_hours is not None:
+        ends.append(now + 3600 * budget.wall_clock_hours)
+    if budget.device_hours is not None:
+        ends.append(now + (3600 * budget.device_hours - seconds) / devices)
+    return min(ends, default=None)
+
+
+def _seconds(planned: Plan, store: Store) -> float:
+    """What the trials of the study have taken of devices so far."""
+    rows = store.every_trial().select("trial_id", "seconds").iter_rows()
+    return sum(float(seconds) for trial_id, seconds in rows if trial_id in planned.states)
 
 
 def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
@@ -181,9 +265,19 @@ def stored_studies(store: Store) -> list[dict[str, Any]]:
                 "trials": len(wanted),
                 "complete": counts.count("complete"),
                 "failed": counts.count("failed"),
+                "search": _search_of(path.parent),
             }
         )
     return found
+
+
+def _search_of(folder: Path) -> dict[str, int] | None:
+    """How many configurations a stored search has asked for and how many have an outcome; None for a design."""
+    if not (record := folder / "search.json").is_file():
+        return None
+    procedures = json.loads(record.read_text())["procedures"]
+    states = [point["state"] for each in procedures for point in each["points"] if point["repeats"] is None]
+    return {"asked": len(states), "done": len(states) - states.count("waiting")}
 
 
 @contextmanager
@@ -207,10 +301,13 @@ def only_run(store: Store, name: str) -> Any:
         yield
 
 
-def _of(name: str, configuration: Configuration) -> Configuration:
-    """The configuration with its workload among its inputs: two workloads never share a trial."""
-    named = {} if name == IDENNET else {"workload": name}  # IDEnNet's were stored before there were others
-    return replace(configuration, inputs={**configuration.inputs, **named})
+def _configure(runs: Workload, wanted: Study, members: Sequence[Cell]) -> Configured:
+    """What the workload makes of the cells, with its name among their inputs: two workloads never share a trial."""
+    found, name = runs.configure(wanted, members), wanted.workload
+    if name == IDENNET:  # its configurations were stored before there were other workloads
+        return found
+    named = [replace(each, inputs={**each.inputs, "workload": name}) for each in found.configurations]
+    return replace(found, configurations=named)
 
 
 def _cells(planned: Plan, command: Sequence[str]) -> dict[str, Any]:
@@ -223,12 +320,13 @@ def _cells(planned: Plan, command: Sequence[str]) -> dict[str, Any]:
         "workload": wanted.workload,
         "dataset": wanted.dataset,
         "synthetic": planned.synthetic,
-        "data_id": planned.configurations[0].inputs.get("data", ""),
+        "data_id": planned.data_id,
         "folds": list(wanted.folds),
         "seeds": list(wanted.seeds),
         "cells": [
             {
                 "label": dict(cell.label),
+                "also": [dict(label) for label in cell.also],
                 "settings": dict(cell.settings),
                 "configuration_id": configuration.configuration_id,
                 "inputs": dict(configuration.inputs),
@@ -237,11 +335,13 @@ def _cells(planned: Plan, command: Sequence[str]) -> dict[str, Any]:
         ],
         "reference": wanted.reference.model_dump() if wanted.reference else None,
         "report": wanted.report.model_dump(),
+        "search": wanted.search.model_dump() if wanted.search else None,
+        "selection": SELECTED if wanted.search else None,
     }
 
 
 def _provenance(planned: Plan, command: Sequence[str]) -> dict[str, Any]:
-    packages = ("idenctl", "torch", "ray", "numpy", "polars", "pyarrow", "opencv-python-headless")
+    packages = ("idenctl", "torch", "ray", "optuna", "numpy", "polars", "pyarrow", "opencv-python-headless")
     return {
         "written_at": datetime.now(UTC).isoformat(),
         "command": list(command),

@@ -20,7 +20,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.trial import Setting, State, TrialResult
+from orchestrator.trial import Rungs, Setting, State, TrialResult
 
 FORMAT = 1
 TABLES = ("predictions", "curves", "trials")  # in the order in which a pack writes them
@@ -57,7 +57,8 @@ def _trials(settings: Mapping[str, Setting]) -> pa.Schema:
         [(name, text) for name in ("trial_id", "configuration_id", "data_id", "dataset")]
         + [("synthetic", pa.bool_()), ("trunk_ids", pa.list_(text))]
         + [(name, _types[type(default)]) for name, default in settings.items()]
-        + [("fold", pa.int64()), ("seed", pa.int64()), ("state", text), ("reason", text)]
+        + [(name, pa.int64()) for name in ("fold", "without", "seed")]
+        + [("state", text), ("reason", text)]
         + [("trained_epochs", pa.int64())]
         + [(name, number) for name in ("accuracy", "sequence_accuracy", "validation_accuracy")]
         + [("n_train", pa.int64()), ("n_test", pa.int64()), ("seconds", number)]
@@ -122,31 +123,54 @@ class Store:
         self._drop_checkpoints()
 
     def trials(self) -> pl.DataFrame:
-        """One row a trial: complete before pruned before failed, then the earliest."""
-        rank = pl.col("state").replace_strict({"complete": 0, "pruned": 1, "failed": 2}, return_dtype=pl.Int8)
-        rows = self._read("trials").sort(rank, "finished_at", "pack_id")
+        """The trials that are tested on their fold, one row each; those of searches are `every_trial`'s alone."""
+        return self.every_trial().filter(pl.col("without").is_null())
+
+    def every_trial(self) -> pl.DataFrame:
+        """One row a trial: complete before failed before pruned, the longest curve first, then the earliest."""
+        rank = pl.col("state").replace_strict({"complete": 0, "failed": 1, "pruned": 2}, return_dtype=pl.Int8)
+        rows = self._read("trials").sort(rank, -pl.col("trained_epochs"), "finished_at", "pack_id")
         return rows.unique("trial_id", keep="first", maintain_order=True)
 
-    def curves(self) -> pl.DataFrame:
-        """The learning curves of `trials()`, a row a trial and epoch."""
-        return self._of_stored("curves", self.trials())
+    def curves(self, trials: pl.DataFrame | None = None) -> pl.DataFrame:
+        """The learning curves of these rows of `every_trial()`, or of all: a row a trial and epoch."""
+        return self._of_stored("curves", self.every_trial() if trials is None else trials)
 
     def predictions(self, trials: pl.DataFrame | None = None) -> pl.DataFrame:
         """The test predictions of these rows of `trials()`, or of all: a row a trial and test frame."""
         return self._of_stored("predictions", self.trials() if trials is None else trials)
 
+    def scores(self, trial_ids: Collection[str]) -> dict[str, tuple[State, float | None, list[float]]]:
+        """Of those of these trials that are stored, by trial_id: state, score and curve.
+
+        Both are shares, of the fold that the trial is scored by: tested, or in a search validated.
+        """
+        rows = self.every_trial().filter(pl.col("trial_id").is_in(list(trial_ids)))
+        curves: dict[str, list[float]] = {trial_id: [] for trial_id in rows["trial_id"]}
+        points = self.curves(rows).sort("trial_id", "epoch").select("trial_id", "test_accuracy")
+        for trial_id, accuracy in points.iter_rows():
+            curves[trial_id].append(accuracy)
+        score = pl.coalesce("accuracy", "validation_accuracy")
+        found = rows.select("trial_id", "state", score).iter_rows()
+        return {trial_id: (state, share, curves[trial_id]) for trial_id, state, share in found}
+
     def states(self) -> dict[str, State]:
         """The state of every stored trial, by trial_id."""
-        return dict(self.trials().select("trial_id", "state").iter_rows())
+        return dict(self.every_trial().select("trial_id", "state").iter_rows())
 
-    def checkpointed(self) -> dict[str, tuple[int, Path]]:
-        """By trial_id, the epoch to go on with and the file, of the furthest checkpoint a trial is in."""
+    def checkpointed(self, rungs: Rungs | None = None) -> dict[str, tuple[int, Path]]:
+        """By trial_id, the epoch to go on with and the file, of the furthest checkpoint a trial is in.
+
+        One that had left its pack is in it for packs under the same rungs alone.
+        """
         found: dict[str, tuple[int, Path]] = {}
         for path in sorted(self.checkpoints.glob("pack-*.safetensors")):
             metadata = checkpoint_metadata(path)
+            same = rungs is not None and metadata.get("rungs") == rungs.rungs_id
+            left = [] if same else json.loads(metadata.get("left", "[]"))
             for trial_id in json.loads(metadata.get("trials", "[]")):
                 epoch = int(metadata["epoch"])
-                if epoch > found.get(trial_id, (-1, path))[0]:
+                if trial_id not in left and epoch > found.get(trial_id, (-1, path))[0]:
                     found[trial_id] = (epoch, path)
         return found
 
@@ -182,10 +206,12 @@ class Store:
         return pl.concat([pl.DataFrame(schema.empty_table()), *frames], how="diagonal_relaxed")
 
     def _drop_checkpoints(self) -> None:
-        """Remove the checkpoints of which every trial is stored."""
+        """Remove the checkpoints of which every trial is stored: whole, or as it left there."""
         stored = self.states()
+        whole = {trial_id for trial_id, state in stored.items() if state != "pruned"}
         for path in self.checkpoints.glob("pack-*.safetensors"):
-            if all(trial_id in stored for trial_id in json.loads(checkpoint_metadata(path).get("trials", "[]"))):
+            trials, left = (json.loads(checkpoint_metadata(path).get(name, "[]")) for name in ("trials", "left"))
+            if all(trial_id in whole or (trial_id in left and trial_id in stored) for trial_id in trials):
                 path.unlink(missing_ok=True)
 
 
@@ -214,7 +240,7 @@ def this_host() -> str:
 
 
 def _trial_row(result: TrialResult, settings: Iterable[str], run: Run, pack_id: str) -> dict[str, Any]:
-    configuration = result.trial.configuration
+    configuration, tested = result.trial.configuration, result.trial.without is None
     return {
         "trial_id": result.trial.trial_id,
         "configuration_id": configuration.configuration_id,
@@ -224,13 +250,14 @@ def _trial_row(result: TrialResult, settings: Iterable[str], run: Run, pack_id: 
         "trunk_ids": [value for name, value in configuration.inputs.items() if name.startswith("trunk")],
         **{name: configuration.settings.get(name) for name in settings},
         "fold": result.trial.fold,
+        "without": result.trial.without,
         "seed": result.trial.seed,
         "state": result.state,
         "reason": result.reason,
         "trained_epochs": result.epochs,
-        "accuracy": result.accuracy,
-        "sequence_accuracy": result.sequence_accuracy,
-        "validation_accuracy": None,
+        "accuracy": result.accuracy if tested else None,
+        "sequence_accuracy": result.sequence_accuracy if tested else None,
+        "validation_accuracy": None if tested else result.accuracy,
         "n_train": result.n_train,
         "n_test": result.n_test,
         "seconds": result.seconds,
@@ -245,7 +272,7 @@ def _trial_row(result: TrialResult, settings: Iterable[str], run: Run, pack_id: 
 
 def _prediction_table(result: TrialResult, pack_id: str) -> pa.Table:
     found = result.predictions
-    if found is None:
+    if found is None or result.trial.without is not None:  # a validation fold is not tested
         return _predictions.empty_table()
     count, width = found.probabilities.shape
     offsets = pa.array(range(0, count * width + 1, width), pa.int32())

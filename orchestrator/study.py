@@ -1,10 +1,9 @@
 """Study files: YAML -> `Study`. A mistake is one line: its place, the rule, the value, the valid choices."""
 
 import difflib
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import product
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -12,15 +11,17 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     PlainSerializer,
     PlainValidator,
     ValidationError,
 )
 
 from orchestrator import strict_yaml
+from orchestrator.design_sections import Component, Design, not_empty
+from orchestrator.pruning import Pruning
+from orchestrator.search_space import Number, Parameter, Search
+from orchestrator.sections import STRICT, Settings, Value, distinct, some
 from orchestrator.strict_yaml import Place
-from orchestrator.trial import Setting
 
 NUM_FOLDS = 10
 IDENNET = "orchestrator.idennet:Idennet"  # the workload of a study that names none
@@ -46,12 +47,6 @@ def _object(name: str) -> str:
     return name
 
 
-def _setting(value: object) -> Setting:
-    if isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    raise ValueError("must be true or false, a finite number, or text")
-
-
 def _named_folds(value: object) -> object:
     named = {"all": list(range(NUM_FOLDS)), "none": [None]}
     if isinstance(value, str) and value in named:
@@ -73,18 +68,6 @@ def _seeds(seeds: list[int]) -> list[int]:
     return seeds
 
 
-def _some(values: list[Any]) -> list[Any]:
-    if not values:
-        raise ValueError("must not be empty, or the study has no trials")
-    return values
-
-
-def _distinct(values: list[Any]) -> list[Any]:
-    if any(value in values[:index] for index, value in enumerate(values)):
-        raise ValueError("must not hold a value twice")
-    return values
-
-
 def _axes(value: object) -> object:
     names = value if isinstance(value, list) else [value]
     if not (all(isinstance(name, str) for name in names) and len(set(names)) == len(names) in (1, 2)):
@@ -103,39 +86,20 @@ def _percent(value: object) -> float:
 
 
 Name = Annotated[str, AfterValidator(_name)]
-Value = Annotated[Setting, PlainValidator(_setting)]
-Settings = dict[str, Value]
 Folds = Annotated[
     list[int | None],  # [None] for none
     BeforeValidator(_named_folds),
     AfterValidator(_folds),
-    AfterValidator(_some),
-    AfterValidator(_distinct),
+    AfterValidator(some),
+    AfterValidator(distinct),
     PlainSerializer(lambda folds: "none" if folds == [None] else folds),
 ]
-Seeds = Annotated[list[int], AfterValidator(_seeds), AfterValidator(_some), AfterValidator(_distinct)]
+Seeds = Annotated[list[int], AfterValidator(_seeds), AfterValidator(some), AfterValidator(distinct)]
 Axes = Annotated[str | list[str], PlainValidator(_axes)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-
-class Design(_Section):
-    """The configurations to compare: cells as listed, and all combinations of a grid."""
-
-    cells: list[Settings] = []
-    grid: dict[str, Annotated[list[Value], AfterValidator(_some), AfterValidator(_distinct)]] = {}
-
-    def labels(self) -> list[dict[str, Setting]]:
-        """What the design says of each cell: those listed, then the grid with its last setting fastest."""
-        points = [dict(zip(self.grid, point, strict=True)) for point in product(*self.grid.values())]
-        return [*self.cells, *(points if self.grid else [])]
-
-    @property
-    def varied(self) -> tuple[str, ...]:
-        """The settings that the design gives a value, in file order."""
-        return tuple(dict.fromkeys([*(name for cell in self.cells for name in cell), *self.grid]))
+    model_config = STRICT
 
 
 class Reference(_Section):
@@ -160,7 +124,23 @@ class Report(_Section):
 
     by: Axes
     baselines: list[Settings] = []
-    show: Annotated[list[Literal["expressions", "confusion", "subjects"]], AfterValidator(_distinct)] = []
+    show: Annotated[list[Literal["details", "expressions", "confusion", "subjects"]], AfterValidator(distinct)] = []
+
+
+def _above_zero(number: float) -> float:
+    if number <= 0:
+        raise ValueError("must be above 0")
+    return number
+
+
+Hours = Annotated[Number, AfterValidator(_above_zero)]
+
+
+class Budget(_Section):
+    """When a run ends: after so many hours, or when its study's trials have taken so many hours of devices."""
+
+    wall_clock_hours: Hours | None = None
+    device_hours: Hours | None = None
 
 
 class Profile(_Section):
@@ -168,15 +148,11 @@ class Profile(_Section):
 
     base: Settings = {}
     design: Design = Design()
+    search: dict[str, Any] = {}  # checked with the study that it is merged into
+    budget: Budget = Budget()
     trunks: dict[str, Settings] = {}
     folds: Folds | None = None
     seeds: Seeds | None = None
-
-
-def _not_empty(design: Design) -> Design:
-    if not design.cells and not design.grid:
-        raise ValueError("must list cells or a grid, or the study has no trials")
-    return design
 
 
 class Study(_Section):
@@ -189,13 +165,20 @@ class Study(_Section):
     folds: Folds = list(range(NUM_FOLDS))
     seeds: Seeds = [0]
     base: Settings = {}
-    design: Annotated[Design, AfterValidator(_not_empty)]
+    design: Annotated[Design, AfterValidator(not_empty)] = Design()
+    search: Search | None = None
+    budget: Budget = Budget()
     trunks: dict[str, Settings] = {}
     profiles: dict[Name, Profile] = {}
     reference: Reference | None = None
     report: Report
     profile: Name | None = None
     overrides: Settings = {}
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The settings that the design or the search gives a value."""
+        return tuple(self.search.space) if self.search else self.design.varied
 
     @property
     def folder(self) -> str:
@@ -244,7 +227,7 @@ def load(
         study = _validated(data, places)
     for key, text in (overrides or {}).items():
         at = f"--set {key}={text}"
-        place = _override_place(key, study.design.varied, at)
+        place = _override_place(key, study.varied, at)
         value = strict_yaml.read(text, at, numbered=False)[0]
         change: Any = value
         for part_of_key in reversed(place):
@@ -258,7 +241,8 @@ def load(
 
 def dump(study: Study) -> str:
     """The study as YAML that loads to an equal `Study`."""
-    return strict_yaml.dump(study.model_dump(exclude={"profiles"}, exclude_none=True))
+    unsaid = {"profiles", "design" if study.search else "search"}
+    return strict_yaml.dump(study.model_dump(exclude=unsaid, exclude_none=True))
 
 
 def assignments(items: Iterable[str]) -> dict[str, str]:
@@ -275,13 +259,16 @@ def assignments(items: Iterable[str]) -> dict[str, str]:
 
 
 def _check(part: Study | Profile, at: Place, places: Mapping[Place, str], rules: Rules) -> None:
-    for place, reason in rules.refused(part):
+    cannot_be = (
+        ((("design", *place), reason) for place, reason in part.design.refused()) if isinstance(part, Study) else ()
+    )
+    for place, reason in chain(cannot_be, rules.refused(part)):
         raise ValueError(f"{_at(places, (*at, *place))}: {reason}")
 
 
 def _override_place(key: str, varied: Sequence[str], at: str) -> Place:
     if key in varied:
-        raise ValueError(f"{at}: the design varies {key}; edit the design instead")
+        raise ValueError(f"{at}: the study varies {key}; edit its design or search instead")
     parts = tuple(key.split("."))
     if len(parts) == 1:
         return ("base", key)
@@ -298,7 +285,12 @@ def _merged(under: Any, over: Any) -> Any:
 
 def _validated(data: Mapping[Any, Any], places: Mapping[Place, str]) -> Study:
     try:
-        return Study.model_validate(data)
+        found = Study.model_validate(data)
+        if ("design" in data) == ("search" in data):
+            raise ValueError(
+                f"{places[()]}: a study has a design or a search, got {'both' if found.search else 'none'}"
+            )
+        return found
     except ValidationError as error:
         # a misspelt key is also a missing one: name what was written, not what was not
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
@@ -317,9 +309,16 @@ def _validated(data: Mapping[Any, Any], places: Mapping[Place, str]) -> Study:
 def _keys(place: Place) -> Iterable[str]:
     """The keys that a section of a study file may have."""
     if place[:1] == ("profiles",):
-        return Profile.model_fields if len(place) == 2 else Design.model_fields
-    sections: dict[Place, type[_Section]] = {
+        return Profile.model_fields if len(place) == 2 else _keys(place[2:])
+    if place[:2] == ("search", "space"):
+        return Parameter.model_fields
+    if place[:2] == ("design", "components"):
+        return Component.model_fields
+    sections: dict[Place, type[BaseModel]] = {
         ("design",): Design,
+        ("search",): Search,
+        ("search", "pruning"): Pruning,
+        ("budget",): Budget,
         ("reference",): Reference,
         ("report",): Report,
     }

@@ -4,9 +4,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
+from orchestrator import search_space
+from orchestrator.design_sections import COMPONENTS, Design
+from orchestrator.pruning import Pruning
 from orchestrator.strict_yaml import Place
-from orchestrator.study import Design, Profile, Reference, Study, axes, shown, suggest
-from orchestrator.trial import Setting
+from orchestrator.study import Profile, Reference, Study, axes, shown, suggest
+from orchestrator.trial import Configuration, Setting
 
 EXPRESSION = "expression"  # an axis of a reference beside the settings; its value `all` is the whole test set
 Refusals = Iterator[tuple[Place, str]]
@@ -40,12 +43,13 @@ class Rules:
     complete: Callable[[Mapping[str, Setting], Mapping[str, Setting]], object] = complete
     trunks: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)  # settings of each task's pre-training
     expressions: Sequence[str] = ()  # of all data sets
+    costs: Mapping[str, Callable[[Configuration], float]] = field(default_factory=dict)  # what a search may keep low
 
     def refused(self, part: Study | Profile) -> Refusals:
         """The place and reason of each thing in a study, or in a profile of one, that is not accepted."""
         yield from chain(self._settings(part), self._trunks(part))
         if isinstance(part, Study):
-            yield from chain(self._dataset(part), self._report(part))
+            yield from chain(self._dataset(part), self._search(part), self._report(part))
             if part.reference:
                 yield from self._reference(part.reference, part.report.show)
 
@@ -73,12 +77,48 @@ class Rules:
         if study.dataset not in self.datasets:
             yield ("dataset",), f"unknown data set '{study.dataset}'; {suggest(study.dataset, self.datasets)}"
 
+    def _search(self, study: Study) -> Refusals:
+        if study.search is None:
+            return
+        if study.folds == [None]:
+            yield ("folds",), "a search is scored by folds; set folds: all"
+        if study.search.nested and len(study.folds) < 3:
+            yield ("search", "nested"), f"a nested search needs 3 folds or more, got {len(study.folds)}"
+        reasons = search_space.refused(
+            study.search, self.settings, [*self.costs], lambda settings: self._refusal(settings, self.settings), suggest
+        )
+        yield from ((("search", *place), reason) for place, reason in reasons)
+        if study.search.pruning is not None:
+            yield from self._pruning(study, study.search.pruning)
+
+    def _pruning(self, study: Study, pruning: Pruning) -> Refusals:
+        if "epochs" not in self.settings:
+            yield ("search", "pruning"), "pruning stops trials between epochs, the workload has none; remove pruning"
+        elif "epochs" in study.varied:
+            yield (
+                ("search", "space", "epochs"),
+                "pruning compares after equal epochs, they must not vary; remove one",
+            )
+        elif reason := pruning.refused(int(study.base.get("epochs", self.settings["epochs"]))):
+            yield ("search", "pruning"), reason
+
     def _report(self, study: Study) -> Refusals:
         row, *column = axes(study.report.by)
+        if study.search and study.report.baselines:
+            yield ("report", "baselines"), "a search is compared with no baseline; remove baselines"
+            return
         for axis in (row, *column):
+            if axis == COMPONENTS and study.design.components and not column:
+                continue
             if axis not in self.settings:
                 yield ("report", "by"), f"unknown setting '{axis}'; {suggest(axis, self.settings)}"
-            elif column and any(axis not in study.base | label for label in study.design.labels()):
+            elif study.search and axis not in study.search.space:
+                yield ("report", "by"), f"a search is shown by what it varies; {suggest(axis, study.search.space)}"
+            elif (
+                not study.search
+                and column
+                and any(axis not in study.base | settings for _, settings in study.design.points())
+            ):
                 yield ("report", "by"), f"a two-way table needs a value of {axis} in every cell; set it in base"
         for index, baseline in enumerate(study.report.baselines):
             if reason := _no_baseline(baseline, study.design, study.base, *column):
@@ -141,23 +181,21 @@ def _given(part: Study | Profile) -> Iterator[tuple[Place, str, Setting]]:
     """Every setting that is given a value for training runs: place, name, value."""
     for name, value in part.base.items():
         yield ("base", name), name, value
-    for index, cell in enumerate(part.design.cells):
-        for name, value in cell.items():
-            yield ("design", "cells", index, name), name, value
-    for name, values in part.design.grid.items():
-        for index, value in enumerate(values):
-            yield ("design", "grid", name, index), name, value
+    for place, name, value in part.design.given():
+        yield ("design", *place), name, value
 
 
 def _no_baseline(
     baseline: dict[str, Setting], design: Design, base: dict[str, Setting], column: str | None = None
 ) -> str | None:
     """Why the cells cannot be compared with this baseline: one cell, in a two-way table one in each column."""
-    labels = design.labels()
+    points = design.points()
     if column is None:
-        return None if baseline in labels else f"a baseline must be one cell of the design, got {shown(baseline)}"
-    for value in dict.fromkeys((base | label).get(column) for label in labels):
-        found = [label for label in labels if {**baseline, column: value}.items() <= (base | label).items()]
+        known = any(baseline == label for label, _ in points)
+        return None if known else f"a baseline must be one cell of the design, got {shown(baseline)}"
+    whole = {frozenset((base | settings).items()): base | settings for _, settings in points}  # each once
+    for value in dict.fromkeys(settings.get(column) for settings in whole.values()):
+        found = [settings for settings in whole.values() if {**baseline, column: value}.items() <= settings.items()]
         if len(found) != 1 or column in baseline:
             return f"a baseline of a two-way table must be one cell at each {column}, got {shown(baseline)}"
     return None

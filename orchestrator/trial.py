@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -14,7 +14,8 @@ Setting = bool | int | float | str
 State = Literal["complete", "pruned", "failed"]
 
 
-def _hash(content: object) -> str:
+def content_id(content: object) -> str:
+    """128 bits (32 hex digits) of anything JSON can say, whatever the order of its keys."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -29,34 +30,70 @@ class Configuration:
     @cached_property
     def configuration_id(self) -> str:
         """128 bits (32 hex digits) of settings and inputs."""
-        return _hash([dict(self.settings), dict(self.inputs)])
+        return content_id([dict(self.settings), dict(self.inputs)])
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A configuration on one fold with one seed; fold None: on the publisher's train and test splits."""
+    """A configuration on one fold with one seed; fold None: on the publisher's train and test splits.
+
+    `without` is a fold that it neither trains on nor is scored by: its score on `fold` is then a validation accuracy,
+    by which a search may select.
+    """
 
     configuration: Configuration
     fold: int | None
     seed: int
+    without: int | None = None
 
     @cached_property
     def trial_id(self) -> str:
         """128 bits (32 hex digits) of all that decides the trial's result."""
-        return _hash([self.configuration.configuration_id, self.fold, self.seed])
+        held_out = [] if self.without is None else [self.without]
+        return content_id([self.configuration.configuration_id, self.fold, self.seed, *held_out])
+
+
+@dataclass(frozen=True)
+class Rungs:
+    """What the configurations of one batch of a search must reach to go on, frozen when the batch was asked.
+
+    A rung is a number of epochs done. `cutoffs` has a mean accuracy (a share) a rung, None where there is none yet;
+    `best` the accuracies by fold, in the order of `folds`, of the best configuration before, empty where there is none.
+    """
+
+    epochs: tuple[int, ...]
+    cutoffs: tuple[float | None, ...]
+    best: tuple[tuple[float, ...], ...]
+    folds: tuple[int | None, ...]  # a configuration is judged by all of them, with all seeds
+    seeds: tuple[int, ...]
+    level: float  # of the test against the best, over all rungs together
+    test_to_train: float  # pictures that an accuracy is from, over pictures trained on
+
+    @cached_property
+    def rungs_id(self) -> str:
+        """128 bits (32 hex digits) of all that decides who is dropped."""
+        return content_id(asdict(self))
+
+    @staticmethod
+    def read(content: Mapping[str, Any]) -> "Rungs":
+        """The rungs that `dataclasses.asdict` and JSON made this content of."""
+        lists = {name: tuple(value) for name, value in content.items() if isinstance(value, list | tuple)}
+        return Rungs(**{**content, **lists, "best": tuple(map(tuple, content["best"]))})
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Trials that train together on one device, from the same epoch on."""
+    """Trials that train together on one device, from the same epoch on; with rungs, those below them leave."""
 
     trials: tuple[Trial, ...]
     first_epoch: int = 0
+    rungs: Rungs | None = None
 
     @cached_property
     def pack_id(self) -> str:
-        """32 hex digits; the same trials are the same pack."""
-        return _hash(sorted(trial.trial_id for trial in self.trials))
+        """32 hex digits; the same trials under the same rungs are the same pack."""
+        ids = sorted(trial.trial_id for trial in self.trials)
+        return content_id([ids, self.rungs.rungs_id] if self.rungs else ids)
 
 
 @dataclass(frozen=True)

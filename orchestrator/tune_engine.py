@@ -9,7 +9,6 @@ import os
 import shutil
 import tempfile
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,28 +30,42 @@ from ray.tune.search import Searcher
 from ray.util.queue import Queue
 
 from orchestrator.planning import Capacity
-from orchestrator.progress import Event, PackFailed
+from orchestrator.progress import Event, PackFailed, PackStopped
+from orchestrator.source import Source, Stopped, spent, until
 from orchestrator.store import Store
 from orchestrator.trial import Pack, Setting
 from orchestrator.workload import Context, Workload, run_pack
 
 OBJECT_STORE = 256 * 2**20  # bytes: packs and events pass through it, never data
+MOST_PENDING = 10_000  # packs that Tune may hold at once
 HEARD_EVERY = 0.2  # seconds between two looks at what trunks report
 
 
 class PackSearcher(Searcher):
-    """Hands out pack ids in order, and ends when there are none left."""
+    """Hands out packs as they come, and ends when there are none left or the time is up."""
 
-    def __init__(self, pack_ids: Sequence[str]) -> None:
+    def __init__(self, packs: Source, deadline: float | None) -> None:
         super().__init__(metric="done", mode="max")
-        self.waiting = deque(pack_ids)
+        self.packs, self.deadline = packs, deadline
+        self.running: dict[str, str] = {}  # pack ids by the ids of Tune's trials
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune writes its searcher to its state file, and where packs come from belongs to this process."""
+        return {}
 
     def suggest(self, trial_id: str) -> Any:
-        """The next pack's id as a Tune trial's configuration, or `FINISHED`."""
-        return {"pack": self.waiting.popleft()} if self.waiting else Searcher.FINISHED
+        """The next pack as a Tune trial's configuration, None to wait for others, or `FINISHED`."""
+        if spent(self.deadline):
+            return Searcher.FINISHED
+        pack = self.packs.next()
+        if pack is None:
+            return Searcher.FINISHED if self.packs.over else None
+        self.running[trial_id] = pack.pack_id
+        return {"pack": pack}
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing: what a pack found is in the store."""
+        """What a pack found is in the store; others may be made of it."""
+        self.packs.done(self.running.pop(trial_id))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the plan is made anew from the store at every start."""
@@ -76,7 +89,7 @@ class _Listener(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         reason = str(trial.get_error() or "its worker died").strip().splitlines()[-1]
-        self.listen(PackFailed(trial.config["pack"], reason))
+        self.listen(PackFailed(trial.config["pack"].pack_id, reason))
 
 
 def _scratch() -> str:
@@ -89,40 +102,42 @@ def _scratch() -> str:
 
 
 def run(
-    packs: Sequence[Pack],
+    packs: Source,
     workload: Workload,
     store: Store,
     capacity: Capacity,
     listen: Callable[[Event], None],
+    deadline: float | None = None,
     address: str | None = None,
     verbose: bool = False,
 ) -> None:
     """Run the packs on the Ray cluster at `address`, or on one that lives as long as this call.
 
-    Tells `listen` what happens. A pack that raises is told as failed; one whose worker dies is tried again from its
-    checkpoint, twice.
+    Tells `listen` what happens, until the deadline (seconds since 1970). A pack that raises is told as failed; one
+    whose worker dies is tried again from its checkpoint, twice.
     """
-    by_id = {pack.pack_id: pack for pack in packs}
     device = {"cpu": float(capacity.threads), "gpu": 1 / capacity.share if capacity.kind == "gpu" else 0.0}
     logging.getLogger("ray.tune").setLevel(logging.INFO if verbose else logging.ERROR)
 
-    def train_pack(configuration: Mapping[str, str]) -> None:
+    def train_pack(configuration: Mapping[str, Pack]) -> None:
         def tell(event: Event) -> None:
             tune.report({"event": event, "done": 0})
 
-        context = Context(store, capacity.kind, capacity.threads, tell)
+        pack = configuration["pack"]
         try:
-            run_pack(workload, by_id[configuration["pack"]], context)
+            run_pack(workload, pack, Context(store, capacity.kind, capacity.threads, until(deadline, tell)))
+        except Stopped:
+            tell(PackStopped(pack.pack_id))
         except Exception as error:
-            tell(PackFailed(configuration["pack"], f"{type(error).__name__}: {error}", traceback.format_exc()))
+            tell(PackFailed(pack.pack_id, f"{type(error).__name__}: {error}", traceback.format_exc()))
 
     with _cluster(capacity, address, verbose) as scratch:
         tune.Tuner(
             tune.with_resources(train_pack, device),
             tune_config=tune.TuneConfig(
-                search_alg=PackSearcher(list(by_id)),
+                search_alg=PackSearcher(packs, deadline),
                 num_samples=-1,
-                max_concurrent_trials=max(len(packs), 1),
+                max_concurrent_trials=MOST_PENDING,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(

@@ -124,8 +124,10 @@ def _run_whole(workload: Workload, pack: Pack, context: Context) -> None:
     run = Run(context.device, this_host(), started, datetime.now(UTC), version("idenctl"))
     context.store.write_pack(results, workload.rules.settings, run)
     accuracies = {r.trial.trial_id: r.accuracy for r in results if r.accuracy is not None}
-    failed = {r.trial.trial_id: r.reason or "" for r in results if r.state == "failed"}
-    context.listen(PackDone(pack.pack_id, accuracies, failed))
+    failed, pruned = (
+        {r.trial.trial_id: r.reason or "" for r in results if r.state == state} for state in ("failed", "pruned")
+    )
+    context.listen(PackDone(pack.pack_id, accuracies, failed, pruned))
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -1,16 +1,15 @@
-"""The statistics over folds, against arithmetic written out here, scipy, and a published example."""
+"""The statistics over folds, against arithmetic written out here, scipy, statsmodels, and published examples."""
 
-import itertools
 import math
-from collections import Counter
 
 import numpy as np
 import polars as pl
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
-from idennet_core.streams import generator
 from orchestrator import analysis
+from orchestrator.report.scores import FoldScores
 
 
 def trials(accuracies, n_test=144, n_train=1296):
@@ -21,6 +20,19 @@ def trials(accuracies, n_test=144, n_train=1296):
             for (fold, seed), value in accuracies.items()
         ]
     )
+
+
+def mean_over_folds(frame, metric="accuracy"):
+    return FoldScores(frame.with_columns(configuration_id=pl.lit("ours")), metric).estimates(["ours"])[0]
+
+
+def paired_comparison(ours, theirs):
+    frames = [frame.with_columns(configuration_id=pl.lit(name)) for name, frame in (("ours", ours), ("f", theirs))]
+    return FoldScores(pl.concat(frames), "accuracy").minus(["ours"], ["f"], "f")[0]
+
+
+def compare(differences, test_to_train):
+    return analysis.comparisons("f", np.array([differences]), test_to_train)[0]
 
 
 def by_fold(values, **sizes):
@@ -34,7 +46,7 @@ def test_the_corrected_test_equals_a_worked_example():
     # t = 5 / 1.972027 = 2.535463 with 3 degrees of freedom
     ours = by_fold([72.0, 75.0, 78.0, 81.0], n_test=100, n_train=300)
     theirs = by_fold([70.0, 71.0, 72.0, 73.0], n_test=100, n_train=300)
-    found = analysis.paired_comparison(ours, theirs, "f", "accuracy")
+    found = paired_comparison(ours, theirs)
     assert found.difference.num_folds == 4
     assert found.difference.mean == pytest.approx(5.0)
     assert found.difference.sd == pytest.approx(math.sqrt(20 / 3))
@@ -53,7 +65,7 @@ def test_the_corrected_test_equals_a_published_example():
     shape = np.random.default_rng(0).normal(size=100)
     shape = (shape - shape.mean()) / shape.std(ddof=1)
     sd = 0.010 / (2.611 / math.sqrt(100))
-    found = analysis.compare("linear", (0.010 + sd * shape).tolist(), test_to_train=10 / 90)
+    found = compare(0.010 + sd * shape, test_to_train=10 / 90)
     assert found.t == pytest.approx(0.750, abs=5e-4)
     assert found.p == pytest.approx(2 * 0.227, abs=1e-3)
     assert found.difference.mean - found.difference.half_width == pytest.approx(-0.016445, abs=1e-5)
@@ -63,7 +75,7 @@ def test_the_corrected_test_equals_a_published_example():
 def test_without_the_correction_it_is_scipys_paired_t_test():
     rng = np.random.default_rng(1)
     ours, theirs = rng.normal(80, 3, 10), rng.normal(78, 3, 10)
-    found = analysis.compare("f", (ours - theirs).tolist(), test_to_train=0.0)
+    found = compare(ours - theirs, test_to_train=0.0)
     reference = stats.ttest_rel(ours, theirs)
     interval = reference.confidence_interval(0.95)
     assert found.t == pytest.approx(reference.statistic, rel=1e-12)
@@ -73,7 +85,7 @@ def test_without_the_correction_it_is_scipys_paired_t_test():
 
 def test_the_plain_interval_is_scipys_and_the_corrected_one_is_wider_by_the_known_factor():
     values = np.random.default_rng(2).normal(80, 3, 10)
-    found = analysis.mean_over_folds(by_fold(values), "accuracy")
+    found = mean_over_folds(by_fold(values))
     low, high = stats.t.interval(0.95, 9, loc=values.mean(), scale=stats.sem(values))
     assert found.plain_half_width == pytest.approx((high - low) / 2, rel=1e-9)
     # ten folds: (1/10 + 1/9) / (1/10) = 19/9
@@ -82,134 +94,105 @@ def test_the_plain_interval_is_scipys_and_the_corrected_one_is_wider_by_the_know
 
 def test_folds_of_unequal_size_keep_the_ratio_of_the_whole_cross_validation():
     sizes = [33, 39, 40, 35, 30, 37, 29, 29, 33, 22]  # CK+
-    frame = pl.DataFrame({"n_test": sizes, "n_train": [sum(sizes) - size for size in sizes]})
-    assert analysis.held_out_ratio(frame) == pytest.approx(1 / 9)
+    values = np.random.default_rng(4).normal(80, 3, 10)
+    frame = by_fold(values).with_columns(n_test=pl.Series(sizes), n_train=pl.Series([sum(sizes) - n for n in sizes]))
+    found = mean_over_folds(frame)
+    assert found.half_width / found.plain_half_width == pytest.approx(math.sqrt(1 + 10 / 9))
 
 
 def test_seeds_are_averaged_within_a_fold_before_folds_are():
     # fold 0: (60 + 80) / 2 = 70 from two seeds; fold 1: 90 from one; mean over folds 80, over trials 76.67
-    found = analysis.mean_over_folds(trials({(0, 0): 60.0, (0, 1): 80.0, (1, 0): 90.0}), "accuracy")
+    found = mean_over_folds(trials({(0, 0): 60.0, (0, 1): 80.0, (1, 0): 90.0}))
     assert (found.num_folds, found.mean) == (2, 80.0)
 
 
 def test_a_comparison_uses_only_folds_and_seeds_that_both_have():
     ours = trials({(0, 0): 70.0, (0, 1): 0.0, (1, 0): 74.0, (2, 0): 78.0, (7, 0): 0.0})
     theirs = trials({(0, 0): 69.0, (1, 0): 72.0, (1, 1): 100.0, (2, 0): 75.0, (8, 0): 100.0})
-    found = analysis.paired_comparison(ours, theirs, "f", "accuracy")
+    found = paired_comparison(ours, theirs)
     assert (found.difference.num_folds, found.difference.mean) == (3, pytest.approx(2.0))
 
 
 def test_one_fold_has_a_mean_and_a_reason_for_having_no_interval():
-    found = analysis.mean_over_folds(by_fold([80.0]), "accuracy")
+    found = mean_over_folds(by_fold([80.0]))
     assert (found.mean, found.half_width, found.sd) == (80.0, None, None)
     assert "single fold" in found.reason
 
 
 def test_equal_differences_have_no_test_even_when_subtraction_rounds():
     assert 0.4 - 0.3 != 0.5 - 0.4
-    found = analysis.paired_comparison(by_fold([0.4, 0.5, 0.7]), by_fold([0.3, 0.4, 0.6]), "f", "accuracy")
+    found = paired_comparison(by_fold([0.4, 0.5, 0.7]), by_fold([0.3, 0.4, 0.6]))
     assert found.difference.mean == pytest.approx(0.1)
     assert (found.t, found.p, found.difference.half_width) == (None, None, None)
     assert "all 3 folds are equal" in found.difference.reason
 
 
 def test_nothing_in_common_is_no_difference():
-    found = analysis.paired_comparison(trials({(0, 0): 70.0}), trials({(1, 0): 70.0}), "f", "accuracy")
+    found = paired_comparison(trials({(0, 0): 70.0}), trials({(1, 0): 70.0}))
     assert (found.difference.num_folds, found.difference.mean, found.p) == (0, None, None)
     assert found.difference.reason
 
 
 def test_a_metric_that_was_not_measured_has_no_mean():
     frame = by_fold([80.0, 81.0]).with_columns(sequence_accuracy=pl.lit(None, dtype=pl.Float64))
-    assert analysis.mean_over_folds(frame, "sequence_accuracy").mean is None
-
-
-def test_pooled_counts_every_frame_once():
-    # 8 of 10 and 30 of 30 frames: 38 of 40
-    frame = pl.DataFrame({"accuracy": [80.0, 100.0], "n_test": [10, 30]})
-    assert analysis.pooled(frame) == pytest.approx(95.0)
-    assert analysis.pooled(frame.clear()) is None
+    assert mean_over_folds(frame, "sequence_accuracy").mean is None
 
 
 def test_the_corrected_interval_covers_the_truth_where_the_plain_one_does_not():
     # folds that share their training sets: a common part with correlation n_test / (n_test + n_train) = 1/10
     rng = np.random.default_rng(3)
     shared, own = rng.normal(0, math.sqrt(0.1), 2000), rng.normal(0, math.sqrt(0.9), (2000, 10))
-    found = [analysis.estimate(row.tolist(), 1 / 9) for row in shared[:, None] + own]
-    corrected = np.mean([abs(estimate.mean) <= estimate.half_width for estimate in found])
-    plain = np.mean([abs(estimate.mean) <= estimate.plain_half_width for estimate in found])
+    found = analysis.over_folds(shared[:, None] + own, 1 / 9)
+    corrected = np.mean(np.abs(found.mean) <= found.half_width)
+    plain = np.mean(np.abs(found.mean) <= found.plain_half_width)
     assert corrected == pytest.approx(0.95, abs=0.015)
     assert plain < 0.90
 
 
-# without folds: a bootstrap over test pictures
+def test_rows_with_and_without_holes_are_what_each_says_alone():
+    rng = np.random.default_rng(7)
+    values = np.where(rng.random((50, 10)) < 0.3, np.nan, rng.normal(80, 3, (50, 10)))
+    values[0], values[1, 1:], values[2] = np.nan, np.nan, 80.0
+    ratios = rng.uniform(0.05, 0.3, 50)
+    for row, ratio, found in zip(values, ratios, analysis.estimates(values, ratios), strict=True):
+        there = row[~np.isnan(row)]
+        assert found.num_folds == len(there)
+        if len(there) > 1 and np.ptp(there) > 0:
+            error = there.std(ddof=1) * math.sqrt(1 / len(there) + ratio)
+            assert (found.mean, found.sd) == (pytest.approx(there.mean()), pytest.approx(there.std(ddof=1)))
+            assert found.half_width == pytest.approx(stats.t.ppf(0.975, len(there) - 1) * error)
+        else:
+            assert found.half_width is None
+            assert found.reason
 
 
-def judged(pictures=3153, cells=3):
-    """Right (100) or wrong (0) [pictures, cells], cells that agree often."""
-    rng = np.random.default_rng(5)
-    hard = rng.random(pictures)
-    return np.stack([(hard + rng.normal(0, 0.2, pictures) > 0.2 + 0.02 * cell) * 100.0 for cell in range(cells)], 1)
+def test_the_effect_is_the_difference_in_standard_deviations_of_its_folds():
+    differences = np.random.default_rng(8).normal(1, 2, 10)
+    assert compare(differences, 1 / 9).effect == pytest.approx(differences.mean() / differences.std(ddof=1))
 
 
-def test_the_bootstrap_interval_is_scipys():
-    values = judged()
-    resampled = analysis.resample(values, generator("a"))
-    for column in range(3):
-        found = analysis.bootstrap_estimate(values[:, column].mean(), resampled[:, column])
-        for method in ("percentile", "BCa"):
-            theirs = stats.bootstrap((values[:, column],), np.mean, method=method, rng=1, batch=500).confidence_interval
-            # both draw at random: an end's standard error is about 0.02 of these 0.7 standard errors of the mean
-            assert (found.low, found.high) == (pytest.approx(theirs.low, abs=0.1), pytest.approx(theirs.high, abs=0.1))
-        assert found.half_width == pytest.approx((found.high - found.low) / 2)
+# many comparisons
 
 
-def test_the_bootstrap_of_a_difference_is_scipys_paired_one_and_far_narrower_than_an_unpaired_one():
-    values = judged()
-    resampled = analysis.resample(values, generator("a"))
-    ours, theirs = values[:, 0], values[:, 1]
-    found = analysis.bootstrap_compare("f", (ours - theirs).mean(), resampled[:, 0] - resampled[:, 1])
-
-    def difference(x, y, axis):
-        return (x - y).mean(axis)
-
-    reference = stats.bootstrap((ours, theirs), difference, paired=True, method="percentile", rng=1, batch=500)
-    interval = reference.confidence_interval
-    assert found.difference.low == pytest.approx(interval.low, abs=0.1)
-    assert found.difference.high == pytest.approx(interval.high, abs=0.1)
-    other = analysis.resample(values, generator("b"))
-    unpaired = analysis.bootstrap_estimate(0.0, resampled[:, 0] - other[:, 1])
-    assert found.difference.half_width < 0.8 * unpaired.half_width
+def test_holms_method_equals_a_published_example():
+    # Demsar 2006, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7, sec. 3.2.2: three ways
+    # to tune C4.5 against C4.5; 0.016 < 0.05/3 and 0.019 < 0.05/2 are rejected, 0.607 is not
+    p = np.array([0.607, 0.016, 0.019])
+    adjusted = analysis.holm(p)
+    assert (adjusted < 0.05).tolist() == [False, True, True]
+    assert adjusted == pytest.approx([0.607, 3 * 0.016, 3 * 0.016])
+    assert analysis.holm_levels(p) == pytest.approx([0.05, 0.05 / 3, 0.05 / 2])
 
 
-def test_the_bootstrap_draws_each_resample_as_often_as_it_can_be_drawn():
-    # three pictures, all 27 equally likely draws written out: how often each pair of means must appear
-    values = np.array([[100.0, 0.0], [100.0, 100.0], [0.0, 0.0]])
-    draws = [values[list(rows)].mean(0) for rows in itertools.product(range(3), repeat=3)]
-    expected = Counter(tuple(np.round(means, 6)) for means in draws)
-    found = Counter(tuple(np.round(means, 6)) for means in analysis.resample(values, generator("c")))
-    assert found.keys() == expected.keys()
-    for means, count in expected.items():
-        share = count / 27
-        assert found[means] / analysis.RESAMPLES == pytest.approx(share, abs=4 * math.sqrt(share / analysis.RESAMPLES))
-
-
-def test_the_bootstraps_p_is_below_5_percent_where_the_interval_leaves_out_0():
-    rng = np.random.default_rng(6)
-    for shift in np.linspace(-4, 4, 33):
-        resampled = rng.normal(shift, 1.5, analysis.RESAMPLES)
-        found = analysis.bootstrap_compare("f", shift, resampled)
-        if abs(found.p - 0.05) > 2 / analysis.RESAMPLES:  # at the edge itself, the interval's end is interpolated
-            assert (found.p < 0.05) == (found.difference.low > 0 or found.difference.high < 0)
-        assert found.p == pytest.approx(2 * stats.norm.sf(abs(shift) / 1.5), abs=0.03)
-
-
-def test_a_named_stream_gives_the_same_interval_again():
-    values = judged(200)
-    assert (analysis.resample(values, generator("a")) == analysis.resample(values, generator("a"))).all()
-
-
-def test_pictures_that_all_count_the_same_give_no_interval():
-    found = analysis.bootstrap_compare("f", 0.0, analysis.resample(np.zeros((9, 1)), generator("a"))[:, 0])
-    assert (found.difference.mean, found.difference.half_width, found.p) == (0.0, None, None)
-    assert "no interval" in found.difference.reason
+def test_holms_method_is_statsmodels_also_for_many_families_at_once_and_for_ties():
+    rng = np.random.default_rng(9)
+    for size in (1, 2, 7, 40):
+        p = rng.random((5, size)) ** 3
+        p[0] = p[0, 0]
+        for row, adjusted in zip(p, analysis.holm(p), strict=True):
+            rejected, expected, *_ = multipletests(row, 0.05, "holm")
+            assert adjusted == pytest.approx(expected)
+            # going up from the smallest, each is rejected while it is below its level
+            order = np.argsort(row, kind="stable")
+            below = (row <= analysis.holm_levels(row))[order]
+            assert rejected[order].tolist() == np.logical_and.accumulate(below).tolist()

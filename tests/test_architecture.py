@@ -17,6 +17,7 @@ SOURCES = {
 }
 COMMON = "idennet_core.streams"  # named random streams: every draw of the project comes from one
 DOORS = {
+    "orchestrator.calibration",
     "orchestrator.idennet",
     "orchestrator.cli.data",
     "orchestrator.cli.heatmap",
@@ -27,18 +28,25 @@ DOORS = {
 OWNERS = {
     "typer": {"orchestrator.cli"},
     "rich": {"orchestrator.cli", "orchestrator.report"},
-    "pydantic": {"orchestrator.study"},
+    "pydantic": {
+        "orchestrator.study",
+        "orchestrator.sections",
+        "orchestrator.design_sections",
+        "orchestrator.search_space",
+        "orchestrator.pruning",
+    },
     "yaml": {"orchestrator.strict_yaml"},
     "optuna": {"orchestrator.search"},
     "ray": {"orchestrator.tune_engine"},
     "pyarrow": {"orchestrator.store"},
-    "scipy": {"orchestrator.analysis"},
+    "scipy": {"orchestrator.analysis", "orchestrator.power"},
     "polars": {"orchestrator.store", "orchestrator.analysis", "orchestrator.report", "orchestrator.cli"},
     "cv2": {"idennet_core.faces", "idennet_core.datasets", "idennet_core.heatmaps", "idennet_core.inference"},
     "onnxruntime": {"idennet_core.export"},
     "onnxscript": {"idennet_core.export"},
     "torch": {"idennet_core", *DOORS},
     "numba": {"idennet_core.kernels"},
+    "llvmlite": {"idennet_core.kernels"},
     "altair": {"orchestrator.report.figure"},
     "vl_convert": {"orchestrator.report.figure"},
 }

@@ -294,6 +294,26 @@ def test_other_seeds_and_tasks_train_other_weights(uninterrupted, few, tmp_path)
     assert pretraining.facts(tmp_path / "trunks", identity)["classes"] == sorted(set(few.subject.tolist()))
 
 
+def test_an_untrained_identity_trunk_is_its_initial_weights_and_enters_the_identity_stream_alone(few, tmp_path):
+    untrained = config.canonical({"depth": 10, "identity_trunk": "untrained"})
+    settings = {name: recipe_of("identity")[name] for name in ("lr", "batch_size", "epochs", "seed")}
+    recipe = config.trunk_recipe("identity", untrained, settings, "d" * 32)
+    assert recipe == recipe_of("identity") | {"epochs": 0}
+    network = network_of(tmp_path, train(recipe, few, tmp_path))
+    start = PretrainedNetwork(12, 10)
+    initialise(start, "trunk", "identity", recipe["seed"], "weights")
+    equal(network, start.state_dict())
+    emotion = config.trunk_recipe("emotion", untrained, settings, "d" * 32)
+    assert emotion == config.trunk_recipe("emotion", config.canonical({"depth": 10}), settings, "d" * 32)
+
+
+@pytest.mark.parametrize("settings", [{"identity_trunk": "trained"}, {"variant": "i", "identity_trunk": "untrained"}])
+def test_a_trained_identity_trunk_and_one_that_no_stream_reads_are_named_in_no_configuration(settings):
+    plain = {name: value for name, value in settings.items() if name != "identity_trunk"}
+    assert config.canonical(settings) == config.canonical(plain)
+    assert config.canonical({"variant": "f", "identity_trunk": "untrained"})["identity_trunk"] == "untrained"
+
+
 # what it learns from
 
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from orchestrator.cli import report as command
-from orchestrator.report import Format, formats, tables
+from orchestrator.report import Format, cells, formats, tables
 
 RATES = [0.2, 0.4, 0.6, 0.8, 1.0]
 PAPER = {"0": 87.18, "0.2": 87.56, "0.4": 89.06, "0.6": 89.46, "0.8": 91.02, "1": 93.95}
@@ -88,8 +88,8 @@ def test_rows_stand_in_design_order_under_the_names_of_the_paper():
 
 
 def test_a_cell_keeps_every_setting_that_the_study_wrote_for_it():
-    assert tables.cell_label({"depth": 16, "id_rate": 0.2}, "id_rate") == "0.2, depth 16"
-    assert tables.cell_label({"variant": "if"}, "id_rate") == "IF"
+    assert cells.cell_label({"depth": 16, "id_rate": 0.2}, "id_rate") == "0.2, depth 16"
+    assert cells.cell_label({"variant": "if"}, "id_rate") == "IF"
 
 
 def test_a_known_study_has_known_numbers():
@@ -115,15 +115,15 @@ def test_original_stands_beside_rate_0_and_f_beside_nothing_unless_the_reference
     report = tables.build(plan(), whole(plan()))
     assert [row.reference for row in report.rows] == [87.18, None, 87.56, 89.06, 89.46, 91.02, 93.95]
     named = plan()["reference"] | {"values": {"f": 91.39}}
-    assert tables.reference_value({"variant": "f"}, named) == 91.39
-    assert tables.reference_value({"variant": "original"}, named) is None
+    assert cells.reference_value({"variant": "f"}, named) == 91.39
+    assert cells.reference_value({"variant": "original"}, named) is None
 
 
 def test_comparing_original_with_f_is_counted_once():
     # five rates against each of two baselines, and the baselines with each other
     report = tables.build(plan(), whole(plan()))
     assert report.num_comparisons == 11
-    assert any("not corrected" in note and "11" in note for note in report.notes)
+    assert any("adjusted by Holm's method for the family" in note and "11 comparisons" in note for note in report.notes)
 
 
 def test_every_format_says_the_same_numbers():
@@ -140,7 +140,7 @@ def test_every_format_says_the_same_numbers():
             against = []
             for c in filter(None, row["comparisons"]):
                 against += rounded([c["difference"]["mean"], c["difference"]["half_width"]])
-                against.append(max(round(c["p"], 3), 0.001))  # a p never reads 0
+                against.append(max(round(c["p_holm"], 3), 0.001))  # a p never reads 0
             assert numbers(seen) == rounded(measured)
             assert numbers(compared) == against
             assert numbers(line) == rounded(measured[:4]) + against + rounded([*beside, row["seconds"]])
@@ -150,6 +150,7 @@ def test_every_format_says_the_same_numbers():
                 if c is not None:
                     assert float(record[f"minus_{baseline}"]) == rounded([c["difference"]["mean"]])[0]
                     assert float(record[f"minus_{baseline}_p"]) == pytest.approx(c["p"], rel=1e-5)
+                    assert float(record[f"minus_{baseline}_p_holm"]) == pytest.approx(c["p_holm"], rel=1e-5)
 
 
 def markdown_rows(text):

@@ -381,8 +381,14 @@ def test_without_folds_a_seed_that_one_cell_lacks_never_moves_the_difference():
     assert "F: 1 of 2 trials not run yet." in report.notes
 
 
-def test_without_folds_and_without_predictions_there_is_no_report():
+def test_without_folds_and_without_predictions_there_are_means_and_no_intervals():
     found = predict(VARIANTS, folds=(None,), sequences=False)
     assert tables.needs_predictions(no_folds())
-    with pytest.raises(ValueError, match="made of predictions"):
-        tables.build(no_folds(), trials_of(found))
+    whole, bare = (tables.build(no_folds(), trials_of(found), rows) for rows in (found, found.clear()))
+    for one, other in zip(whole.rows, bare.rows, strict=True):
+        assert other.accuracy.mean == pytest.approx(one.accuracy.mean)
+        assert other.accuracy.half_width is None
+        differences = [c.difference.mean for row in (one, other) for c in row.comparisons if c]
+        assert differences[: len(differences) // 2] == pytest.approx(differences[len(differences) // 2 :])
+    assert any("no predictions" in note for note in bare.notes)
+    assert not any("bootstrap" in note for note in bare.notes)

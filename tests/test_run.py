@@ -216,6 +216,56 @@ def test_ctrl_c_says_what_is_safe_and_ends_with_130(uninterrupted, store, engine
     assert_equal_runs(store, uninterrupted)
 
 
+SEARCH = """
+name: small
+question: Does it search?
+dataset: oulu-casia
+folds: [0, 3]
+base: {variant: if, depth: 10, epochs: 3, batch_size: 16, lr: 0.1, augment: false}
+search:
+  space: {alpha: {low: 0.01, high: 1, log: true}, gamma: {low: 0, high: 20}}
+  configurations: 5
+  batch: 3
+  enqueue: [{alpha: 0.1, gamma: 15}]
+  pruning: {first: 1}
+trunks:
+  emotion: {epochs: 2, batch_size: 16}
+  identity: {epochs: 2, batch_size: 16}
+report: {by: [alpha, gamma]}
+"""
+
+
+def test_a_search_whose_driver_is_killed_on_ray_tune_finds_what_the_uninterrupted_one_does(store, tmp_path):
+    (store / "study.yaml").write_text(SEARCH)
+    shutil.copytree(store, tmp_path / "whole")
+    assert run(tmp_path / "whole", "--engine", "inline").returncode == 0
+    process = start(store)
+    wait_until(lambda: list(store.glob("studies/small/asked/*/search/00001.json")), process)
+    process.kill()
+    process.wait()
+    done = run(store)
+    assert done.returncode == 0, done.stderr
+    one, other = (Store(root).every_trial().drop(ELSEWHERE).sort("trial_id") for root in (store, tmp_path / "whole"))
+    assert one.equals(other), "to the bit"
+    assert one.height == 5 * 2 + 2
+    assert one["accuracy"].drop_nulls().len() == 2, "the chosen, tested"
+    answers = [json.loads((root / "studies/small/search.json").read_text()) for root in (store, tmp_path / "whole")]
+    assert answers[0] == answers[1]
+    assert len(list((store / "heads").glob("*"))) == 2
+    assert "chosen" in idenctl("report", "small", store=store).stdout
+
+
+def test_a_search_over_depth_trains_the_trunks_of_every_depth_and_splits_a_batch_into_packs(store):
+    space = "space: {depth: {low: 10, high: 22, step: 6}, alpha: {low: 0, high: 1}}"
+    old = "space: {alpha: {low: 0.01, high: 1, log: true}, gamma: {low: 0, high: 20}}"
+    study = SEARCH.replace(old, space).replace("{alpha: 0.1, gamma: 15}", "{depth: 10}, {depth: 16}, {depth: 10}")
+    (store / "study.yaml").write_text(study.replace("by: [alpha, gamma]", "by: depth"))
+    planned = json.loads(idenctl("study", "plan", store / "study.yaml", "--json", store=store).stdout)
+    assert sorted(recipe["depth"] for recipe in planned["trunks_to_train"]) == [16, 16, 22, 22]
+    assert [pack["trials"] for pack in planned["packs"]] == [4, 2]
+    assert planned["search"] == {"search": 10, "refit": 2, "nested": 0}
+
+
 def test_trunks_killed_half_way_are_finished_to_the_same_bits(prepared_store, tmp_path):
     shutil.copytree(prepared_store, tmp_path / "store", ignore=shutil.ignore_patterns("trunks"))
     process = start(tmp_path / "store", "--engine", "inline")

@@ -59,6 +59,41 @@ def test_the_trials_of_a_failed_pack_wait_again():
     assert (now.num_waiting, now.num_running, now.packs_done) == (4, 0, 0)
 
 
+def test_a_trial_that_left_its_pack_is_pruned_and_nothing_else_and_done_with_its_pack():
+    gone = {"t2": "below the cut-off"}
+    events = [
+        PackStarted("p1", ("t1", "t2")),
+        progress(20, accuracies={"t1": 0.6, "t2": 0.9}),
+        replace(progress(20, total=60), pruned=gone),
+        PackDone("p1", {"t1": 0.7}, {}, gone),
+    ]
+    counts = []
+    for end in range(1, len(events) + 1):
+        now = after(*events[:end])
+        counts.append((now.num_waiting, now.num_running, len(now.done), len(now.pruned), len(now.failed)))
+        assert sum(counts[-1]) + len(now.stored) == len(CELLS)
+    assert counts == [(2, 2, 0, 0, 0), (2, 2, 0, 0, 0), (2, 1, 0, 1, 0), (2, 0, 1, 1, 0)]
+    assert "1 done, 2 waiting, 1 pruned, 1 stored before" in summary(now, 30.0)
+    assert after(*events[:3], PackFailed("p1", "out of memory")).num_waiting == 4
+
+
+def test_a_pruned_trial_does_not_make_a_cell_the_best():
+    good = after(PackStarted("p1", ("t1",)), progress(10, accuracies={"t1": 0.9}))
+    assert good.best == ("f", 0.9, 1, 2)
+    assert good.apply(replace(progress(20), pruned={"t1": "below"}), 30.0).best == ("id_rate=1", 0.5, 1, 3)
+
+
+def test_when_trials_leave_less_is_left_and_nobody_worked_faster():
+    """Two trials of 50 steps each: 20 done, then one leaves and 40 remain, at 20 steps in 10 s."""
+    start = after(PackStarted("p1", ("t1", "t2")), progress(20))
+    assert start.steps_a_second == pytest.approx(2)
+    assert start.left == pytest.approx(2 + 80 / 50)
+    left = start.apply(replace(progress(20, total=60), pruned={"t2": "below"}), 10.0)
+    assert left.steps_a_second == pytest.approx(2)
+    assert left.left == pytest.approx(2 + 40 / 50)
+    assert left.seconds_left == pytest.approx((2 * 50 + 40) / 2)
+
+
 def test_time_left_is_the_work_left_at_the_rate_of_the_work_done():
     # 2 of 4 trials at half after 20 s: one trial's worth done, three to go
     now = after(PackStarted("p1", ("t1", "t2")), progress(25), progress(50))

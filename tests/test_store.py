@@ -1,5 +1,6 @@
 import json
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import duckdb
@@ -88,6 +89,17 @@ def test_a_trial_that_ran_twice_is_one_row_and_complete_comes_before_failed(tmp_
     assert store.predictions().shape[0] == 6, "only the predictions of the run that counts"
     assert store.curves().shape[0] == 2
     assert len(list((tmp_path / "trials").glob("*.parquet"))) == 3, "nothing is overwritten"
+
+
+def test_of_a_trial_that_was_pruned_twice_the_longer_run_counts_and_a_failed_one_before_both(tmp_path):
+    store = Store(tmp_path).open()
+    for minute, epochs in ((1, 2), (2, 6), (3, 4)):
+        store.write_pack([replace(make_result(state="pruned"), epochs=epochs)], SETTINGS, run_at(minute))
+    assert store.trials().select("state", "trained_epochs").rows() == [("pruned", 6)]
+    store.write_pack([make_result(state="failed")], SETTINGS, run_at(4))
+    assert store.states() == {make_result().trial.trial_id: "failed"}
+    store.write_pack([make_result()], SETTINGS, run_at(5))
+    assert store.states() == {make_result().trial.trial_id: "complete"}
 
 
 @pytest.mark.parametrize("table", ["trials", "curves", "predictions"])

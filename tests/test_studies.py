@@ -18,10 +18,11 @@ from orchestrator import runner, study
 from orchestrator.design import cells
 from orchestrator.idennet import Idennet
 from orchestrator.planning import Capacity
-from orchestrator.report.tables import published
+from orchestrator.report.cells import published
 from orchestrator.store import Store
 
 STUDIES = sorted((Path(__file__).parent.parent / "studies").glob("*.yaml"))
+PAPERS = [path for path in STUDIES if "\nreference:" in path.read_text()]  # those with numbers of the paper beside
 PAPER = Path(__file__).parents[2] / "shared" / "reference" / "idennet-paper.txt"
 SEVEN = ("anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
 SHORT = ["depth=10", "epochs=1", "trunks.emotion.epochs=1", "trunks.identity.epochs=1"]
@@ -111,7 +112,12 @@ def test_every_shipped_study_can_be_planned_and_says_its_profile(path, profile, 
     planned = runner.plan(wanted, Store(noise_store), Capacity("cpu", 1, 2))
     assert wanted.folder == f"{path.stem}@{profile}"
     assert planned.synthetic
-    assert len(planned.trials) == len(cells(wanted)) * len(wanted.folds) * len(wanted.seeds)
+    if wanted.search:
+        assert len(planned.trials) == wanted.search.batch * len(wanted.folds) * len(wanted.seeds)
+    else:
+        configurations = {configuration.configuration_id for configuration in planned.configurations}
+        assert len(configurations) == (10 if path.stem == "components" else len(cells(wanted)))
+        assert len(planned.trials) == len(configurations) * len(wanted.folds) * len(wanted.seeds)
     assert sum(len(pack.trials) for pack in planned.packs) == len(planned.trials)
     assert {recipe["task"] for recipe in planned.trunks.values()} == {"emotion", "identity"}
 
@@ -120,12 +126,21 @@ def test_every_shipped_study_can_be_planned_and_says_its_profile(path, profile, 
 def test_the_profile_paper_changes_nothing_and_is_the_papers_schedule(path):
     paper, plain = load(path, "paper"), load(path, None)
     assert paper.model_copy(update={"profile": None}) == plain
-    settings = [cell.settings for cell in cells(paper)]
+    settings = [paper.base] if paper.search else [cell.settings for cell in cells(paper)]
     assert {(s["lr"], s["epochs"], s["batch_size"]) for s in settings} == {(0.01, 100, 128)}
-    assert {s["augment"] for s in settings} == {path.stem != "ferplus_depths"}
+    assert {s["augment"] for s in settings} == {
+        "components": {True, False}, "ferplus_depths": {False}
+    }.get(path.stem, {True})  # fmt: skip
     assert {s["depth"] for s in settings} == {
         "mmi_variants": {16}, "ck_depths": {16, 22, 40}, "ferplus_depths": {16, 22, 40}
     }.get(path.stem, {40})  # fmt: skip
+
+
+def test_components_that_change_nothing_alone_are_said_and_run_once(noise_store):
+    done = idenctl(noise_store, "study", "plan", shipped("components"), "--profile", "quick")
+    said = " ".join(done.stdout.split())
+    alone = "components=none; components=only focal constraint; components=only identity trunk"
+    assert f"the same configuration, run once: {alone} 100 trials" in said
 
 
 def lines_after(start):
@@ -159,7 +174,7 @@ def test_the_reference_of_figure_6_is_what_the_paper_prints():
     assert load(shipped("oulu_expressions"), None).reference.values == found
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
 def test_every_cell_of_a_shipped_study_has_a_number_of_the_paper_but_f_in_figure_3(path):
     wanted = load(path, None)
     reference = json.loads(json.dumps(wanted.reference.model_dump()))

@@ -41,6 +41,8 @@ profiles:
 reference: {source: somewhere, metric: accuracy, by: id_rate, values: {0: 80, 1: 90.5}}
 report: {by: id_rate, baselines: [{variant: f}]}
 """
+ONE = "components: {fusion: {on: {variant: if}, off: {variant: i}}}"
+TWO = ONE[:-1] + ", loss: {on: {alpha: 0.1}, off: {alpha: 0}}}"
 # (what is written, instead of what, the line and the words of the message)
 MISTAKES = [
     ("name: ../small", "name: small", "1: name must be 1 to 64 letters, digits, _ or -, got '../small'"),
@@ -101,7 +103,7 @@ MISTAKES = [
     (
         " {}",
         "\n  cells: [{variant: f}]\n  grid:\n    id_rate: [0.5, 1]",
-        "10: design must list cells or a grid",
+        "10: design must list cells, a grid, zip, one_at_a_time or components",
     ),
     (
         "  emotoin: {epochs: 2}",
@@ -158,13 +160,75 @@ MISTAKES = [
         "{by: id_rate, b",
         "23: a two-way table needs a value of id_rate in every cell; set it",
     ),
-    ("{show: [faces], by", "{by", "23: report.show.0 should be 'expressions', 'confusion' or 'subjects', got 'faces'"),
+    (
+        "{show: [faces], by",
+        "{by",
+        "23: report.show.0 should be 'details', 'expressions', 'confusion' or 'subjects', got 'faces'",
+    ),
     ("{show: [subjects, subjects], by", "{by", "23: report.show must not hold a value twice"),
+    (
+        "zip: {alpha: [0.1, 0.2], gamma: [2]}\n  grid:",
+        "grid:",
+        "12: the lists of zip must have the same length, got alpha 2, gamma 1",
+    ),
+    ("zip: {alpha: [1, 1]}\n  grid:", "grid:", "12: design.zip.alpha must not hold a value twice, got [1, 1]"),
+    ("zip: {alpah: [1]}\n  grid:", "grid:", "12: unknown setting 'alpah'; did you mean 'alpha'?"),
+    (
+        "one_at_a_time: {alpha: []}\n  grid:",
+        "grid:",
+        "12: design.one_at_a_time.alpha must not be empty, or the study has",
+    ),
+    ("one_at_a_time: {alpha: [-1]}\n  grid:", "grid:", "12: alpha must be a number of at least 0, got -1.0"),
+    ("leave_one_out: all\n  grid:", "grid:", "12: leave_one_out needs at least two components, got none; name more"),
+    (
+        f"{ONE}\n  add_one_in: all\n  grid:",
+        "grid:",
+        "13: add_one_in needs at least two components, got fusion; name more",
+    ),
+    (f"{TWO}\n  grid:", "grid:", "12: components are switched by leave_one_out or add_one_in, got neither; add one"),
+    (f"{TWO}\n  add_one_in: []\n  grid:", "grid:", "13: design.add_one_in must not be empty"),
+    (f"{TWO}\n  add_one_in: [loss, loss]\n  grid:", "grid:", "13: design.add_one_in must not hold a value twice"),
+    (
+        f"{TWO}\n  add_one_in: fusion\n  grid:",
+        "grid:",
+        "13: design.add_one_in must be all, or a list of components, got 'fusion'",
+    ),
+    (
+        f"{TWO}\n  leave_one_out: [fusoin]\n  grid:",
+        "grid:",
+        "13: unknown component 'fusoin'; did you mean 'fusion'? valid: fusion, loss",
+    ),
+    (
+        f"{TWO.replace('alpha: 0.1', 'variant: i').replace('alpha: 0', 'variant: f')}\n  add_one_in: all\n  grid:",
+        "grid:",
+        "12: a setting belongs to one component, got variant in fusion and loss; find settings that switch them apart",
+    ),
+    (
+        "components: {fusion: {on: {variant: f}, off: {depth: 16}}}\n  grid:",
+        "grid:",
+        "12: design.components.fusion must give the same settings a value on and off, got",
+    ),
+    (
+        "components: {a: {on: {gamma: 1}, off: {gamma: 1}}}\n  grid:",
+        "grid:",
+        "12: design.components.a must differ on and off",
+    ),
+    (
+        "components: {a: {on: {gamma: 1}, of: {gamma: 1}}}\n  grid:",
+        "grid:",
+        "12: unknown key 'design.components.a.of'; did you mean",
+    ),
+    (
+        f"{TWO.replace('alpha', 'alpah')}\n  add_one_in: all\n  grid:",
+        "grid:",
+        "12: unknown setting 'alpah'; did you mean 'alpha'?",
+    ),
+    ("{by: components, b", "{by: id_rate, b", "23: unknown setting 'components'; valid: variant, depth"),
     ("profile: quick\nname: small", "name: small", "1: 'profile' is what a frozen study records; remove it"),
 ]
 OVERRIDES = [
-    ("id_rate=1", "--set id_rate=1: the design varies id_rate; edit the design instead"),
-    ("variant=f", "--set variant=f: the design varies variant; edit the design instead"),
+    ("id_rate=1", "--set id_rate=1: the study varies id_rate; edit its design or search instead"),
+    ("variant=f", "--set variant=f: the study varies variant; edit its design or search instead"),
     ("depht=16", "--set depht=16: unknown setting 'depht'; did you mean 'depth'?"),
     ("depth=17", "--set depth=17: depth must be 6n + 4 with n >= 1, such as 16, 22 or 40, got 17"),
     ("epochs=", "--set epochs=: base.epochs must be true or false, a finite number, or text, got None"),

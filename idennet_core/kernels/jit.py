@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 TILE = 576  # pixels worked on at a time: a few rows of them and their results fit the first-level cache
 
-_Kernel = TypeVar("_Kernel", bound=Callable[..., None])
+_Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
 
 
 def jit(kernel: _Kernel) -> _Kernel:

@@ -1,22 +1,10 @@
-"""Rows of a bank, batch statistics, what they take from a gradient, and BN-ReLU-average pooling."""
+"""Batch statistics, what they take from a gradient, and BN-ReLU-average pooling."""
 
 from typing import Any
 
 import numpy as np
 
 from idennet_core.kernels.jit import TILE, Array, jit
-
-
-@jit
-def gather(bank: Array, rows: Array, maps: Array) -> None:
-    """`maps` [C, B * P], channel-major, of the rows [B] of a bank [N, C, P]."""
-    _, channels, pixels = bank.shape
-    for place in range(len(rows)):
-        picture = bank[rows[place]]
-        for c in range(channels):
-            source, target = picture[c], maps[c][place * pixels : (place + 1) * pixels]
-            for p in range(pixels):
-                target[p] = source[p]
 
 
 @jit
@@ -78,23 +66,29 @@ def centre_gradient(
 def pool(maps: Array, scale: Array, shift: Array, out: Array, side: int, window: int) -> None:
     """BN-ReLU-average pooling over window x window pixels: `out` [C, N / window^2] from `maps` [C, N]."""
     zero, share = maps.dtype.type(0), maps.dtype.type(1.0 / (window * window))
-    small = side // window
-    rows = np.empty(side, maps.dtype)
+    small, length = side // window, side * window
+    lines = np.empty(side, maps.dtype)
     for c in range(len(maps)):
-        x, z, a, b = maps[c], out[c], scale[c], shift[c]
+        z, a, b = out[c], scale[c], shift[c]
         for strip in range(len(z) // small):
-            for p in range(side):
-                rows[p] = zero
+            x = maps[c][strip * length : (strip + 1) * length]
+            if window == side:
+                total = zero
+                for p in range(length):
+                    u = a * x[p] + b
+                    total += zero if u <= 0 else u
+                z[strip] = total * share
+                continue
+            lines[:] = zero
             for r in range(window):
-                first = (strip * window + r) * side
-                line = x[first : first + side]
+                line = x[r * side : (r + 1) * side]
                 for p in range(side):
                     u = a * line[p] + b
-                    rows[p] += zero if u <= 0 else u
+                    lines[p] += zero if u <= 0 else u
             for q in range(small):
                 total = zero
                 for p in range(window):
-                    total += rows[q * window + p]
+                    total += lines[q * window + p]
                 z[strip * small + q] = total * share
 
 
@@ -104,25 +98,31 @@ def pool_backward(
     scale: Array,
     shift: Array,
     mean: Array,
+    inverse: Array,
     grad_out: Array,
     grad: Array,
-    sums: Array,
-    products: Array,
     side: int,
     window: int,
-) -> None:
-    """Gradient of `pool` after the ReLU, before the batch norm, in `grad` [C, N]; `sums`, `products` as above."""
-    zero, share = maps.dtype.type(0), maps.dtype.type(1.0 / (window * window))
+) -> tuple[Array, Array]:
+    """The gradient of `pool` and of its batch statistics in `grad` [C, N]; gives those of weight and bias [C].
+
+    `inverse` is 1 / sqrt(variance + eps), float64.
+    """
+    zero, share, pixels = maps.dtype.type(0), maps.dtype.type(1.0 / (window * window)), maps.shape[1]
     small, length = side // window, side * window
+    of_weight, of_bias = np.zeros(len(maps)), np.zeros(len(maps))
     spread = np.empty(length, maps.dtype)
     for c in range(len(maps)):
         d, a, b, m = grad_out[c], scale[c], shift[c], mean[c]
+        sums, products = 0.0, 0.0
         for strip in range(len(d) // small):
-            for r in range(window):
-                for q in range(small):
-                    value = d[strip * small + q] * share
-                    for p in range(window):
-                        spread[r * side + q * window + p] = value
+            if window == side:
+                spread[:] = d[strip] * share
+            else:
+                for r in range(window):
+                    for q in range(small):
+                        for p in range(window):
+                            spread[r * side + q * window + p] = d[strip * small + q] * share
             x, g = maps[c][strip * length : (strip + 1) * length], grad[c][strip * length : (strip + 1) * length]
             total, product = zero, zero
             for p in range(length):
@@ -130,5 +130,13 @@ def pool_backward(
                 g[p] = v
                 total += v
                 product += v * (x[p] - m)
-            sums[c] += total
-            products[c] += product
+            sums += total
+            products += product
+        of_weight[c], of_bias[c] = products * inverse[c], sums
+        constant = maps.dtype.type(a * sums / pixels)
+        slope = maps.dtype.type(a * inverse[c] * inverse[c] * products / pixels)
+        for low in range(0, pixels, TILE):
+            x, g = maps[c][low : low + TILE], grad[c][low : low + TILE]
+            for p in range(len(x)):
+                g[p] = a * g[p] - constant - slope * (x[p] - m)
+    return of_weight, of_bias

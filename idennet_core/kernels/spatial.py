@@ -1,84 +1,102 @@
-"""BN-ReLU-Conv3x3 over pictures, and its gradients."""
+"""BN-ReLU-Conv3x3 over pictures, and its gradients.
+
+Some pictures at a time lie in a row in a frame: a zero after each of their lines and a line of zeros between them, so
+that a tap is the same distance away everywhere, and a strip of neighbouring pixels may run over the end of a line.
+"""
 
 from typing import Any
 
 import numpy as np
 
 from idennet_core.kernels.jit import Array, jit
+from idennet_core.kernels.pointwise import blocks_of
+from idennet_core.kernels.vectors import (
+    FILTERS,
+    LANES,
+    add_totals,
+    first,
+    load,
+    plus_products,
+    plus_scaled,
+    relu,
+    store,
+    store_block,
+    where_positive,
+    zeros,
+)
+
+FRAME = 640  # pixels of a frame, at least: what is set up for one is done seldom enough
 
 
 @jit
-def _activate(squeezed: Array, scale: Array, shift: Array, padded: Array, first: int, side: int) -> None:
-    # BN-ReLU of the picture that begins at pixel `first`, into the middle of `padded` [K, (side + 2)^2]
-    step, zero = side + 2, squeezed.dtype.type(0)
-    for k in range(len(squeezed)):
-        a, b = scale[k], shift[k]
-        for r in range(side):
-            x = squeezed[k][first + r * side : first + (r + 1) * side]
-            y = padded[k][(r + 1) * step + 1 : (r + 1) * step + 1 + side]
-            for p in range(side):
-                u = a * x[p] + b
-                y[p] = zero if u <= 0 else u
+def _frame(rows: int, side: int, maps: Array) -> Array:
+    # zeros for as many pictures as make FRAME pixels, and for the strips and taps that reach over its ends
+    pictures = max(1, FRAME // (side * side))
+    return np.zeros((rows, pictures * (side + 1) * (side + 1) + 2 * (side + 1) + 2 * LANES), maps.dtype)
 
 
 @jit
-def _convolve(padded: Array, weight: Array, out: Array, side: int) -> None:
-    # `padded` [K, (side + 2)^2], `weight` [M, K, 9], `out` [M, side * (side + 2)]: rows keep the padding's two columns
-    step = side + 2
-    length = side * step - 2
-    for m in range(len(weight)):
-        z = out[m][:length]
-        for q in range(length):
-            z[q] = 0
-        for k in range(len(padded)):
-            row, w = padded[k], weight[m, k]
-            x0, x1, x2 = row[:length], row[1 : 1 + length], row[2 : 2 + length]
-            x3, x4, x5 = row[step : step + length], row[step + 1 : step + 1 + length], row[step + 2 : step + 2 + length]
-            x6, x7 = row[2 * step : 2 * step + length], row[2 * step + 1 : 2 * step + 1 + length]
-            x8 = row[2 * step + 2 : 2 * step + 2 + length]
-            w0, w1, w2, w3, w4, w5, w6, w7, w8 = w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8]
-            for q in range(length):
-                z[q] += (
-                    w0 * x0[q] + w1 * x1[q] + w2 * x2[q] + w3 * x3[q] + w4 * x4[q] + w5 * x5[q]
-                    + w6 * x6[q] + w7 * x7[q] + w8 * x8[q]
-                )  # fmt: skip
+def _put_in(frame: Array, maps: Array, start: int, pictures: int, side: int, scale: Array, shift: Array) -> None:
+    # BN-ReLU of the pictures that begin at pixel `start`, or the pictures as they are where there is no scale
+    step = side + 1
+    for k in range(len(maps)):
+        for line in range(pictures * side):
+            at = (line // side * step + line % side + 1) * step + 1
+            for low in range(0, side, LANES):
+                x = load(maps, k, start + line * side + low, side - low)
+                if len(scale):
+                    x = first(relu(x, scale[k], shift[k]), side - low)
+                store(x, frame, k, at + low, LANES)  # what is too much are zeros, and the next line goes over them
 
 
 @jit
-def _convolve_weight(padded: Array, grad: Array, grad_weight: Array, side: int) -> None:
-    # `grad` [M, (side + 2)^2] is padded with zeros, so that the padding's columns add nothing
-    step = side + 2
-    length = side * step - 2
-    zero = padded.dtype.type(0)
-    for m in range(len(grad)):
-        d = grad[m][step + 1 : step + 1 + length]
-        for k in range(len(padded)):
-            row, w = padded[k], grad_weight[m, k]
-            x0, x1, x2 = row[:length], row[1 : 1 + length], row[2 : 2 + length]
-            x3, x4, x5 = row[step : step + length], row[step + 1 : step + 1 + length], row[step + 2 : step + 2 + length]
-            x6, x7 = row[2 * step : 2 * step + length], row[2 * step + 1 : 2 * step + 1 + length]
-            x8 = row[2 * step + 2 : 2 * step + 2 + length]
-            s0, s1, s2, s3, s4, s5, s6, s7, s8 = zero, zero, zero, zero, zero, zero, zero, zero, zero
-            for q in range(length):
-                e = d[q]
-                s0 += e * x0[q]
-                s1 += e * x1[q]
-                s2 += e * x2[q]
-                s3 += e * x3[q]
-                s4 += e * x4[q]
-                s5 += e * x5[q]
-                s6 += e * x6[q]
-                s7 += e * x7[q]
-                s8 += e * x8[q]
-            w[0] += s0
-            w[1] += s1
-            w[2] += s2
-            w[3] += s3
-            w[4] += s4
-            w[5] += s5
-            w[6] += s6
-            w[7] += s7
-            w[8] += s8
+def _take_out(frame: Array, maps: Array, start: int, pictures: int, side: int, condition: Array) -> None:
+    # the pictures' own pixels from a frame, and zeros where `condition`, a frame or nothing, is not above zero
+    step = side + 1
+    for k in range(len(maps)):
+        for line in range(pictures * side):
+            at = (line // side * step + line % side + 1) * step + 1
+            for low in range(0, side, LANES):
+                x = load(frame, k, at + low, LANES)
+                if len(condition):
+                    x = where_positive(load(condition, k, at + low, LANES), x)
+                store(x, maps, k, start + line * side + low, side - low)
+
+
+@jit
+def _convolve(frame: Array, weight: Array, out: Array, pictures: int, side: int) -> None:
+    # `weight` [blocks, K, 9, FILTERS] as rows, `out` a frame of blocks * FILTERS rows
+    step, rows = side + 1, len(frame)
+    blocks = len(weight) // (rows * 9)
+    for at in range(step + 1, pictures * step * step, LANES):
+        for k in range(blocks):
+            block = zeros(frame)
+            for c in range(rows):
+                row = (k * rows + c) * 9
+                for tap in range(9):
+                    place = at + (tap // 3 - 1) * step + tap % 3 - 1
+                    block = plus_scaled(block, load(frame, c, place, LANES), weight, row + tap)
+            store_block(block, out, k * FILTERS, at, LANES)
+
+
+@jit
+def _convolve_weight(frame: Array, given: Array, found: Array, pictures: int, side: int) -> None:
+    # adds to `found` [K, 9, FILTERS] as rows; `given` is a frame of FILTERS rows, zero between the pictures
+    step, end = side + 1, pictures * (side + 1) * (side + 1)
+    for begin in range(step + 1, end, FRAME):
+        for c in range(len(frame)):
+            for tap in range(9):
+                shift = (tap // 3 - 1) * step + tap % 3 - 1
+                block = zeros(frame)
+                for at in range(begin, min(begin + FRAME, end), LANES):
+                    block = plus_products(block, load(frame, c, at + shift, LANES), given, 0, at)
+                add_totals(block, found, c * 9 + tap)
+
+
+@jit
+def _taps(weight: Array) -> Array:
+    # [M, K, 9] as the rows that `_convolve` takes
+    return blocks_of(weight.reshape(1, len(weight), -1))
 
 
 @jit
@@ -93,28 +111,22 @@ def spatial(
     batch: int,
     side: int,
 ) -> None:
-    """BN-ReLU-Conv3x3 and dropout: `out` [M, N] from `squeezed` [K, N]; `weight` [M, K, 9].
+    """BN-ReLU-Conv3x3 and dropout: `out` [FILTERS, N] from `squeezed` [K, N]; `weight` [FILTERS, K, 9].
 
-    `keep` [M, N] uint8 says what dropout leaves, scaled by `gain`; one without rows is no dropout.
+    `keep` [FILTERS, N] uint8 says what dropout leaves, scaled by `gain`; one without rows is no dropout.
     """
-    area, step = side * side, side + 2
-    padded = np.zeros((len(squeezed), step * step), squeezed.dtype)
-    wide = np.empty((len(weight), side * step), squeezed.dtype)
-    for picture in range(batch):
-        first = picture * area
-        _activate(squeezed, scale, shift, padded, first, side)
-        _convolve(padded, weight, wide, side)
-        for m in range(len(weight)):
-            for r in range(side):
-                z = out[m][first + r * side : first + (r + 1) * side]
-                y = wide[m][r * step : r * step + side]
-                if len(keep):
-                    kept = keep[m][first + r * side : first + (r + 1) * side]
-                    for p in range(side):
-                        z[p] = y[p] * (gain * kept[p])
-                else:
-                    for p in range(side):
-                        z[p] = y[p]
+    area, taps = side * side, _taps(weight)
+    frame, wide = _frame(len(squeezed), side, squeezed), _frame(FILTERS, side, squeezed)
+    whole = max(1, FRAME // area)
+    for picture in range(0, batch, whole):
+        pictures, start = min(whole, batch - picture), picture * area
+        _put_in(frame, squeezed, start, pictures, side, scale, shift)
+        _convolve(frame, taps, wide, pictures, side)
+        _take_out(wide, out, start, pictures, side, wide[:0])
+        for m in range(len(keep)):
+            z, kept = out[m][start : start + pictures * area], keep[m][start : start + pictures * area]
+            for p in range(len(z)):
+                z[p] *= gain * kept[p]
 
 
 @jit
@@ -126,43 +138,34 @@ def spatial_backward(
     weight: Array,
     grad_out: Array,
     grad: Array,
-    grad_weight: Array,
-    sums: Array,
-    products: Array,
     batch: int,
     side: int,
-) -> None:
+) -> tuple[Array, Array, Array]:
     """Gradients of `spatial` but for its dropout: `grad` [K, N] after the ReLU, before the batch norm.
 
-    `weight` is the convolution's, turned round: [K, M, 9]. Adds to `grad_weight` [M, K, 9], `sums` [K] and
-    `products` [K], which are as in `pointwise_backward`.
+    `weight` is the convolution's, turned round: [K, FILTERS, 9]. Gives the gradient of the convolution's own
+    [FILTERS, K, 9] and two sums [K], which are as in `pointwise_backward`.
     """
-    area, step, zero = side * side, side + 2, squeezed.dtype.type(0)
-    padded = np.zeros((len(squeezed), step * step), squeezed.dtype)
-    framed = np.zeros((len(grad_out), step * step), squeezed.dtype)
-    wide = np.empty((len(squeezed), side * step), squeezed.dtype)
-    for picture in range(batch):
-        first = picture * area
-        _activate(squeezed, scale, shift, padded, first, side)
-        for m in range(len(grad_out)):
-            for r in range(side):
-                d = grad_out[m][first + r * side : first + (r + 1) * side]
-                f = framed[m][(r + 1) * step + 1 : (r + 1) * step + 1 + side]
-                for p in range(side):
-                    f[p] = d[p]
-        _convolve_weight(padded, framed, grad_weight, side)
-        _convolve(framed, weight, wide, side)
-        for k in range(len(squeezed)):
-            m_k, total, product = mean[k], zero, zero
-            for r in range(side):
-                x = squeezed[k][first + r * side : first + (r + 1) * side]
-                y = padded[k][(r + 1) * step + 1 : (r + 1) * step + 1 + side]
-                t = wide[k][r * step : r * step + side]
-                g = grad[k][first + r * side : first + (r + 1) * side]
-                for p in range(side):
-                    v = t[p] if y[p] > 0 else zero
-                    g[p] = v
-                    total += v
-                    product += v * (x[p] - m_k)
+    area, rows, taps, zero = side * side, len(squeezed), _taps(weight), squeezed.dtype.type(0)
+    frame, given = _frame(rows, side, squeezed), _frame(FILTERS, side, squeezed)
+    wide = _frame(-(-rows // FILTERS) * FILTERS, side, squeezed)
+    found, sums, products = np.zeros((rows * 9, FILTERS)), np.zeros(rows), np.zeros(rows)
+    whole = max(1, FRAME // area)
+    for picture in range(0, batch, whole):
+        pictures, start = min(whole, batch - picture), picture * area
+        if pictures < whole:
+            given[:] = zero  # no gradient where the last frame is not full
+        _put_in(frame, squeezed, start, pictures, side, scale, shift)
+        _put_in(given, grad_out, start, pictures, side, scale[:0], shift)
+        _convolve_weight(frame, given, found, pictures, side)
+        _convolve(given, taps, wide, pictures, side)
+        _take_out(wide, grad[:rows], start, pictures, side, frame)
+        for k in range(rows):
+            x, g = squeezed[k][start : start + pictures * area], grad[k][start : start + pictures * area]
+            total, product, m = zero, zero, mean[k]
+            for p in range(len(x)):
+                total += g[p]
+                product += g[p] * (x[p] - m)
             sums[k] += total
             products[k] += product
+    return found.reshape(rows, 9, FILTERS).transpose(2, 0, 1), sums, products

@@ -131,9 +131,14 @@ def best_trial(store: "Store", name: str) -> Trial:
 
 
 def find_plan(store: "Store", name: str) -> tuple[str, dict[str, Any]]:
-    """The stored study that `name` means, and its plan. Raises ValueError where there is none."""
+    """The stored study that `name` means, and its plan. Raises ValueError where there is none with networks."""
+    from orchestrator.study import IDENNET
+
     study = resolve(name, sorted(path.name for path in store.studies.glob("*") if path.is_dir()))
-    return study, read_plan(store.studies / study / "plan.json")
+    plan = read_plan(store.studies / study / "plan.json")
+    if plan.get("workload", IDENNET) != IDENNET:
+        raise ValueError(f"only IDEnNet's studies leave networks, {study} is one of {plan['workload']}; name another")
+    return study, plan
 
 
 def load_network(store: "Store", trial: Trial) -> "Network":

@@ -19,10 +19,12 @@ def report(
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.TERMINAL,
     out: Annotated[Path | None, typer.Option(help="Write to this file, not the terminal.")] = None,
     store: Annotated[Path, typer.Option(envvar="IDENCTL_STORE", help="The store's folder.")] = Path("runs"),
+    details: Annotated[bool, typer.Option("--details", help="Say more of each difference.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Also draw the study: a file .svg, .png or .pdf.")] = None,
 ) -> None:
     """Print a study's accuracies, intervals, differences and the paper's values beside them."""
-    from orchestrator.report import formats, tables
+    from orchestrator.report import formats, search, tables
+    from orchestrator.report.tables import full_name
     from orchestrator.store import Store
 
     results = Store(store).check()
@@ -30,10 +32,17 @@ def report(
         check_figure(figure, names)
     known = sorted(path.name for path in results.studies.glob("*") if path.is_dir())
     plans = [read_plan(results.studies / resolve(name, known) / "plan.json") for name in names]
+    if details:
+        plans = [with_details(plan) for plan in plans]
     trials, reports = results.trials(), []
     for plan in plans:
         read = format is Format.JSON or tables.needs_predictions(plan)
-        reports.append(tables.build(plan, trials, results.predictions(tables.chosen(plan, trials)) if read else None))
+        predictions = results.predictions(tables.chosen(plan, trials)) if read else None
+        if plan.get("search"):
+            record = read_plan(results.studies / full_name(plan) / "search.json")
+            reports.append(search.build(plan, record, trials, predictions))
+        else:
+            reports.append(tables.build(plan, trials, predictions))
     # a file or a pipe has no width of its own: COLUMNS, or enough for the drawn intervals
     width = shutil.get_terminal_size(fallback=(120, 24)).columns if out is None else 120
     text = formats.render(reports, format, width, styled=out is None and sys.stdout.isatty())
@@ -47,6 +56,12 @@ def report(
 
         write(figure, figures.draw(reports[0], tables.chosen(plans[0], trials), figure.suffix))
         typer.echo(f"figure written to {figure}", err=True)
+
+
+def with_details(plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan, asking for the details of its comparisons."""
+    shown = [name for name in plan["report"].get("show", ()) if name != "details"]
+    return plan | {"report": plan["report"] | {"show": ["details", *shown]}}
 
 
 def resolve(name: str, known: Collection[str]) -> str:

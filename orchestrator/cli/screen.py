@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.progress import Event, PackCut, PackDone, PackFailed, PackStarted, RunState
+from orchestrator.progress import Asked, Event, PackCut, PackDone, PackFailed, PackStarted, PackStopped, RunState
 
 QUIET = 20.0  # seconds between plain lines
 MOST_PACKS = 8  # rows of running packs
@@ -71,7 +71,7 @@ def summary(state: RunState, now: float) -> str:
 
 def news(before: RunState, event: Event) -> list[str]:
     """What an event says that must not scroll by: each failure, once, as a line."""
-    if isinstance(event, PackStarted):
+    if isinstance(event, Asked | PackStarted | PackStopped):
         return []
     if isinstance(event, PackFailed):
         return [f"pack {event.pack_id[:8]} failed: {_plain(event.reason)}"]
@@ -144,6 +144,7 @@ def _trials(state: RunState) -> str:
     counts = {
         "running": state.num_running,
         "waiting": state.num_waiting,
+        "pruned": len(state.pruned),
         "failed": len(state.failed),
         "stored before": len(state.stored),
     }

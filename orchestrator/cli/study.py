@@ -59,27 +59,28 @@ def run(
     """Run what the store lacks of a study. Run it again after any interruption: it goes on where it was."""
     from orchestrator import runner
     from orchestrator.cli.screen import screen
-    from orchestrator.design import describe
     from orchestrator.store import Store
 
     place = Store(store).open()
     planned = _plan(file, profile, set_, place)
-    pairs = zip(planned.configurations, planned.cells, strict=True)
-    names = {configuration.configuration_id: describe(cell.label) for configuration, cell in pairs}
+    command = ["idenctl", *sys.argv[1:]]
     with runner.only_run(place, planned.study.folder):
-        runner.freeze(planned, place, ["idenctl", *sys.argv[1:]])
+        runner.freeze(planned, place, command)
         try:
             train_missing(planned.trunks, place, planned.capacity, address)
             if planned.packs:
                 stored = runner.accuracies(planned, place)
-                cells = {trial.trial_id: names[trial.configuration.configuration_id] for trial in planned.trials}
-                title, count = planned.study.folder, len(planned.packs)
-                with screen(title, cells, stored, count, synthetic=planned.synthetic) as listen:
+                title, count = planned.study.folder, 0 if planned.search else len(planned.packs)
+                with screen(title, _names(planned), stored, count, synthetic=planned.synthetic) as listen:
                     runner.run_packs(planned, place, listen, engine.value, address, verbose)
         except KeyboardInterrupt:
             _conclude(runner.plan(planned.study, place, planned.capacity), place)
             raise
-    raise typer.Exit(_conclude(runner.plan(planned.study, place, planned.capacity), place))
+        after = runner.plan(planned.study, place, planned.capacity)
+        if after.search:
+            runner.freeze(after, place, command)
+            after.search.write()
+    raise typer.Exit(_conclude(after, place))
 
 
 @app.command("list")
@@ -95,11 +96,12 @@ def list_(store: StoreFolder = Path("runs"), as_json: Json = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("study", "data set", "cells", "trials", "complete", "failed")
+    table = Table("study", "data set", "cells", "trials", "complete", "failed", "searched")
     for study in studies:
         drawn = " (synthetic)" if study["synthetic"] else ""
         counts = [str(study[key]) for key in ("cells", "trials", "complete", "failed")]
-        table.add_row(study["study"], study["dataset"] + drawn, *counts)
+        searched = "{done} of {asked}".format(**study["search"]) if study["search"] else ""
+        table.add_row(study["study"], study["dataset"] + drawn, *counts, searched)
     Console().print(table if studies else f"no studies in {store}; next: idenctl study run FILE")
 
 
@@ -117,9 +119,14 @@ def _facts(planned: "Plan") -> dict[str, Any]:
         "dataset": planned.study.dataset,
         "synthetic": planned.synthetic,
         "cells": [
-            {"label": dict(cell.label), "configuration_id": configuration.configuration_id}
+            {
+                "label": dict(cell.label),
+                "also": [dict(label) for label in cell.also],
+                "configuration_id": configuration.configuration_id,
+            }
             for cell, configuration in zip(planned.cells, planned.configurations, strict=True)
         ],
+        "search": planned.search.trials_to_come() if planned.search else None,
         "trials": len(planned.trials),
         "stored": len(planned.states),
         "failed": len(planned.failed),
@@ -148,17 +155,24 @@ def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from orchestrator.design import describe
+    from orchestrator.design import describe, same
 
     console = Console(highlight=False)
     drawn = " (synthetic)" if planned.synthetic else ""
     console.print(f"[bold]{planned.study.folder}[/] on {planned.study.dataset}{drawn}: {planned.study.question}")
     cells = "; ".join(describe(cell.label) for cell in planned.cells)
-    console.print(f"{len(planned.cells)} cells: {cells}")
+    if planned.search:
+        console.print(_search_line(planned))
+        console.print(f"chosen: {cells or 'nothing yet'}; {planned.search.progress}")
+    else:
+        console.print(f"{len(planned.cells)} cells: {cells}")
+    for labels in same(planned.cells, planned.configurations):
+        console.print(f"the same configuration, run once: {labels}")
     folds, seeds = len(planned.study.folds), len(planned.study.seeds)
     parts = "train and test split" if planned.study.folds == [None] else f"{folds} folds"
+    so_far = " so far" if planned.search else ""
     console.print(
-        f"{len(planned.trials)} trials ({parts} x {seeds} seed{'s' * (seeds > 1)} a configuration), "
+        f"{len(planned.trials)} trials{so_far} ({parts} x {seeds} seed{'s' * (seeds > 1)} a configuration), "
         f"{len(planned.states)} of them stored, {len(planned.trials) - len(planned.states)} to train"
     )
     for recipe in planned.trunks.values():
@@ -189,19 +203,56 @@ def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
     )
 
 
+def _names(planned: "Plan") -> dict[str, str]:
+    """What the cell of each trial is called, by trial_id; a search names its own as it asks for them."""
+    from orchestrator.design import describe
+
+    if planned.search:
+        from orchestrator.search_packs import name_of
+
+        return {
+            trial.trial_id: name_of(trial, planned.study)
+            for trial in planned.trials
+            if trial.trial_id in planned.states
+        }
+    pairs = zip(planned.configurations, planned.cells, strict=True)
+    names = {configuration.configuration_id: describe(cell.label) for configuration, cell in pairs}
+    return {trial.trial_id: names[trial.configuration.configuration_id] for trial in planned.trials}
+
+
+def _search_line(planned: "Plan") -> str:
+    """How many trials a search is, its nested part apart."""
+    assert planned.search is not None
+    assert planned.study.search is not None
+    found, wanted = planned.search.trials_to_come(), planned.study.search
+    line = f"a search by {wanted.sampler} for {wanted.configurations} configurations, {wanted.batch} at a time: "
+    line += f"{found['search']} trials"
+    if found["refit"]:
+        line += f", then {found['refit']} of each that is chosen"
+    return line + (f"; nested within outer folds: {found['nested']} trials beside" if found["nested"] else "")
+
+
 def _conclude(after: "Plan", store: "Store") -> int:
-    """Say what is in the store now; the exit status: 1 where a trial failed or is still missing."""
-    failed, missing = len(after.failed), len(after.trials) - len(after.states)
-    complete = len(after.trials) - failed - missing
+    """Say what is in the store now; the exit status: 1 where a trial failed or something is still to be run."""
+    states = list(after.states.values())
+    failed, complete = states.count("failed"), states.count("complete")
     line = f"{after.study.folder}: {complete} of {len(after.trials)} trials complete in {store.root}"
+    if pruned := states.count("pruned"):
+        line += f", {pruned} pruned"
     if failed:
         line += f", {failed} failed"
-    if missing:
-        line += f", {missing} not run: run the same command again, it goes on from the last checkpoint"
+    if after.left:
+        line += f", {after.left} not run"
+    if after.search:
+        line += f"; {after.search.progress}"
+    if not after.done:
+        line += ": run the same command again, it goes on from the last checkpoint"
+        if after.study.budget.device_hours:
+            line += "; raise budget: device_hours where they are used up"
     print(line, file=sys.stderr)
     if complete:
         print(f"next: idenctl report {after.study.folder} --store {store.root}", file=sys.stderr)
-    return 1 if failed or missing else 0
+    return 1 if failed or not after.done else 0
 
 
 def _duration(seconds: float) -> str:

@@ -6,7 +6,7 @@ from functools import partial
 from statistics import fmean
 
 from orchestrator.report.model import Expression, Report, Row
-from orchestrator.report.wording import compared, number, p_value, with_interval
+from orchestrator.report.wording import DETAILS, compared, detailed, number, p_value, with_interval
 
 Lines = Mapping[str, str]  # of a cell, by name; the first one's name is ''
 
@@ -31,13 +31,15 @@ class Block:
 
 
 def blocks(report: Report) -> list[Block]:
-    """A two-way report's tables, then those that its study asks to show and the predictions give."""
+    """A two-way report's tables, the details of comparisons, then what the study asks to show of the predictions."""
     found = _two_way(report) if report.across else []
+    if "details" in report.show:
+        found += [_details(index, report) for index in range(len(report.baselines))]
     if report.expressions and "expressions" in report.show:
         found += _by_expression(report)
     if report.expressions and "confusion" in report.show:
         found += [_confusion(row, report) for row in report.rows if row.confusion and row.complete]
-    if report.expressions and "subjects" in report.show:
+    if "subjects" in report.show and any(row.subjects for row in report.rows):
         found.append(_by_subject(report))
     return found
 
@@ -57,7 +59,7 @@ def _two_way(report: Report) -> list[Block]:
 
     def against(row: Row, index: int) -> Lines:
         difference, p = compared(row.comparisons[index])
-        return {"": difference, "p": p}
+        return {"": difference, "p Holm": p}
 
     over = f"mean of {report.num_folds} folds" if report.folds else "on the test split"
     mark = _mark(report)
@@ -73,6 +75,11 @@ def _two_way(report: Report) -> list[Block]:
 
 def _pooled(row: Row) -> Lines:
     return {"": number(row.pooled), "sequences": number(row.sequence_accuracy.mean)}
+
+
+def _details(index: int, report: Report) -> Block:
+    lines = tuple(Line(row.label, detailed(row.comparisons[index])) for row in report.rows)
+    return Block(f"{_mark(report)}minus {report.baselines[index]} in detail", report.by, DETAILS, lines)
 
 
 def _by_expression(report: Report) -> list[Block]:
@@ -98,7 +105,7 @@ def _by_expression(report: Report) -> list[Block]:
         return {
             "": number(difference.mean, "+z.1f"),
             "±": number(difference.half_width, ".1f"),
-            "p": p_value(comparison.p),
+            "p Holm": p_value(comparison.p_holm),
         }
 
     over = "mean of the folds that have it" if report.folds else "on the test split"

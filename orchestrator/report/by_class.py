@@ -1,13 +1,16 @@
 """What the predictions say beyond one accuracy: by frame, sequence, expression and subject."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
+from orchestrator.report.cells import published
 from orchestrator.report.model import Confusion, Expression, Subject
-from orchestrator.report.scores import FoldScores, PictureScores, Scores, compared
+from orchestrator.report.scores import Baselines, FoldScores, PictureScores, Scores, compared, in_family
 
 TRIAL = ("configuration_id", "trial_id", "fold", "seed", "n_train", "n_test")
 
@@ -57,63 +60,101 @@ def scores(rows: pl.DataFrame, folds: bool, *names: str) -> Scores:
     return FoldScores(rows.group_by(TRIAL, maintain_order=True).agg(pl.col("right").mean()), "right")
 
 
-class OfExpression:
-    """The outcomes of one expression; without folds its resamples come from a stream of the data's and its name."""
+def expressions(
+    found: Outcomes, plan: Mapping[str, Any], baselines: Baselines, metric: str
+) -> tuple[list[tuple[Expression, ...]], int]:
+    """What every cell does on each expression, and how many comparisons that are.
 
-    def __init__(self, name: str, found: Outcomes, folds: bool, data_id: str) -> None:
-        self.name = name
-        self.frames, self.sequences = (rows.filter(label=name) for rows in (found.frames, found.sequences))
-        self.scores = scores(self.frames, folds, data_id, name)
+    They are one family over all cells and expressions. `metric` is that of the paper's values. Without folds the
+    resamples of an expression come from a stream of the data's and its name.
+    """
+    cells = [cell["configuration_id"] for cell in plan["cells"]]
+    papers = [published(cell, plan["reference"]) for cell in plan["cells"]]
+    columns = [_expression(name, found, plan, baselines, papers, metric) for name in found.classes]
+    keys = [
+        [(name, frozenset((cell, others[place]))) for others in baselines.values()]
+        for name in found.classes
+        for place, cell in enumerate(cells)
+    ]
+    judged, count = in_family([part.comparisons for column in columns for part in column], keys)
+    whole = [
+        [replace(part, comparisons=judged[number * len(cells) + place]) for place, part in enumerate(column)]
+        for number, column in enumerate(columns)
+    ]
+    return list(zip(*whole, strict=True)) if whole else [()] * len(cells), count
 
-    def of(self, cell: str, baselines: Mapping[str, str], paper: float | None, metric: str) -> Expression:
-        """What a cell does on it, beside its `baselines` by name and the paper's value of this metric."""
-        frames, sequences = (rows.filter(configuration_id=cell)["right"] for rows in (self.frames, self.sequences))
-        accuracy, of_sequences = self.scores.estimate(cell), _mean(sequences)
-        measured = accuracy.mean if metric == "accuracy" else of_sequences
-        return Expression(
-            name=self.name,
-            frames=len(frames),
-            accuracy=accuracy,
-            pooled=_mean(frames),
-            sequence_accuracy=of_sequences,
-            comparisons=compared(self.scores, cell, baselines),
-            reference=paper,
-            deviation=None if paper is None or measured is None else measured - paper,
+
+def _expression(
+    name: str,
+    found: Outcomes,
+    plan: Mapping[str, Any],
+    baselines: Baselines,
+    papers: Sequence[Mapping[str, float]],
+    metric: str,
+) -> list[Expression]:
+    """Of every cell, what it does on this expression."""
+    frames, sequences = (rows.filter(label=name) for rows in (found.frames, found.sequences))
+    measured = scores(frames, plan["folds"] != [None], plan["data_id"], name)
+    cells = [cell["configuration_id"] for cell in plan["cells"]]
+    of_frames, of_sequences = _right(frames, "configuration_id"), _right(sequences, "configuration_id")
+    parts = []
+    every = zip(cells, papers, measured.estimates(cells), compared(measured, cells, baselines), strict=True)
+    for cell, paper, accuracy, comparisons in every:
+        (count, right), (_, of_sequence) = of_frames.get((cell,), (0, None)), of_sequences.get((cell,), (0, None))
+        mean, reference = accuracy.mean if metric == "accuracy" else of_sequence, paper.get(name)
+        parts.append(
+            Expression(
+                name=name,
+                frames=count,
+                accuracy=accuracy,
+                pooled=right,
+                sequence_accuracy=of_sequence,
+                comparisons=comparisons,
+                reference=reference,
+                deviation=None if reference is None or mean is None else mean - reference,
+            )
         )
+    return parts
 
 
-def _mean(right: pl.Series) -> float | None:
-    return float(right.sum()) / len(right) if len(right) else None
+def _right(rows: pl.DataFrame, *by: str) -> dict[tuple[str, ...], tuple[int, float]]:
+    """By these columns, how many rows and their percentage right."""
+    found = rows.group_by(by).agg(pl.len(), pl.col("right").mean())
+    return {tuple(key): (count, right) for *key, count, right in found.iter_rows()}
 
 
-def confusion(found: Outcomes, cell: str) -> Confusion:
-    """The confusions of a cell."""
-    return Confusion(
-        *(_counts(rows.filter(configuration_id=cell), found.classes) for rows in (found.frames, found.sequences))
-    )
+def confusions(found: Outcomes) -> dict[str, Confusion]:
+    """The confusions of every cell, by configuration_id."""
+    frames, sequences = (_counts(rows, found.classes) for rows in (found.frames, found.sequences))
+    nothing = no_confusion(found).sequences
+    return {cell: Confusion(counts, sequences.get(cell, nothing)) for cell, counts in frames.items()}
 
 
-def _counts(rows: pl.DataFrame, classes: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+def no_confusion(found: Outcomes) -> Confusion:
+    """That of a cell without a trial."""
+    nothing = tuple((0,) * len(found.classes) for _ in found.classes)
+    return Confusion(nothing, nothing)
+
+
+def _counts(rows: pl.DataFrame, classes: Sequence[str]) -> dict[str, tuple[tuple[int, ...], ...]]:
     number = {name: index for index, name in enumerate(classes)}
-    counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    for label, guess, count in rows.group_by("label", "guess").len().iter_rows():
-        counts[number[label], number[guess]] = count
-    return tuple(map(tuple, counts.tolist()))
+    counts: dict[str, NDArray[np.int64]] = {}
+    for cell, label, guess, count in rows.group_by("configuration_id", "label", "guess").len().iter_rows():
+        own = counts.setdefault(cell, np.zeros((len(classes), len(classes)), dtype=np.int64))
+        own[number[label], number[guess]] = count
+    return {cell: tuple(map(tuple, own.tolist())) for cell, own in counts.items()}
 
 
-def subjects(found: Outcomes, cell: str) -> tuple[Subject, ...]:
-    """A cell's accuracy on each person, sorted by name; nobody where the data names nobody."""
-    sequences = _by_subject(found.sequences, cell)
-    return tuple(
-        Subject(name, frames, accuracy, sequences.get(name, (0, None))[1])
-        for name, (frames, accuracy) in sorted(_by_subject(found.frames, cell).items())
-        if name
-    )
-
-
-def _by_subject(rows: pl.DataFrame, cell: str) -> Mapping[str, tuple[int, float]]:
-    by = rows.filter(configuration_id=cell).group_by("subject").agg(pl.len(), pl.col("right").mean())
-    return {name: (count, right) for name, count, right in by.iter_rows()}
+def subjects(found: Outcomes) -> dict[str, tuple[Subject, ...]]:
+    """Every cell's accuracy on each person, sorted by name; nobody where the data names nobody."""
+    sequences = _right(found.sequences, "configuration_id", "subject")
+    people: dict[str, list[Subject]] = {}
+    for (cell, name), (frames, accuracy) in sorted(_right(found.frames, "configuration_id", "subject").items()):
+        if name:
+            people.setdefault(cell, []).append(
+                Subject(name, frames, accuracy, sequences.get((cell, name), (0, None))[1])
+            )
+    return {cell: tuple(own) for cell, own in people.items()}
 
 
 def lacking(found: Outcomes) -> dict[str, list[int]]:

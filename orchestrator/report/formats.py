@@ -10,6 +10,7 @@ from orchestrator.analysis import Comparison, Estimate
 from orchestrator.report import Format
 from orchestrator.report.blocks import Block, blocks
 from orchestrator.report.model import Expression, Report, Row
+from orchestrator.report.search_blocks import search_blocks
 from orchestrator.report.wording import compared, folds_done, number, provenance_lines, with_interval
 
 
@@ -36,12 +37,18 @@ def _markdown(report: Report) -> str:
     mark = "SYNTHETIC " if report.synthetic else ""
     header = [report.by, "folds", f"{mark}accuracy %", "pooled", "sequences"]
     for baseline in report.baselines:
-        header += [f"minus {baseline}", f"p ({baseline})"]
+        header += [f"minus {baseline}", f"p Holm ({baseline})"]
     if report.reference_source:
         header += ["paper", f"{mark}minus paper"]
     header.append("s/trial")
-    main = "" if report.across else f"{_table(header, [_markdown_row(row, report) for row in report.rows])}\n\n"
-    more = "".join(f"## {block.title}\n\n{_markdown_block(block)}\n\n" for block in blocks(report))
+    main = (
+        ""
+        if report.across or not report.rows
+        else f"{_table(header, [_markdown_row(row, report) for row in report.rows])}\n\n"
+    )
+    more = "".join(
+        f"## {block.title}\n\n{_markdown_block(block)}\n\n" for block in [*search_blocks(report), *blocks(report)]
+    )
     notes = "\n".join(f"- {note}" for note in report.notes)
     source = "\n".join(f"- {name}: `{value}`" for name, value in provenance_lines(report))
     return f"# {report.title}\n\n{main}{more}{notes}\n\nProvenance of `{report.study}`:\n\n{source}\n"
@@ -96,7 +103,7 @@ def _records(row: Row, report: Report) -> list[dict[str, object]]:
     }
     if report.across:
         cell |= {report.by: row.row, report.across: row.column}
-    if not report.show:
+    if not set(report.show) - {"details"}:
         return [cell | _whole(row, report)]
     records = [{"part": "all", "name": ""} | _whole(row, report)]
     if "expressions" in report.show:
@@ -159,7 +166,16 @@ def _beside(of: Row | Expression, report: Report) -> dict[str, object]:
             f"minus_{baseline}_half_width": _field(shown.difference.half_width),
             f"minus_{baseline}_folds": shown.difference.num_folds if comparison else "",
             f"minus_{baseline}_p": _field(shown.p, ".6g"),
+            f"minus_{baseline}_p_holm": _field(shown.p_holm, ".6g"),
+            f"minus_{baseline}_effect": _field(shown.effect),
+            f"minus_{baseline}_settled_by": shown.outlook,
+            f"minus_{baseline}_more_seeds": "" if shown.more_seeds is None else shown.more_seeds,
         }
+        if over := shown.by_subject:
+            record |= {
+                f"minus_{baseline}_over_subjects_low": _field(over.low),
+                f"minus_{baseline}_over_subjects_high": _field(over.high),
+            }
     if report.reference_source:
         record |= {"paper": _field(of.reference), "minus_paper": _field(of.deviation)}
     return record

@@ -71,6 +71,55 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """A point that a search asked for; accuracies in percent, `values` as the sampler was told."""
+
+    number: int
+    settings: dict[str, Any]
+    state: str  # complete, pruned, failed, or waiting
+    repeats: int | None
+    values: tuple[float, ...]
+    accuracy: float | None
+    best_so_far: float | None
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Mean accuracies in percent and numbers of configurations, [rows][columns], by two settings of a search."""
+
+    rows: str
+    columns: str
+    row_names: tuple[str, ...]
+    column_names: tuple[str, ...]
+    means: tuple[tuple[float | None, ...], ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search asked and found.
+
+    `chosen` are numbers of points, `chosen_scores` their means over the folds that selected them. `nested` is the
+    estimate of the procedure, from outer folds that it never saw.
+    """
+
+    sampler: str
+    order: str
+    select: str
+    objectives: tuple[str, ...]
+    wanted: int
+    points: tuple[Tried, ...]
+    chosen: tuple[int, ...]
+    chosen_scores: tuple[Estimate, ...]
+    importance: dict[str, float]
+    surface: Surface | None
+    trained_epochs: int
+    whole_epochs: int
+    nested: Estimate | None
+    nested_points: int
+
+
+@dataclass(frozen=True)
 class Report:
     """A report of one study, a row a cell in the order of the design; `notes` are sentences under the tables."""
 
@@ -83,7 +132,7 @@ class Report:
     unit: str
     by: str
     across: str  # what the columns of a two-way table are, '' where there is none
-    show: tuple[str, ...]  # tables to print beside: expressions, confusion, subjects
+    show: tuple[str, ...]  # tables to print beside: details, expressions, confusion, subjects
     folds: bool  # False: the publisher's train and test split
     num_folds: int
     num_seeds: int
@@ -94,3 +143,4 @@ class Report:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     provenance: dict[str, Any]
+    searched: Searched | None = None

@@ -5,32 +5,55 @@ from typing import Any
 
 import polars as pl
 
-from orchestrator.analysis import RESAMPLES
+from orchestrator.bootstrap import RESAMPLES
+from orchestrator.power import POWER
 from orchestrator.report.by_class import Outcomes, lacking
+from orchestrator.report.cells import axes, cell_label
 from orchestrator.report.model import Row
 
 
 def cell_notes(rows: Sequence[Row], trials: pl.DataFrame, plan: Mapping[str, Any]) -> list[str]:
-    """What is incomplete, failed or not computable, each sentence once with the cells it holds for."""
+    """What is incomplete, failed, said twice or not computable, each sentence once with the cells it holds for."""
+    unfinished = _unfinished(trials, len(plan["folds"]) * len(plan["seeds"]))
     labels_of: dict[str, list[str]] = {}
     for row in rows:
-        for sentence in _row_notes(row, trials.filter(configuration_id=row.configuration_id), plan):
+        for sentence in [*unfinished.get(row.configuration_id, ()), *_row_notes(row, plan)]:
             labels_of.setdefault(sentence, []).append(row.label)
     return [
         f"{'Every cell' if len(labels) == len(rows) else '; '.join(labels)}: {sentence}."
         for sentence, labels in labels_of.items()
-    ]
+    ] + _same_notes(rows, plan)
 
 
-def _row_notes(row: Row, trials: pl.DataFrame, plan: Mapping[str, Any]) -> list[str]:
+def _same_notes(rows: Sequence[Row], plan: Mapping[str, Any]) -> list[str]:
+    """Which cells are one configuration."""
+    labels_of: dict[str, list[str]] = {}
+    for row, cell in zip(rows, plan["cells"], strict=True):
+        labels = [row.label, *(cell_label(label, axes(plan["report"]["by"])[0]) for label in cell.get("also", ()))]
+        labels_of.setdefault(row.configuration_id, []).extend(labels)
+    several = [labels for labels in labels_of.values() if len(labels) > 1]
+    return [f"{'; '.join(labels)}: the same configuration, trained once." for labels in several]
+
+
+def _unfinished(trials: pl.DataFrame, planned: int) -> dict[str, list[str]]:
+    """By configuration_id, which of its trials failed or were pruned, and why."""
+    found: dict[str, list[str]] = {}
+    groups = (
+        trials.filter(pl.col("state") != "complete")
+        .group_by("configuration_id", "state", "reason", maintain_order=True)
+        .agg(pl.len(), pl.col("fold").drop_nulls().unique().sort())
+        .sort("state", maintain_order=True)
+    )
+    for cell, state, reason, count, folds in groups.iter_rows():
+        where = f", fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}" if folds else ""
+        why = f" ({reason})" if reason else ""
+        found.setdefault(cell, []).append(f"{count} of {planned} trials {state}{why}{where}; in no number here")
+    return found
+
+
+def _row_notes(row: Row, plan: Mapping[str, Any]) -> list[str]:
     planned = len(plan["folds"]) * len(plan["seeds"])
     notes = []
-    for state in ("failed", "pruned"):
-        for reason, group in trials.filter(state=state).group_by("reason", maintain_order=True):
-            folds = sorted(set(group["fold"].drop_nulls()))
-            where = f", fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}" if folds else ""
-            why = f" ({reason[0]})" if reason[0] else ""
-            notes.append(f"{group.height} of {planned} trials {state}{why}{where}; in no number here")
     if row.missing:
         notes.append(f"{row.missing} of {planned} trials not run yet")
     if row.accuracy.num_folds and row.accuracy.reason:
@@ -46,7 +69,23 @@ def _row_notes(row: Row, trials: pl.DataFrame, plan: Mapping[str, Any]) -> list[
     return notes
 
 
-def class_notes(rows: Sequence[Row], found: Outcomes) -> list[str]:
+def prediction_notes(
+    rows: Sequence[Row], found: Outcomes | None, show: Sequence[str], num_comparisons: int
+) -> list[str]:
+    """What the tables that are made of predictions count and leave out, or why they are not there.
+
+    `num_comparisons` are those by expression.
+    """
+    tables = [name for name in show if name != "details"]
+    if tables and found is None:
+        return [f"The store holds no predictions of these trials, so these tables are missing: {', '.join(tables)}."]
+    notes = _class_notes(rows, found, num_comparisons) if found and "expressions" in tables else []
+    if "subjects" in tables and not any(row.subjects for row in rows):
+        notes.append("The predictions name no subjects, so the table of subjects is missing.")
+    return notes
+
+
+def _class_notes(rows: Sequence[Row], found: Outcomes, num_comparisons: int) -> list[str]:
     """What the tables by expression count and leave out."""
     notes = []
     unread = sum(row.complete for row in rows) - found.frames["trial_id"].n_unique()
@@ -57,11 +96,8 @@ def class_notes(rows: Sequence[Row], found: Outcomes) -> list[str]:
     for name, folds in lacking(found).items():
         where = f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
         notes.append(f"No test frame of {name} in {where}, left out of its mean of folds.")
-    compared = sum(
-        c is not None and c.p is not None for row in rows for part in row.expressions for c in part.comparisons
-    )
-    if compared:
-        notes.append(f"By expression there are {compared} more comparisons, each p on its own.")
+    if num_comparisons:
+        notes.append(f"By expression there are {num_comparisons} more comparisons, a family of their own for p Holm.")
     return notes
 
 
@@ -71,13 +107,18 @@ def method_notes(
     num_pictures: int,
     synthetic: bool,
 ) -> list[str]:
-    """How the numbers were made. `num_pictures` are those of the test set of a study without folds."""
+    """How the numbers were made. `num_pictures` are those of the test set whose predictions are stored."""
     reference, seeds, folds = plan["reference"], len(plan["seeds"]), plan["folds"] != [None]
     if folds:
         notes = [
             "Percent. ± is half the width of the 95% interval over folds, with the variance corrected for "
             "overlapping training sets (Nadeau & Bengio 2003) and k-1 degrees of freedom. Pooled counts every "
             "test frame once."
+        ]
+    elif not num_pictures:
+        notes = [
+            "Percent, on the publisher's test split after training on its train split. There is no interval: it would "
+            "be over test pictures, of which the store holds no predictions."
         ]
     else:
         notes = [
@@ -93,7 +134,15 @@ def method_notes(
             if folds
             else "twice the share of resamples in which the difference is 0 or has the other sign"
         )
-        notes.append(f"p: {test}; not corrected for the number of comparisons, which is {num_comparisons}.")
+        family = (
+            f"the {num_comparisons} comparisons of a cell with a baseline" if num_comparisons > 1 else "one comparison"
+        )
+        notes.append(
+            f"p Holm: {test}, adjusted by Holm's method for the family of this report, {family}. "
+            "An interval is of its number alone."
+        )
+        if "details" in plan["report"].get("show", ()):
+            notes += _details_notes(folds)
     if reference is not None:
         notes.append(f"paper: {reference['source']}, {reference['metric'].replace('_', ' ')}.")
         if reference.get("note"):
@@ -104,3 +153,18 @@ def method_notes(
             "about real data" + (", and their distance to the paper's means nothing." if reference else ".")
         )
     return notes
+
+
+def _details_notes(folds: bool) -> list[str]:
+    """What the details of the comparisons mean."""
+    if not folds:
+        return ["p is of the comparison alone. Without folds nothing says what further seeds would do."]
+    return [
+        "p is of the comparison alone. Effect: the difference in standard deviations of its folds. Over subjects: the "
+        "95% percentile interval of the difference over all test frames at once when whole subjects are drawn "
+        f"({RESAMPLES:,} resamples): what other people would move, with the same trained networks.",
+        f"Settled by: the seeds with which a true difference as large as the measured one is found in {POWER:.0%} of "
+        "studies at Holm's level for its place, from how much the differences vary between folds and between seeds; "
+        "only more subjects, where the folds alone vary too much for any number of seeds. A guess: the measured "
+        "difference and variances are taken for the true ones.",
+    ]

@@ -1,54 +1,113 @@
-"""How sure a number is: over the folds of a cross-validation, or over the pictures of one test set."""
+"""How sure numbers are: over the folds of a cross-validation, or over the pictures of one test set.
 
-from collections.abc import Mapping
+All cells of a study at once: their trials lie in one array, and no Python looks at a single trial.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 import polars as pl
 
 from idennet_core import streams
-from orchestrator.analysis import (
-    Comparison,
-    Estimate,
-    bootstrap_compare,
-    bootstrap_estimate,
-    mean_over_folds,
-    paired_comparison,
-    resample,
-)
+from orchestrator import analysis, power
+from orchestrator.analysis import Comparison, Estimate, Floats, Spread, known, seeds_averaged
+from orchestrator.bootstrap import bootstrap_compare, bootstrap_estimate, over_subjects, resample
+
+Baselines = Mapping[str, Sequence[str]]  # by name, what each cell is compared with: configuration_ids
+Compared = tuple[Comparison | None, ...]  # of a cell, an entry a baseline; None where it is the baseline
 
 
 class Scores(Protocol):
     """One metric of every cell, by configuration_id."""
 
-    def estimate(self, cell: str) -> Estimate:
-        """The cell's mean with its interval."""
+    def estimates(self, cells: Sequence[str]) -> list[Estimate]:
+        """Of each cell its mean with its interval."""
 
-    def compare(self, cell: str, baseline: str, name: str) -> Comparison:
-        """The cell minus the baseline, which is called `name`, on what both have."""
+    def minus(self, cells: Sequence[str], others: Sequence[str], name: str) -> list[Comparison]:
+        """Each cell minus the other beside it, which is called `name`, on what both have."""
 
 
-def compared(scores: Scores, cell: str, baselines: Mapping[str, str]) -> tuple[Comparison | None, ...]:
-    """The cell minus each baseline, given by name; None where it is that baseline."""
-    return tuple(None if other == cell else scores.compare(cell, other, name) for name, other in baselines.items())
+def compared(scores: Scores, cells: Sequence[str], baselines: Baselines) -> list[Compared]:
+    """Every cell minus each of its baselines."""
+    found = [(others, scores.minus(cells, others, name)) for name, others in baselines.items()]
+    return [
+        tuple(None if others[index] == cell else made[index] for others, made in found)
+        for index, cell in enumerate(cells)
+    ]
+
+
+def in_family(rows: Sequence[Compared], keys: Sequence[Sequence[Hashable]]) -> tuple[list[Compared], int]:
+    """The comparisons with what their family says of each, and how many tests the family has.
+
+    Those with the same key are one comparison: Original against F and F against Original.
+    """
+    tests = {
+        key: found.p
+        for row, names in zip(rows, keys, strict=True)
+        for found, key in zip(row, names, strict=True)
+        if found is not None and found.p is not None
+    }
+    p = np.array(list(tests.values()))
+    adjusted, levels = (dict(zip(tests, of(p).tolist(), strict=True)) for of in (analysis.holm, analysis.holm_levels))
+
+    def with_family(found: Comparison | None, key: Hashable) -> Comparison | None:
+        if found is None or key not in tests:
+            return found
+        found = replace(found, p_holm=adjusted[key])
+        outlook, more_seeds = power.outlook(found, levels[key])
+        return replace(found, outlook=outlook, more_seeds=more_seeds)
+
+    return [tuple(map(with_family, row, names)) for row, names in zip(rows, keys, strict=True)], len(tests)
 
 
 class FoldScores:
-    """Over folds, from a row a trial: configuration_id, fold, seed, n_train, n_test and the metric."""
+    """Over folds, from a row a trial: configuration_id, fold, seed, n_train, n_test and the metric.
+
+    The metric lies in `values` [cells + 1, folds, seeds], NaN where there is none; the last cell has none at all.
+    """
 
     def __init__(self, trials: pl.DataFrame, metric: str) -> None:
-        self.metric = metric
-        self.trials = {key[0]: rows for key, rows in trials.group_by("configuration_id", maintain_order=True)}
-        self.none = trials.clear()
+        measured = trials.drop_nulls(metric)
+        axes = [measured[name].rank("dense").to_numpy() - 1 for name in ("configuration_id", "fold", "seed")]
+        places = tuple(axis.astype(np.int64) for axis in axes)
+        shape = [int(axis.max(initial=-1)) + 1 for axis in places]
+        size = (shape[0] + 1, *shape[1:])
+        self.values, self.n_test, self.n_train = np.full(size, np.nan), np.zeros(size), np.zeros(size)
+        self.values[places], self.n_test[places] = measured[metric], measured["n_test"]
+        self.n_train[places] = measured["n_train"]
+        self.cells = {cell: row for row, cell in enumerate(measured["configuration_id"].unique().sort())}
 
-    def estimate(self, cell: str) -> Estimate:
+    def estimates(self, cells: Sequence[str]) -> list[Estimate]:
         """Seeds are averaged within a fold."""
-        return mean_over_folds(self.trials.get(cell, self.none), self.metric)
+        rows = self._rows(cells)
+        return analysis.estimates(seeds_averaged(self.values[rows]), self._held_out(rows, True))
 
-    def compare(self, cell: str, baseline: str, name: str) -> Comparison:
-        """Over the folds and seeds that both have."""
-        own, other = (self.trials.get(key, self.none) for key in (cell, baseline))
-        return paired_comparison(own, other, name, self.metric)
+    def minus(self, cells: Sequence[str], others: Sequence[str], name: str) -> list[Comparison]:
+        """Over the folds and seeds that both have: one that a cell lacks never moves the difference.
+
+        A fold's difference is the mean over its common seeds.
+        """
+        own = self._rows(cells)
+        differences = self.values[own] - self.values[self._rows(others)]
+        ratio = self._held_out(own, ~np.isnan(differences))
+        found = analysis.comparisons(name, seeds_averaged(differences), ratio)
+        seeds = (~np.isnan(differences)).sum(-1).max(-1, initial=0)
+        columns = (seeds, ratio, *power.variance_components(differences))
+        return [
+            replace(one, spread=Spread(count, held_out, known(folds), known(of_seeds)))
+            for one, count, held_out, folds, of_seeds in zip(found, *(c.tolist() for c in columns), strict=True)
+        ]
+
+    def _rows(self, cells: Sequence[str]) -> list[int]:
+        return [self.cells.get(cell, -1) for cell in cells]
+
+    def _held_out(self, rows: Sequence[int], there: "np.ndarray | bool") -> Floats:
+        """n_test/n_train over a row's trials, in frames before augmentation: 1/(k-1) for k folds; 0 for no trial."""
+        tested = np.where(there, self.n_test[rows], 0.0).sum((-2, -1))
+        trained = np.where(there, self.n_train[rows], 0.0).sum((-2, -1))
+        return np.asarray(tested / np.where(trained > 0, trained, 1.0))
 
 
 class PictureScores:
@@ -68,19 +127,51 @@ class PictureScores:
             self.means = values.mean(0)
             self.resampled = resample(values, streams.generator("bootstrap", *names))
 
-    def estimate(self, cell: str) -> Estimate:
+    def estimates(self, cells: Sequence[str]) -> list[Estimate]:
         """Seeds are averaged for each picture."""
-        columns = [*self.columns.get(cell, {}).values()]
+        return [self._estimate([*self.columns.get(cell, {}).values()]) for cell in cells]
+
+    def minus(self, cells: Sequence[str], others: Sequence[str], name: str) -> list[Comparison]:
+        """Over the seeds that both have."""
+        pairs = zip(cells, others, strict=True)
+        return [self._minus(self.columns.get(cell, {}), self.columns.get(other, {}), name) for cell, other in pairs]
+
+    def _estimate(self, columns: Sequence[int]) -> Estimate:
         if not columns:
             return Estimate(0, reason="no test picture")
         return bootstrap_estimate(self.means[columns].mean().item(), self.resampled[:, columns].mean(1))
 
-    def compare(self, cell: str, baseline: str, name: str) -> Comparison:
-        """Over the seeds that both have."""
-        own, other = self.columns.get(cell, {}), self.columns.get(baseline, {})
+    def _minus(self, own: Mapping[int, int], other: Mapping[int, int], name: str) -> Comparison:
         seeds = [seed for seed in own if seed in other]
         if not seeds:
             return Comparison(name, Estimate(0, reason="no seed in common"))
         ours, theirs = [own[seed] for seed in seeds], [other[seed] for seed in seeds]
         difference = (self.means[ours] - self.means[theirs]).mean().item()
         return bootstrap_compare(name, difference, (self.resampled[:, ours] - self.resampled[:, theirs]).mean(1))
+
+
+class SubjectScores:
+    """Over the people tested, from a row a trial and frame: configuration_id, subject, fold, seed and right.
+
+    `sums` and `frames` are [cells + 1, people, seeds], a person's percent and number of frames in a trial.
+    """
+
+    def __init__(self, outcomes: pl.DataFrame, *names: str) -> None:
+        self.names = names
+        keys = ("configuration_id", "subject", "seed")
+        rows = outcomes.filter(pl.col("subject") != "").group_by(keys).agg(pl.col("right").sum(), pl.len())
+        places = tuple((rows[name].rank("dense").to_numpy() - 1).astype(np.int64) for name in keys)
+        shape = [int(axis.max(initial=-1)) + 1 for axis in places]
+        size = (shape[0] + 1, *shape[1:])
+        self.sums, self.frames = np.zeros(size), np.zeros(size)
+        self.sums[places], self.frames[places] = rows["right"], rows["len"]
+        self.cells = {cell: row for row, cell in enumerate(rows["configuration_id"].unique().sort())}
+
+    def minus(self, cells: Sequence[str], others: Sequence[str]) -> list[Estimate]:
+        """Each cell minus the other over all frames of the people and seeds that both have; seeds are averaged."""
+        own, other = ([self.cells.get(cell, -1) for cell in names] for names in (cells, others))
+        both = (self.frames[own] > 0) & (self.frames[other] > 0)
+        seeds = np.maximum(both.sum(-1), 1)
+        differences = np.where(both, self.sums[own] - self.sums[other], 0.0).sum(-1) / seeds
+        frames = np.where(both, self.frames[own], 0.0).sum(-1) / seeds
+        return over_subjects(differences.T, frames.T, streams.generator("bootstrap", *self.names, "subjects"))

@@ -6,15 +6,17 @@ from typing import Any
 
 import polars as pl
 
-from orchestrator.analysis import pooled
+from orchestrator.analysis import Estimate
 from orchestrator.report import by_class
 from orchestrator.report.by_class import Outcomes
+from orchestrator.report.cells import Cell, axes, baselines, cell_label, published
 from orchestrator.report.model import Report, Row
-from orchestrator.report.notes import cell_notes, class_notes, method_notes
-from orchestrator.report.scores import FoldScores, Scores, compared
+from orchestrator.report.notes import cell_notes, method_notes, prediction_notes
+from orchestrator.report.scores import Compared, FoldScores, Scores, SubjectScores, compared, in_family
+from orchestrator.study import IDENNET
 
 METRICS = ("accuracy", "sequence_accuracy")
-Cell = Mapping[str, Any]
+NO_TRIAL = {"complete": 0, "failed": 0, "pruned": 0, "pooled": None, "seconds": None}
 
 
 def chosen(plan: Mapping[str, Any], trials: pl.DataFrame) -> pl.DataFrame:
@@ -34,35 +36,34 @@ def needs_predictions(plan: Mapping[str, Any]) -> bool:
 def build(plan: Mapping[str, Any], trials: pl.DataFrame, predictions: pl.DataFrame | None = None) -> Report:
     """The report of a study from its plan (`plan.json`) and the store's tables.
 
-    Without `predictions` it has nothing by expression or subject. Raises ValueError when none of the plan's trials
-    is stored, when a baseline is not one cell of the design, when the reference's metric is not one that the
-    report measures, and for a plan without folds that comes without predictions.
+    Without `predictions` it has nothing by expression or subject, and without folds no interval. Raises ValueError
+    when none of the plan's trials is stored, when a baseline is not one cell of the design, and when the reference's
+    metric is not one that the report measures.
     """
-    cells = plan["cells"]
+    show = tuple(plan["report"].get("show", ()))
     wanted = chosen(plan, trials).with_columns(pl.col(*METRICS) * 100)
     if wanted.is_empty():
-        raise ValueError(f"study '{_full_name(plan)}' has no trial in the store yet; run it first: {_command(plan)}")
-    found = None if predictions is None else by_class.outcomes(predictions, wanted)
-    by, across = _axes(plan["report"]["by"])
-    baselines = [_baselines(cell, plan) for cell in cells]
-    names = tuple(baselines[0])
+        raise ValueError(f"study '{full_name(plan)}' has no trial in the store yet; run it first: {_command(plan)}")
+    found = None if predictions is None or predictions.is_empty() else by_class.outcomes(predictions, wanted)
+    by, across = axes(plan["report"]["by"])
+    others = baselines(plan)
     measured = _measured(plan, wanted, found)
-    rows = [_row(cell, others, measured, wanted, plan) for cell, others in zip(cells, baselines, strict=True)]
+    differences, num_comparisons = _differences(plan, others, measured["accuracy"], found)
+    rows = _rows(plan, measured, differences, wanted)
+    by_expression = 0
     if found is not None:
-        by_name = [
-            by_class.OfExpression(name, found, plan["folds"] != [None], plan["data_id"]) for name in found.classes
-        ]
+        expressions, by_expression = by_class.expressions(found, plan, others, _reference_metric(plan))
+        confusions, subjects = by_class.confusions(found), by_class.subjects(found)
+        nothing = by_class.no_confusion(found)
         rows = [
-            _with_classes(row, cell, others, by_name, found, plan)
-            for row, cell, others in zip(rows, cells, baselines, strict=True)
+            replace(
+                row,
+                expressions=parts,
+                confusion=confusions.get(row.configuration_id, nothing),
+                subjects=subjects.get(row.configuration_id, ()),
+            )
+            for row, parts in zip(rows, expressions, strict=True)
         ]
-    # Original against F and F against Original are one comparison
-    made = {
-        frozenset((row.configuration_id, other))
-        for row, others in zip(rows, baselines, strict=True)
-        for other, comparison in zip(others.values(), row.comparisons, strict=True)
-        if comparison is not None and comparison.p is not None
-    }
     synthetic = bool(plan["synthetic"]) or bool(wanted["synthetic"].any())
     return Report(
         study=plan["study"],
@@ -70,166 +71,112 @@ def build(plan: Mapping[str, Any], trials: pl.DataFrame, predictions: pl.DataFra
         question=plan.get("question", ""),
         dataset=plan["dataset"],
         synthetic=synthetic,
-        title=_title(plan, synthetic),
+        title=title(plan, synthetic),
         unit="percent",
         by=by,
         across=across,
-        show=tuple(plan["report"].get("show", ())),
+        show=show,
         folds=plan["folds"] != [None],
         num_folds=len(plan["folds"]),
         num_seeds=len(plan["seeds"]),
-        baselines=names,
+        baselines=tuple(others),
         reference_source=plan["reference"]["source"] if plan["reference"] else "",
-        num_comparisons=len(made),
+        num_comparisons=num_comparisons,
         expressions=found.classes if found else (),
         rows=tuple(rows),
         notes=(
             *cell_notes(rows, wanted, plan),
-            *(class_notes(rows, found) if found and "expressions" in plan["report"].get("show", ()) else ()),
-            *method_notes(len(made), plan, max(wanted["n_test"], default=0), synthetic),
+            *prediction_notes(rows, found, show, by_expression),
+            *method_notes(num_comparisons, plan, max(wanted["n_test"], default=0) if found else 0, synthetic),
         ),
-        provenance=_provenance(plan, wanted),
+        provenance=provenance(plan, wanted),
     )
 
 
-def cell_label(settings: Mapping[str, Any], by: str) -> str:
-    """A cell's name in the table: the value of `by` or the variant, then what else the study wrote for it."""
-    head = by if by in settings else "variant"
-    first = [_spoken(settings[head])] if head in settings else []
-    return ", ".join(first + [f"{key} {value}" for key, value in settings.items() if key != head])
-
-
-def reference_value(settings: Mapping[str, Any], reference: Mapping[str, Any]) -> Any:
-    """What the reference has for a cell with these settings, as the study wrote them, or None.
-
-    Looked up by the value of the (first) `by`, else by the variant's name. Original supervises no identity: it
-    stands beside the paper's rate 0.
-    """
-    by, _ = _axes(reference["by"])
-    variant = settings.get("variant", "")
-    value = _under(reference["values"], settings.get(by, variant))
-    if value is None and variant == "original" and by == "id_rate":
-        value = _under(reference["values"], 0)
-    return value
-
-
-def published(cell: Cell, reference: Mapping[str, Any] | None) -> Mapping[str, float]:
-    """The paper's percentages for a cell, by expression; `all` is the whole test set."""
-    if reference is None:
-        return {}
-    across = _axes(reference["by"])[1]
-    value = reference_value({**cell["settings"], **cell["label"]} if across else cell["label"], reference)
-    if across == "expression":
-        return value or {}
-    if across:
-        value = _under(value or {}, cell["settings"].get(across))
-    return {} if value is None else {"all": float(value)}
-
-
-def _axes(by: str | Sequence[str]) -> tuple[str, str]:
-    rows, columns = (by, "") if isinstance(by, str) else (*by, "")[:2]
-    return rows, columns
-
-
-def _under(values: Mapping[Any, Any], key: object) -> Any:
-    return {_key(name): value for name, value in values.items()}.get(_key(key))
-
-
-def _key(value: object) -> float | str:
-    # JSON turned the numbers of the study file into strings
-    try:
-        return float(str(value))
-    except ValueError:
-        return str(value).lower()
-
-
-def _spoken(value: object) -> str:
-    if not isinstance(value, str):
-        return str(value)
-    return value.upper() if len(value) <= 2 else value.capitalize()
-
-
-def _baselines(cell: Cell, plan: Mapping[str, Any]) -> dict[str, str]:
-    """The configuration_id of what a cell is compared with, by name; in a two-way table from the cell's column."""
-    by, across = _axes(plan["report"]["by"])
-    found = {}
-    for settings in plan["report"]["baselines"]:
-        baseline = _baseline(settings, plan["cells"], cell, across)
-        found[cell_label(settings if across else baseline["label"], by)] = baseline["configuration_id"]
-    return found
-
-
-def _baseline(settings: Mapping[str, Any], cells: Sequence[Cell], cell: Cell, across: str) -> Cell:
-    column = {across: cell["settings"].get(across)} if across else {}
-    exact = [other for other in cells if other["label"] == settings]
-    found = exact or [other for other in cells if {**settings, **column}.items() <= other["settings"].items()]
-    if len(found) != 1:
-        raise ValueError(
-            f"a baseline of the report must be one cell of the design, but {dict(settings)} is {len(found)}; "
-            f"cells: {'; '.join(str(dict(other['label'])) for other in cells)}"
-        )
-    return found[0]
-
-
 def _measured(plan: Mapping[str, Any], trials: pl.DataFrame, found: Outcomes | None) -> dict[str, Scores]:
-    """The scores of both metrics; without folds they are made of predictions."""
+    """The scores of both metrics; without folds they are made of predictions, where there are any."""
     complete = trials.filter(state="complete")
-    if plan["folds"] != [None]:
-        return {metric: FoldScores(complete, metric) for metric in METRICS}
-    if found is None:
-        raise ValueError("a report without folds is made of predictions, got none")
+    if found is None or plan["folds"] != [None]:
+        whole = complete.with_columns(pl.col("fold").fill_null(0))  # one test set is one fold
+        return {metric: FoldScores(whole, metric) for metric in METRICS}
     return {
         "accuracy": by_class.scores(found.frames, False, plan["data_id"], "frames"),
         "sequence_accuracy": by_class.scores(found.sequences, False, plan["data_id"], "sequences"),
     }
 
 
+def _differences(
+    plan: Mapping[str, Any], others: Mapping[str, Sequence[str]], accuracy: Scores, found: Outcomes | None
+) -> tuple[list[Compared], int]:
+    """Each cell's comparisons, judged as one family, and how many that are."""
+    ids = [cell["configuration_id"] for cell in plan["cells"]]
+    keys = [[frozenset((cell, other)) for other in row] for cell, row in zip(ids, _by_cell(others, ids), strict=True)]
+    rows, count = in_family(compared(accuracy, ids, others), keys)
+    if found is not None and plan["folds"] != [None]:
+        people = SubjectScores(found.frames, plan["data_id"])
+        by_subject = [people.minus(ids, names) for names in others.values()]
+        rows = [
+            tuple(one and replace(one, by_subject=column[place]) for one, column in zip(row, by_subject, strict=True))
+            for place, row in enumerate(rows)
+        ]
+    return rows, count
+
+
+def _by_cell(others: Mapping[str, Sequence[str]], ids: Sequence[str]) -> list[tuple[str, ...]]:
+    return list(zip(*others.values(), strict=True)) if others else [()] * len(ids)
+
+
+def _rows(
+    plan: Mapping[str, Any], measured: Mapping[str, Scores], differences: Sequence[Compared], trials: pl.DataFrame
+) -> list[Row]:
+    ids = [cell["configuration_id"] for cell in plan["cells"]]
+    counts = _counts(trials)
+    estimates = {metric: scores.estimates(ids) for metric, scores in measured.items()}
+    return [
+        _row(cell, counts.get(cell["configuration_id"], NO_TRIAL), dict(zip(METRICS, means, strict=True)), found, plan)
+        for cell, *means, found in zip(plan["cells"], *(estimates[name] for name in METRICS), differences, strict=True)
+    ]
+
+
+def _counts(trials: pl.DataFrame) -> dict[str, dict[str, Any]]:
+    """By configuration_id: trials by state, the accuracy over all frames at once, seconds of a complete trial."""
+    complete = pl.col("state") == "complete"
+    right, frames = (pl.col("accuracy") * pl.col("n_test")).filter(complete), pl.col("n_test").filter(complete)
+    found = trials.group_by("configuration_id").agg(
+        **{state: (pl.col("state") == state).sum() for state in ("complete", "failed", "pruned")},
+        pooled=pl.when(complete.any()).then(right.sum() / frames.sum()),
+        seconds=pl.col("seconds").filter(complete).mean(),
+    )
+    return {row.pop("configuration_id"): row for row in found.to_dicts()}
+
+
 def _row(
     cell: Cell,
-    baselines: Mapping[str, str],
-    measured: Mapping[str, Scores],
-    trials: pl.DataFrame,
+    counts: Mapping[str, Any],
+    means: Mapping[str, Estimate],
+    comparisons: Compared,
     plan: Mapping[str, Any],
 ) -> Row:
-    by, across = _axes(plan["report"]["by"])
-    own = trials.filter(configuration_id=cell["configuration_id"])
-    complete = own.filter(state="complete")
-    estimates = {metric: scores.estimate(cell["configuration_id"]) for metric, scores in measured.items()}
+    by, across = axes(plan["report"]["by"])
     paper = published(cell, plan["reference"]).get("all")
-    mean = estimates[_reference_metric(plan)].mean
+    mean = means[_reference_metric(plan)].mean
+    done = sum(counts[state] for state in ("complete", "failed", "pruned"))
     return Row(
         label=cell_label(cell["label"], by),
         row=cell_label({key: value for key, value in cell["label"].items() if key != across}, by),
         column=str(cell["settings"].get(across, "")),
         configuration_id=cell["configuration_id"],
-        complete=complete.height,
-        failed=own.filter(state="failed").height,
-        pruned=own.filter(state="pruned").height,
-        missing=len(plan["folds"]) * len(plan["seeds"]) - own.height,
-        accuracy=estimates["accuracy"],
-        pooled=pooled(complete),
-        sequence_accuracy=estimates["sequence_accuracy"],
-        comparisons=compared(measured["accuracy"], cell["configuration_id"], baselines),
+        complete=counts["complete"],
+        failed=counts["failed"],
+        pruned=counts["pruned"],
+        missing=len(plan["folds"]) * len(plan["seeds"]) - done,
+        accuracy=means["accuracy"],
+        pooled=counts["pooled"],
+        sequence_accuracy=means["sequence_accuracy"],
+        comparisons=comparisons,
         reference=paper,
         deviation=None if paper is None or mean is None else mean - paper,
-        seconds=float(complete["seconds"].sum() / complete.height) if complete.height else None,
-    )
-
-
-def _with_classes(
-    row: Row,
-    cell: Cell,
-    baselines: Mapping[str, str],
-    by_name: Sequence[by_class.OfExpression],
-    found: Outcomes,
-    plan: Mapping[str, Any],
-) -> Row:
-    own, paper = row.configuration_id, published(cell, plan["reference"])
-    return replace(
-        row,
-        expressions=tuple(one.of(own, baselines, paper.get(one.name), _reference_metric(plan)) for one in by_name),
-        confusion=by_class.confusion(found, own),
-        subjects=by_class.subjects(found, own),
+        seconds=counts["seconds"],
     )
 
 
@@ -240,7 +187,8 @@ def _reference_metric(plan: Mapping[str, Any]) -> str:
     return str(metric)
 
 
-def _title(plan: Mapping[str, Any], synthetic: bool) -> str:
+def title(plan: Mapping[str, Any], synthetic: bool) -> str:
+    """The question, and on which data."""
     about = [plan["dataset"]]
     if plan["profile"]:
         about.append(f"profile {plan['profile']}")
@@ -249,16 +197,18 @@ def _title(plan: Mapping[str, Any], synthetic: bool) -> str:
     return f"{plan.get('question') or plan['study']} - {', '.join(about)}"
 
 
-def _provenance(plan: Mapping[str, Any], trials: pl.DataFrame) -> dict[str, Any]:
+def provenance(plan: Mapping[str, Any], trials: pl.DataFrame) -> dict[str, Any]:
+    """Where the numbers of these rows of `trials` come from."""
     complete = trials.filter(state="complete")
     cells = plan["cells"]
     shared = {
         key: value
-        for key, value in cells[0]["settings"].items()
+        for key, value in (cells[0]["settings"] if cells else {}).items()
         if all(key in cell["settings"] and cell["settings"][key] == value for cell in cells)
     }
     planned = len({cell["configuration_id"] for cell in cells}) * len(plan["folds"]) * len(plan["seeds"])
     return {
+        "workload": plan.get("workload", IDENNET),
         "data": plan["data_id"],
         "trunks": trials["trunk_ids"].explode().drop_nulls().unique().sort().to_list(),
         "settings": shared,
@@ -268,11 +218,12 @@ def _provenance(plan: Mapping[str, Any], trials: pl.DataFrame) -> dict[str, Any]
         "seeds": list(plan["seeds"]),
         "seconds": float(complete["seconds"].sum()),
         "version": sorted(set(trials["version"])),
-        "command": f"{_command(plan)} && idenctl report {_full_name(plan)}",
+        "command": f"{_command(plan)} && idenctl report {full_name(plan)}",
     }
 
 
-def _full_name(plan: Mapping[str, Any]) -> str:
+def full_name(plan: Mapping[str, Any]) -> str:
+    """The study's folder in the store."""
     return f"{plan['study']}@{plan['profile']}" if plan["profile"] else str(plan["study"])
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from orchestrator.report.blocks import Block, blocks
 from orchestrator.report.model import Report, Row
+from orchestrator.report.search_blocks import search_blocks
 from orchestrator.report.wording import compared, folds_done, number, provenance_lines, with_interval
 
 NARROWEST = 80  # columns; a narrower terminal wraps by itself rather than lose digits
@@ -38,11 +39,11 @@ def _print(console: Console, report: Report) -> None:
     title = Text(report.title, style="bold")
     title.highlight_words(["SYNTHETIC"], style="bold yellow")
     console.print(title)
-    if report.across:
+    if report.across or not report.rows:
         console.print()
     else:
         _print_one_way(console, report)
-    for block in blocks(report):
+    for block in [*search_blocks(report), *blocks(report)]:
         _print_block(console, block)
     for note in report.notes:
         _print_hanging(console, "-", note, "yellow" if note.startswith("SYNTHETIC") else "")
@@ -136,7 +137,7 @@ def _differences(report: Report, start: int, stop: int) -> Table:
     table.add_column(report.by, overflow="fold")
     for baseline in report.baselines[start:stop]:
         table.add_column(f"minus {baseline}", justify="right", no_wrap=True)
-        table.add_column("p", justify="right", no_wrap=True)
+        table.add_column("p Holm", justify="right", no_wrap=True)
     for row in report.rows:
         table.add_row(row.label, *(text for c in row.comparisons[start:stop] for text in compared(c)))
     return table

@@ -5,6 +5,9 @@ from typing import Any
 
 from orchestrator.analysis import Comparison, Estimate
 from orchestrator.report.model import Report, Row
+from orchestrator.study import IDENNET
+
+DETAILS = ("p", "p Holm", "effect", "over subjects", "settled by")
 
 
 def number(value: float | None, spec: str = "z.2f") -> str:
@@ -29,16 +32,35 @@ def p_value(p: float | None) -> str:
 
 
 def compared(comparison: Comparison | None) -> tuple[str, str]:
-    """A comparison's difference and p as tables show them; `-` in the baseline's own row."""
+    """A comparison's difference and Holm's p as tables show them; `-` in the baseline's own row."""
     if comparison is None:
         return "-", "-"
-    return with_interval(comparison.difference, "+"), p_value(comparison.p)
+    return with_interval(comparison.difference, "+"), p_value(comparison.p_holm)
+
+
+def detailed(comparison: Comparison | None) -> tuple[str, ...]:
+    """Under `DETAILS`, what a comparison says beside its difference."""
+    if comparison is None:
+        return ("-",) * len(DETAILS)
+    over = comparison.by_subject
+    interval = "-" if over is None or over.low is None else f"{over.low:+z.2f} to {number(over.high, '+z.2f')}"
+    more = comparison.more_seeds
+    seeds = f"{more:,} more seed{'s' * (more != 1)}" if more else comparison.outlook
+    return (
+        p_value(comparison.p),
+        p_value(comparison.p_holm),
+        number(comparison.effect, "+z.2f"),
+        interval,
+        seeds or "-",
+    )
 
 
 def provenance_lines(report: Report) -> list[tuple[str, str]]:
     """Where the numbers come from, as (name, value) lines for a reader."""
     source = report.provenance
     lines = [("data", source["data"] + (" (SYNTHETIC)" if report.synthetic else ""))]
+    if source["workload"] != IDENNET:
+        lines.append(("workload", source["workload"]))
     if source["trunks"]:
         lines.append(("trunks", ", ".join(source["trunks"])))
     lines += [
