@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from idennet_core import bank
+from idennet_core import batches as on_device
 from idennet_core.config import CROP_SIZE, GROWTH, layers_per_block
 from idennet_core.datasets.prepared import FaceSet
 from idennet_core.faces.augmentation import crops, faces_only
@@ -26,6 +27,7 @@ from idennet_core.network import Head, PretrainedNetwork, Trunk, initialise
 from idennet_core.training import Member
 
 CLASSES, PEOPLE, PICTURES, FOLDS = 6, 80, 1440, 10  # as Oulu-CASIA has them
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,18 @@ def trunks_and_head(depth: int, seed: int = 0) -> tuple[nn.ModuleList, Head]:
     return trunks, head
 
 
-def batches(work: Work) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Random crops [B, 1, 48, 48], labels and people, for ever."""
-    faces = torch.from_numpy(work.faces)
-    labels, people = torch.from_numpy(work.labels), torch.from_numpy(work.people)
+def batches(work: Work, device: torch.device = CPU) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Random crops [B, 1, 48, 48], labels and people, for ever; on a GPU, from pictures that lie there."""
+    faces = torch.from_numpy(work.faces).to(device)
+    labels, people = torch.from_numpy(work.labels).to(device), torch.from_numpy(work.people).to(device)
     while True:
-        for rows in torch.randperm(len(faces)).split(work.batch):
+        for rows in torch.randperm(len(faces), device=device).split(work.batch):
             if len(rows) < work.batch:
+                continue
+            if device.type == "cuda":
+                places = torch.randint(0, 60 - CROP_SIZE + 1, (len(rows), 2), device=device)
+                upright = torch.zeros(len(rows), dtype=torch.bool, device=device)
+                yield on_device.crops(faces[rows], places, upright), labels[rows], people[rows]
                 continue
             offsets = torch.randint(0, 60 - CROP_SIZE + 1, (len(rows), 2)).tolist()
             cut = torch.stack(
@@ -101,29 +108,35 @@ def dropout(maps: Tensor, layer: int) -> Tensor:
     return F.dropout(maps, 0.5)
 
 
-def plain_steps(work: Work, layout: str = "", precision: str = "") -> Callable[[], None]:
+def plain_steps(
+    work: Work, layout: str = "", precision: str = "", device: torch.device = CPU, fixed: bool = False
+) -> Callable[[], None]:
     """The training steps of one trial as `plain_trial` has them."""
-    return plain_trial(work, layout, precision)[0]
+    return plain_trial(work, layout, precision, device, fixed)[0]
 
 
 def plain_trial(
-    work: Work, layout: str = "", precision: str = ""
+    work: Work, layout: str = "", precision: str = "", device: torch.device = CPU, fixed: bool = False
 ) -> tuple[Callable[[], None], Callable[[Tensor, Tensor], float]]:
     """One trial, the whole network in each step; `layout` may be channels-last, `precision` bf16.
 
-    Gives a function that takes a training step, and one that measures the accuracy on pictures [N, 1, 48, 48].
+    `fixed`: each step takes the same batch, as a captured one must. Gives a function that takes a training step, and
+    one that measures the accuracy on pictures [N, 1, 48, 48].
     """
     trunks, head = trunks_and_head(work.depth)
     if layout == "channels-last":
         trunks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser, stream = sgd(head.parameters()), batches(work)
+    trunks.to(device)
+    head.to(device)
+    optimiser, stream = sgd(head.parameters()), batches(work, device)
+    first = next(stream)
 
     def step() -> None:
-        images, labels, people = next(stream)
+        images, labels, people = first if fixed else next(stream)
         if layout == "channels-last":
             images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext():
+        with torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext():
             with torch.no_grad():
                 features = torch.cat([F.avg_pool2d(trunk(images), 2) for trunk in trunks], 1)
             emotion, identity = head(features, dropout)
@@ -145,10 +158,10 @@ def plain_trial(
     return step, accuracy
 
 
-def vmap_steps(work: Work, members: int) -> Callable[[], None]:
+def vmap_steps(work: Work, members: int, device: torch.device = CPU) -> Callable[[], None]:
     """Heads stacked by `torch.func` and mapped over, as PyTorch's tutorial on ensembles does."""
-    trunks, _ = trunks_and_head(work.depth)
-    heads = [trunks_and_head(work.depth, seed)[1] for seed in range(members)]
+    trunks = trunks_and_head(work.depth)[0].to(device)
+    heads = [trunks_and_head(work.depth, seed)[1].to(device) for seed in range(members)]
     for head in heads:
         for module in head.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -157,7 +170,7 @@ def vmap_steps(work: Work, members: int) -> Callable[[], None]:
     parameters, buffers = torch.func.stack_module_state(heads)
     skeleton = copy.deepcopy(heads[0]).to("meta")
     optimiser = sgd(list(parameters.values()))
-    streams = [batches(work) for _ in range(members)]
+    streams = [batches(work, device) for _ in range(members)]
 
     def loss_of(parameters: Any, buffers: Any, features: Tensor, labels: Tensor, people: Tensor) -> Tensor:
         emotion, identity = torch.func.functional_call(skeleton, (parameters, buffers), (features, dropout))
@@ -214,11 +227,12 @@ class FusedHeads(nn.Module):
         return pooled @ self.emotion, pooled @ self.identity
 
 
-def fused_steps(work: Work, members: int) -> Callable[[], None]:
+def fused_steps(work: Work, members: int, device: torch.device = CPU) -> Callable[[], None]:
     """Horizontal fusion without a bank: members folded into channels, one optimiser for all."""
     trunks, head = trunks_and_head(work.depth)
-    heads = FusedHeads(members, head.fusion.out_channels, work.depth)
-    optimiser, streams = sgd(heads.parameters()), [batches(work) for _ in range(members)]
+    trunks.to(device)
+    heads = FusedHeads(members, head.fusion.out_channels, work.depth).to(device)
+    optimiser, streams = sgd(heads.parameters()), [batches(work, device) for _ in range(members)]
 
     def step() -> None:
         images, labels, people = (torch.stack(parts) for parts in zip(*map(next, streams), strict=True))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from idennet_core import fused, streams
+from idennet_core import streams
 from idennet_core.faces.augmentation import CENTRE, MAX_OFFSET, Pictures, crops
 from idennet_core.network import Trunk
 
@@ -27,13 +27,20 @@ def centre_offsets(count: int) -> np.ndarray:
     return np.full((count, 2), CENTRE)
 
 
-def fill(faces: Pictures, offsets: np.ndarray, trunks: Sequence[Trunk], device: torch.device, pool: Executor) -> Tensor:
-    """Pooled features [N, streams * D, 12, 12] of faces [N, 60, 60] cropped at `offsets`.
+def fill(
+    faces: Pictures,
+    offsets: np.ndarray,
+    trunks: Sequence[Trunk],
+    device: torch.device,
+    pool: Executor,
+    into: Tensor | None = None,
+) -> Tensor:
+    """Pooled features [N, streams * D, 12, 12] of faces [N, 60, 60] cropped at `offsets`, in the place of `into`.
 
     Chunks run side by side in `pool`, each on one thread. The trunks are in eval mode and stay as they are.
     """
     width = sum(trunk.out_width for trunk in trunks)
-    features = torch.empty(len(faces), width, 12, 12, device=device)
+    features = torch.empty(len(faces), width, 12, 12, device=device) if into is None else into
     chunk = CHUNK[device.type]
 
     @torch.inference_mode()
@@ -49,5 +56,7 @@ def fill(faces: Pictures, offsets: np.ndarray, trunks: Sequence[Trunk], device: 
 def _maps(trunk: Trunk, images: Tensor) -> Tensor:
     """[B, 1, 48, 48] to [B, D, 24, 24]; a stand-in for a trunk runs as it is."""
     if images.is_cpu and isinstance(trunk, Trunk):
+        from idennet_core import fused  # compiled kernels, which a GPU does without
+
         return fused.trunk(trunk, images).transpose(0, 1)
     return trunk(images.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]

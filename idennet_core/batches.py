@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from idennet_core import streams
-from idennet_core.config import CROP_SIZE, FACE_SIZE, STORED_SIZE
+from idennet_core.config import CROP_SIZE, FACE_SIZE
 from idennet_core.faces.augmentation import CENTRE, MAX_OFFSET
 
 RESIDENT = 0.5  # the share of a GPU's free memory up to which a set lies on it
 CHUNK = 4096  # pictures (26 MB) that travel to a GPU at once
-MARGIN = (STORED_SIZE - FACE_SIZE) // 2
 
 Rows = NDArray[np.int64]
 Source = Callable[[Rows], Tensor]  # rows [B] to stored pictures, uint8 [B, 80, 80], on the device
@@ -39,7 +38,7 @@ def resident(faces: NDArray[np.uint8], device: torch.device) -> Tensor:
 
 
 def crops(pictures: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
-    """Network input [B, 1, 48, 48] from stored pictures, uint8 [B, 80, 80], all on one device.
+    """Network input [B, 1, 48, 48] from stored pictures, uint8 [B, 80, 80], or faces [B, 60, 60], all on one device.
 
     The face [60, 60] in the middle is mirrored where `flips` [B] says so, cut at the (row, column) of `offsets`
     [B, 2], and the crop brought to mean 0 and standard deviation 1, as in `augmentation.crops`.
@@ -48,7 +47,8 @@ def crops(pictures: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
     rows, columns = (offsets[:, axis, None] + steps for axis in (0, 1))
     columns = torch.where(flips[:, None], FACE_SIZE - 1 - columns, columns)
     place = torch.arange(len(pictures), device=pictures.device)[:, None, None]
-    cut = pictures[place, MARGIN + rows[:, :, None], MARGIN + columns[:, None, :]].float()
+    margin = (pictures.shape[1] - FACE_SIZE) // 2
+    cut = pictures[place, margin + rows[:, :, None], margin + columns[:, None, :]].float()
     centred = cut - cut.mean((1, 2), keepdim=True)
     deviation = centred.square().mean((1, 2), keepdim=True).sqrt().clamp_min(1.0)  # an even picture stays even
     return (centred / deviation).unsqueeze(1)

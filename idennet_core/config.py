@@ -38,6 +38,7 @@ HEAD_DEFAULTS: dict[str, Setting] = {
     "batch_size": 128,
     "augment": True,
     "bank_seed": 0,
+    "precision": "fp32",
     "identity_trunk": "trained",
 }
 TRUNK_DEFAULTS: dict[str, dict[str, Setting]] = {
@@ -107,11 +108,14 @@ def complete(settings: Mapping[str, Any], defaults: Mapping[str, Setting]) -> di
 def canonical(settings: Mapping[str, Any]) -> dict[str, Setting]:
     """The settings that decide a head's result, complete, and without those that cannot matter.
 
+    `precision` is there only where it is not the default, which trains as it did before there was a choice.
     Without an identity loss (alpha 0, id_rate 0, variants `original` and `f`) `i` is `original`, `if` is `f`,
     and alpha, gamma and id_rate are gone. An identity trunk is named where there is one and it is untrained. Raises
     ValueError for an unknown setting or a broken rule.
     """
     whole = complete(settings, HEAD_DEFAULTS)
+    if whole["precision"] == HEAD_DEFAULTS["precision"]:
+        del whole["precision"]
     if whole["variant"] in ("original", "f") or whole["alpha"] == 0 or whole["id_rate"] == 0:
         whole["variant"] = "f" if whole["variant"] in ("f", "if") else "original"
         whole = {name: value for name, value in whole.items() if name not in IDENTITY_LOSS}

@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from typing import Any
 
 import numpy as np
 import torch
 
-from idennet_core import bank, cost, pretraining, streams
+from idennet_core import bank, cost, packed, pretraining, streams
 from idennet_core.config import ARCHITECTURE, CROP_SIZE, FACE_SIZE, tasks
 from idennet_core.network import PretrainedNetwork, initialise
 from idennet_core.training import Examples, Member, single_threads
@@ -27,15 +28,20 @@ class Pace:
     head: float
 
 
-def measure(settings: Mapping[str, Any], together: int, device: torch.device, threads: int) -> Pace:
-    """The pace of a pack with these settings whose heads train `together` at a time, on pictures of noise."""
+def measure(
+    settings: Mapping[str, Any], together: int, device: torch.device, threads: int, stack: int | None = None
+) -> Pace:
+    """The pace of a pack with these settings whose heads train `together` at a time, on pictures of noise.
+
+    `threads` and `stack` are as in `packed.train`.
+    """
     network = PretrainedNetwork(CLASSES, **{name: settings[name] for name in ARCHITECTURE})
     initialise(network, "pace")
     trunks = [network.trunk.eval().requires_grad_(False).to(device)] * len(tasks(settings["variant"]))
     size, width = settings["batch_size"], network.trunk.out_width
-    shape = (bank.CHUNK[device.type] * threads, FACE_SIZE, FACE_SIZE)
-    faces = streams.generator("pace", "faces").integers(0, 256, shape, dtype=np.uint8)
     count = SUBJECTS * -(-STEPS * size // (SUBJECTS - 2))  # fold 0 tests two subjects
+    shape = (count, FACE_SIZE, FACE_SIZE)
+    faces = streams.generator("pace", "faces").integers(0, 256, shape, dtype=np.uint8)
     examples = Examples(
         labels=np.arange(count) % CLASSES,
         subjects=np.array([str(picture % SUBJECTS) for picture in range(count)]),
@@ -44,14 +50,14 @@ def measure(settings: Mapping[str, Any], together: int, device: torch.device, th
         splits=np.full(count, ""),
     )
     members = [Member(settings, 0, seed, examples, width, network.state_dict(), device) for seed in range(together)]
-    features = torch.rand(count, len(trunks) * width, 12, 12, device=device)
     epoch = cost.head_pictures(members[0].train_size, len(members[0].test_rows), size)
     with single_threads(threads) as pool:
-        trunk = _seconds(lambda: bank.fill(faces, bank.centre_offsets(len(faces)), trunks, device, pool), device)
-        head = _seconds(
-            lambda: list(pool.map(lambda member: member.train_epoch(features, features, 0, Event()), members)), device
-        )
-    return Pace(trunk / len(faces), head / epoch)
+        heads = packed.ways(pool, stack, device, settings)
+        fill = partial(heads.bank(faces, trunks), bank.centre_offsets(count))
+        features = fill()
+        trunk = _seconds(fill, device)
+        head = _seconds(lambda: list(heads.train_epoch(members, features, features, 0, Event())), device)
+    return Pace(trunk / count, head / epoch)
 
 
 def measure_pretraining(recipe: Mapping[str, Any], together: int, device: torch.device) -> float:

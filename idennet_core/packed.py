@@ -5,22 +5,23 @@ the bit alone, in any pack, and after a stop.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
 from threading import Event
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from idennet_core import bank
 from idennet_core.datasets.prepared import FaceSet
-from idennet_core.faces.augmentation import faces_only, views
+from idennet_core.faces.augmentation import Pictures, faces_only, views
 from idennet_core.network import Trunk
-from idennet_core.training import EpochRecord, Examples, Member, single_threads
-
-Probabilities = NDArray[np.float32]  # [n_test, classes]
+from idennet_core.resident import MAPS
+from idennet_core.stacked import Stacked
+from idennet_core.training import EpochRecord, Examples, Member, Probabilities, single_threads
 
 
 @dataclass
@@ -50,6 +51,41 @@ def examples(faces: FaceSet, augment: bool) -> Examples:
     )
 
 
+class Threaded:
+    """The members of a pack on a CPU, each on one thread of a pool, through the hand-written kernels."""
+
+    def __init__(self, pool: Executor) -> None:
+        self.pool = pool
+
+    def bank(self, pictures: Pictures, trunks: Sequence[Trunk]) -> Callable[[np.ndarray], Tensor]:
+        """What makes a bank of the pictures cropped at given offsets, where the last one was."""
+        features: list[Tensor | None] = [None]
+
+        def fill(offsets: np.ndarray) -> Tensor:
+            filled = bank.fill(pictures, offsets, trunks, torch.device("cpu"), self.pool, features[0])
+            features[0] = filled
+            return filled
+
+        return fill
+
+    def train_epoch(
+        self, members: Sequence[Member], features: Tensor, centre_bank: Tensor, epoch: int, stop: Event
+    ) -> Iterator[tuple[Member, EpochRecord]]:
+        """An epoch of these members, each as it ends."""
+        running = {self.pool.submit(m.train_epoch, features, centre_bank, epoch, stop): m for m in members}
+        for future in as_completed(running):
+            yield running[future], future.result()
+
+    def probabilities(self, members: Sequence[Member], centre_bank: Tensor) -> list[Probabilities]:
+        """Class probabilities [n_test, classes] of each member's test fold."""
+        return list(self.pool.map(lambda member: member.probabilities(centre_bank), members))
+
+
+def ways(pool: Executor, stack: int | None, device: torch.device, settings: Mapping[str, Any]) -> Threaded | Stacked:
+    """How members with these settings train: each on a thread of the pool, or `stack` of them as one."""
+    return Threaded(pool) if stack is None else Stacked(stack, device, MAPS[settings.get("precision", "fp32")])
+
+
 def train(
     members: Sequence[Member],
     trunks: Sequence[Trunk],
@@ -58,12 +94,14 @@ def train(
     first_epoch: int,
     device: torch.device,
     threads: int,
+    stack: int | None = None,
     on_progress: Callable[[Progress], None],
     on_epoch: Callable[[int, dict[int, EpochRecord]], None],
 ) -> tuple[list[Probabilities | None], Seconds]:
     """Train the members from `first_epoch` to their last; gives each one's test probabilities and where time went.
 
-    The members share data, trunks, epochs, augmentation and bank seed. `on_epoch(epoch, records by member's
+    The members share data, trunks, epochs, augmentation and bank seed. On a CPU each runs on a thread; with `stack`,
+    that many train as one set of tensors, which is how a GPU is filled. `on_epoch(epoch, records by member's
     place)` follows each epoch; a member whose loss is not finite has no record there, sits out the rest and
     has no probabilities. Nor has one that `on_epoch` lets leave: it takes no more time, and without members the
     pack ends.
@@ -74,9 +112,12 @@ def train(
     pictures = views(np.asarray(faces.faces)) if shared["augment"] else upright
     for trunk in trunks:
         trunk.eval().requires_grad_(False).to(device)
+    for member in members:
+        member.begin()
     steps = [member.steps_per_epoch for member in members]
     total, done = epochs * sum(steps), first_epoch * sum(steps)
     stop, mark = Event(), time.monotonic()
+    place_of = {id(member): place for place, member in enumerate(members)}
 
     def lap() -> float:
         nonlocal mark
@@ -84,9 +125,11 @@ def train(
         return mark - previous
 
     with single_threads(threads) as pool:
+        heads = ways(pool, stack, device, shared)
         try:
             on_progress(Progress(done, total, first_epoch, "bank"))
-            centre_bank = bank.fill(upright, bank.centre_offsets(len(upright)), trunks, device, pool)
+            centre_bank = heads.bank(upright, trunks)(bank.centre_offsets(len(upright)))
+            fill = heads.bank(pictures, trunks)
             seconds.trunks += lap()
             for epoch in range(first_epoch, epochs):
                 healthy = [place for place, member in enumerate(members) if member.active]
@@ -95,25 +138,23 @@ def train(
                 total = done + (epochs - epoch) * sum(steps[place] for place in healthy)
                 on_progress(Progress(done, total, epoch, "bank"))
                 offsets = bank.random_offsets(len(pictures), faces.data_id, shared["bank_seed"], epoch)
-                features = bank.fill(pictures, offsets, trunks, device, pool)
+                features = fill(offsets)
                 seconds.trunks += lap()
                 on_progress(Progress(done, total, epoch, "heads"))
-                running = {
-                    pool.submit(members[place].train_epoch, features, centre_bank, epoch, stop): place
-                    for place in healthy
-                }
                 records = {}
-                for future in as_completed(running):
-                    place = running[future]
-                    record = future.result()
-                    if members[place].failure is None:
+                training = [members[place] for place in healthy]
+                for member, record in heads.train_epoch(training, features, centre_bank, epoch, stop):
+                    place = place_of[id(member)]
+                    if member.failure is None:
                         records[place] = record
                     done += steps[place]
                     on_progress(Progress(done, total, epoch, "heads"))
                 on_epoch(epoch, dict(sorted(records.items())))
                 seconds.heads += lap()
-            tested = list(pool.map(lambda m: m.probabilities(centre_bank) if m.active else None, members))
+            healthy = [place for place, member in enumerate(members) if member.active]
+            found = heads.probabilities([members[place] for place in healthy], centre_bank)
+            tested = dict(zip(healthy, found, strict=True))
         finally:
             stop.set()  # an error or Ctrl-C must not wait for the other members' epochs
             pool.shutdown(cancel_futures=True)
-    return tested, seconds
+    return [tested.get(place) for place in range(len(members))], seconds

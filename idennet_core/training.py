@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from idennet_core import fused, streams
+from idennet_core import streams
 from idennet_core.config import Setting, tasks
 from idennet_core.datasets.folds import fold_of
 from idennet_core.losses import emotion_loss, identity_loss
 from idennet_core.network import Dropout, Head, initialise, start_from
+
+Probabilities = NDArray[np.float32]  # [n_test, classes]
 
 
 def learning_rate(step: int, total: int, initial: float) -> float:
@@ -142,7 +144,14 @@ class Member:
         self.head.to(device)
         self.dropout = Dropout(self.settings["dropout"], "dropout", *self.stream)
         self.parameters: list[Tensor] = list(self.head.parameters())
-        self.momenta: list[Tensor | None] = [None] * len(self.parameters)  # none before the first step
+        self.momenta: list[Tensor] = []  # none before training begins
+
+    def begin(self) -> None:
+        """Momenta of zero where there are none yet. A pack's members begin before the first step of any of them.
+
+        Small tensors that came between the large ones of a step would keep their memory apart once those are freed.
+        """
+        self.momenta = self.momenta or [torch.zeros_like(parameter) for parameter in self.parameters]
 
     @property
     def active(self) -> bool:
@@ -152,7 +161,8 @@ class Member:
     def leave(self) -> None:
         """Train no more, and give the head's memory back."""
         self.left = True
-        del self.head, self.parameters, self.momenta
+        del self.head
+        self.parameters, self.momenta = [], []
 
     def train_epoch(self, bank: Tensor, centre_bank: Tensor, epoch: int, stop: Event) -> EpochRecord:
         """One pass over the training rows of `bank` [views * N, C, 12, 12], then a look at the test fold.
@@ -160,51 +170,69 @@ class Member:
         A loss that is not finite ends the trial: `failure` says so. `stop` ends the pass early; the record is
         then of no use.
         """
-        order = streams.generator("order", *self.stream, epoch).permutation(self.train_rows)
-        size, total = self.settings["batch_size"], self.settings["epochs"] * self.steps_per_epoch
-        sums = np.zeros(4)  # loss, emotion loss, identity loss, hits
+        self.begin()
+        order, size = self.order(epoch), self.settings["batch_size"]
+        measured = np.zeros((self.steps_per_epoch, 4))
         self.head.train()
-        rate = 0.0
         for index in range(self.steps_per_epoch):
-            if stop.is_set() or self.failure:
-                break
             step = epoch * self.steps_per_epoch + index
-            rate = learning_rate(step, total, self.settings["lr"])
             rows = torch.from_numpy(order[index * size : (index + 1) * size]).to(self.device)
-            measured = self._step(bank, rows, step, rate)
-            sums += measured
-            if not np.isfinite(measured[0]):
-                self.failure = f"the loss was {measured[0]} in epoch {epoch}, step {index}"
-        loss, emotion, identity, hits = (sums / self.steps_per_epoch).tolist()
-        probabilities = self.probabilities(centre_bank)
-        if self.failure is None and not np.isfinite(probabilities).all():  # running statistics can overflow alone
+            measured[index] = self._step(bank, rows, step, self.rate(step))
+            if stop.is_set() or not np.isfinite(measured[index, 0]):
+                break
+        return self.record(epoch, measured, self.probabilities(centre_bank))
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The rows of a bank in the order in which this epoch reads them."""
+        return streams.generator("order", *self.stream, epoch).permutation(self.train_rows)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from the first epoch's first."""
+        return learning_rate(step, self.settings["epochs"] * self.steps_per_epoch, self.settings["lr"])
+
+    def record(self, epoch: int, measured: NDArray[np.float64], probabilities: Probabilities) -> EpochRecord:
+        """The row of an epoch from its steps' loss, emotion loss, identity loss and hits [steps, 4].
+
+        The first loss that is not finite ends the trial, as test probabilities do that are not: `failure` says so.
+        """
+        broken = np.flatnonzero(~np.isfinite(measured[:, 0]))
+        if len(broken):
+            self.failure = f"the loss was {measured[broken[0], 0]} in epoch {epoch}, step {broken[0]}"
+        elif not np.isfinite(probabilities).all():  # running statistics can overflow alone
             self.failure = f"the test probabilities were not finite in epoch {epoch}"
+        loss, emotion, identity, hits = (measured.sum(0) / self.steps_per_epoch).tolist()
         tested = probabilities.argmax(1) == self.labels.cpu().numpy()[self.test_rows]
-        return EpochRecord(epoch, rate, loss, emotion, identity, hits / size, float(tested.mean()))
+        rate = self.rate((epoch + 1) * self.steps_per_epoch - 1)
+        accuracy = hits / self.settings["batch_size"]
+        return EpochRecord(epoch, rate, loss, emotion, identity, accuracy, float(tested.mean()))
 
     @torch.inference_mode()
-    def probabilities(self, centre_bank: Tensor) -> NDArray[np.float32]:
+    def probabilities(self, centre_bank: Tensor) -> Probabilities:
         """Class probabilities [n_test, classes] of the test fold from the bank of centre crops [N, C, 12, 12]."""
         self.head.eval()
-        logits, _ = self._logits(centre_bank, torch.from_numpy(self.test_rows).to(self.device))
+        rows = torch.split(torch.from_numpy(self.test_rows).to(self.device), self.settings["batch_size"])
+        logits = torch.cat([self._logits(centre_bank, part)[0] for part in rows])
         return torch.softmax(logits, 1).cpu().numpy()
 
     def state(self) -> dict[str, Tensor]:
         """All that a later epoch depends on: weights, running statistics, momenta."""
-        named = zip(self.head.named_parameters(), self.momenta, strict=True)
-        momenta = {f"momentum.{name}": momentum for (name, _), momentum in named if momentum is not None}
+        named = zip(self.head.named_parameters(), self.momenta, strict=False)
+        momenta = {f"momentum.{name}": momentum for (name, _), momentum in named}
         return {f"head.{name}": value for name, value in self.head.state_dict().items()} | momenta
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave."""
         head = {key.removeprefix("head."): value for key, value in state.items() if key.startswith("head.")}
         self.head.load_state_dict(head)
-        for place, (name, parameter) in enumerate(self.head.named_parameters()):
+        self.momenta = []
+        for name, parameter in self.head.named_parameters():
             if f"momentum.{name}" in state:
-                self.momenta[place] = torch.empty_like(parameter).copy_(state[f"momentum.{name}"])
+                self.momenta.append(torch.empty_like(parameter).copy_(state[f"momentum.{name}"]))
 
     def _logits(self, bank: Tensor, rows: Tensor, dropout: Dropout | None = None) -> tuple[Tensor, Tensor | None]:
         if bank.is_cpu:
+            from idennet_core import fused  # compiled kernels, which a GPU does without
+
             return fused.head(self.head, bank, rows, dropout)
         return self.head(bank[rows].contiguous(memory_format=torch.channels_last), dropout)  # type: ignore[no-any-return]
 
@@ -223,7 +251,7 @@ class Member:
         sgd(
             self.parameters,
             list(gradients),
-            self.momenta,
+            list[Tensor | None](self.momenta),
             fused=True,
             lr=rate,
             momentum=self.settings["momentum"],

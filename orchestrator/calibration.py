@@ -12,6 +12,7 @@ from typing import Any
 
 from idennet_core import config, cost
 from idennet_core.datasets import prepared
+from orchestrator import stacks
 from orchestrator.planning import Estimate
 from orchestrator.store import Store, this_host, write_text
 from orchestrator.trial import Pack, Setting
@@ -22,8 +23,8 @@ Pace = Mapping[str, float]  # seconds a picture, of each part of the work
 
 def pack_seconds(pack: Pack, store: Store, device: str, threads: int) -> tuple[float, bool]:
     """The seconds that a pack will take, and whether its pace was measured or is a guess."""
-    pace = _stored(store, _of_pack(pack, device, threads))
-    work = _pack_work(pack, store, _together(pack, device, threads))
+    pace = _stored(store, _of_pack(pack, store, device, threads))
+    work = _pack_work(pack, store, _together(pack, store, device, threads))
     return _seconds(work, pace or _pack_guess(pack, device, threads)), pace is not None
 
 
@@ -31,18 +32,21 @@ def measure_packs(packs: Sequence[Pack], store: Store, device: str, threads: int
     """Measure the pace of such packs, in a few seconds for each kind of network, and keep it."""
     from idennet_core import pace
 
-    kinds = {_path(store, _of_pack(pack, device, threads)): pack for pack in packs}
+    kinds = {_path(store, _of_pack(pack, store, device, threads)): pack for pack in packs}
     for pack in kinds.values():
-        together = _together(pack, device, threads)
-        found = pace.measure(_settings(pack), together, place_of(device), threads if device == "cpu" else 1)
-        _keep(store, _of_pack(pack, device, threads), asdict(found), "calibration")
+        together = _together(pack, store, device, threads)
+        alone = device == "cpu" and _settings(pack).get("precision", "fp32") == "fp32"  # as `stacks.chosen`
+        found = pace.measure(
+            _settings(pack), together, place_of(device), threads if device == "cpu" else 1, None if alone else together
+        )
+        _keep(store, _of_pack(pack, store, device, threads), asdict(found), "calibration")
 
 
 def learn_pack(pack: Pack, store: Store, device: str, threads: int, spent: Mapping[str, float]) -> None:
     """Keep the pace at which a pack ran; `spent` are its seconds on trunks and on heads."""
-    work = _pack_work(pack, store, _together(pack, device, threads))
+    work = _pack_work(pack, store, _together(pack, store, device, threads))
     pace = {part: spent[part] / amount for part, amount in work.items()}
-    _keep(store, _of_pack(pack, device, threads), pace, f"pack {pack.pack_id}")
+    _keep(store, _of_pack(pack, store, device, threads), pace, f"pack {pack.pack_id}")
 
 
 def trunk_estimate(recipe: Mapping[str, Setting], store: Store, device: str, together: int) -> Estimate:
@@ -80,12 +84,12 @@ def _settings(pack: Pack) -> dict[str, Any]:
     return dict(pack.trials[0].configuration.settings)
 
 
-def _together(pack: Pack, device: str, threads: int) -> int:
-    """How many heads train side by side."""
-    return min(len(pack.trials), threads) if device == "cpu" else 1
+def _together(pack: Pack, store: Store, device: str, threads: int) -> int:
+    """How many heads train side by side, or as one."""
+    return min(len(pack.trials), threads if device == "cpu" else stacks.size(store, _settings(pack)))
 
 
-def _of_pack(pack: Pack, device: str, threads: int) -> dict[str, Any]:
+def _of_pack(pack: Pack, store: Store, device: str, threads: int) -> dict[str, Any]:
     """All that a pack's pace depends on."""
     settings = _settings(pack)
     return {
@@ -94,7 +98,8 @@ def _of_pack(pack: Pack, device: str, threads: int) -> dict[str, Any]:
         "threads": threads,
         **{name: settings[name] for name in (*config.ARCHITECTURE, "batch_size")},
         "streams": len(config.tasks(settings["variant"])),
-        "together": _together(pack, device, threads),
+        **({"precision": settings["precision"]} if "precision" in settings else {}),
+        "together": _together(pack, store, device, threads),
     }
 
 

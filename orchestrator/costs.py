@@ -34,8 +34,8 @@ def cost(packs: Sequence[Estimate], trunks: Sequence[Estimate], capacity: Capaci
     first = wall_seconds(trunks, capacity.cpus if one_device else capacity.devices)
     of_trunks = first if one_device else sum(estimate.seconds for estimate in trunks)
     return Cost(
-        seconds=first + wall_seconds(packs, capacity.devices),
-        device_seconds=of_trunks + sum(estimate.seconds for estimate in packs),
+        seconds=first + wall_seconds(packs, capacity.devices * capacity.share),
+        device_seconds=of_trunks + sum(estimate.seconds for estimate in packs) / capacity.share,
         guesses=sum(not estimate.measured for estimate in (*packs, *trunks)),
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 from idennet_core import config, cost
 from idennet_core.datasets import prepared
 from idennet_core.datasets.folds import check_splits, fold_of
-from orchestrator import calibration
+from orchestrator import calibration, stacks
 from orchestrator.design import Cell, describe
 from orchestrator.planning import Estimate
 from orchestrator.progress import Progress
@@ -80,17 +80,23 @@ class Idennet:
         """Trials share a bank, and the schedule on it."""
         settings, inputs = trial.configuration.settings, trial.configuration.inputs
         names = ("dataset", "epochs", "augment", "bank_seed", "batch_size", *config.ARCHITECTURE)
-        return json.dumps([{name: settings[name] for name in names}, dict(inputs)], sort_keys=True)
+        shared = {name: settings[name] for name in names} | {"precision": settings.get("precision")}
+        return json.dumps([shared, dict(inputs)], sort_keys=True)
 
     def estimate(self, pack: Pack, device: str, threads: int) -> Estimate:
-        """Seconds, from the pace of such packs on this machine; bytes, of the banks."""
+        """Seconds, from the pace of such packs on this machine; bytes, of the memory model."""
         settings: dict[str, Any] = dict(pack.trials[0].configuration.settings)
-        pictures = _metadata(self.store, settings["dataset"])["num_faces"]
-        streams = len(config.tasks(settings["variant"]))
-        views = 14 if settings["augment"] else 1
-        memory = cost.bank_bytes(settings, streams, pictures * (views + 1)) + 2**30  # 1 GiB: libraries, activations
+        data = _metadata(self.store, settings["dataset"])
+        shape = (
+            settings, len(config.tasks(settings["variant"])), len(data["classes"]) + len(data["subjects"]),
+            data["num_faces"], len(pack.trials),
+        )  # fmt: skip
+        if device == "gpu":
+            taken = cost.device_bytes(*shape, stacks.size(self.store, settings))
+        else:
+            taken = cost.host_bytes(*shape, threads)
         seconds, measured = calibration.pack_seconds(pack, self.store, device, threads)
-        return Estimate(seconds, memory, measured)
+        return Estimate(seconds, sum(taken.values()), measured)
 
     def calibrate(self, packs: Sequence[Pack], device: str, threads: int) -> None:
         """Measure how fast such packs are on this machine, for `estimate`."""
@@ -175,6 +181,7 @@ class Idennet:
             first_epoch=pack.first_epoch,
             device=device,
             threads=1 if context.device == "gpu" else context.threads,
+            stack=stacks.chosen(context, members),
             on_progress=on_progress,
             on_epoch=on_epoch,
         )

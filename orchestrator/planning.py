@@ -2,10 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from orchestrator.trial import Pack, Trial
+
+FILLS_GPU = 8  # trials that keep a GPU busy; fewer share it with another pack
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,17 @@ class Capacity:
     kind: str  # cpu or gpu
     devices: int
     cpus: int
+    memory: int = 0  # bytes of each device; 0: unknown, everything is taken to fit
+    share: int = 1  # packs side by side on a device
+
+    @property
+    def threads(self) -> int:
+        """The cores of a pack."""
+        return max(1, self.cpus // self.share)
+
+    def fits(self, estimate: "Estimate") -> bool:
+        """Whether such a pack fits a device that it has for itself."""
+        return not self.memory or estimate.memory <= self.memory
 
 
 @dataclass(frozen=True)
@@ -37,11 +50,13 @@ def packs(
     checkpointed: Mapping[str, int],
     key: Callable[[Trial], str],
     devices: int,
+    fits: Callable[[Pack], bool] = lambda pack: True,
 ) -> tuple[Pack, ...]:
     """The packs that train the trials which are not stored.
 
     Trials share a pack when they share the key and the epoch they go on from. Each such group is spread over the
-    devices, the folds and seeds of a configuration together. The same arguments give the same packs.
+    devices, the folds and seeds of a configuration together; a pack that does not fit a device's memory is halved
+    until its parts do, down to one configuration. The same arguments give the same packs.
     """
     done = set(stored)
     groups: dict[tuple[str, int], dict[str, list[Trial]]] = defaultdict(lambda: defaultdict(list))
@@ -55,11 +70,47 @@ def packs(
         size = ceil(len(members) / devices)
         for start in range(0, len(members), size):
             found.append(Pack(tuple(t for trials in members[start : start + size] for t in trials), epoch))
-    return tuple(found)
+    return tuple(part for pack in found for part in _fitting(pack, fits))
+
+
+def halves(pack: Pack, first_epoch: int | None = None) -> tuple[Pack, ...]:
+    """The pack in two of about the same size: whole configurations, or trials where there is but one configuration.
+
+    The pack itself where it is a single trial. They go on from `first_epoch`, else from where the pack does.
+    """
+    of: dict[str, list[Trial]] = defaultdict(list)
+    for trial in pack.trials:
+        of[trial.configuration.configuration_id].append(trial)
+    parts = list(of.values()) if len(of) > 1 else [[trial] for trial in pack.trials]
+    middle, epoch = len(parts) // 2, pack.first_epoch if first_epoch is None else first_epoch
+    return tuple(
+        replace(pack, trials=tuple(trial for trials in half for trial in trials), first_epoch=epoch)
+        for half in (parts[:middle], parts[middle:])
+        if half
+    )
+
+
+def _fitting(pack: Pack, fits: Callable[[Pack], bool]) -> tuple[Pack, ...]:
+    one = len({trial.configuration.configuration_id for trial in pack.trials}) == 1
+    if one or fits(pack):
+        return (pack,)
+    return tuple(part for half in halves(pack) for part in _fitting(half, fits))
+
+
+def shared(capacity: Capacity, packs: Sequence[Pack], estimates: Sequence[Estimate]) -> Capacity:
+    """The capacity with as many packs side by side on a device as fill it and fit beside each other.
+
+    On a CPU a pack of fewer trials than cores leaves cores idle; a GPU is idle under one of fewer than `FILLS_GPU`.
+    """
+    if not packs:
+        return capacity
+    filled = (capacity.cpus if capacity.kind == "cpu" else FILLS_GPU) // max(len(pack.trials) for pack in packs)
+    room = capacity.memory // max(estimate.memory for estimate in estimates) if capacity.memory else filled
+    return replace(capacity, share=max(1, min(filled, room, -(-len(packs) // capacity.devices))))
 
 
 def wall_seconds(estimates: Sequence[Estimate], devices: int) -> float:
-    """How long packs of these estimates take, in this order, each on the device that is free first."""
+    """How long packs of these estimates take, in this order, each on what device or share of one is free first."""
     free = [0.0] * devices
     for estimate in estimates:
         soonest = free.index(min(free))

@@ -51,6 +51,14 @@ class PackFailed:
 
 
 @dataclass(frozen=True)
+class PackCut:
+    """A pack did not fit into memory; its halves, packs of their own, follow."""
+
+    pack_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Asked:
     """A search has asked for more: the names of the cells of its trials to train, by trial_id, in so many packs."""
 
@@ -65,7 +73,7 @@ class PackStopped:
     pack_id: str
 
 
-Event = Asked | PackStopped | PackStarted | Progress | PackDone | PackFailed
+Event = Asked | PackStopped | PackStarted | Progress | PackDone | PackFailed | PackCut
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,7 @@ class RunState:
             return replace(self, running=running)._sampled(now, 0, 0)
         pack = self.running.get(event.pack_id, RunningPack(()))
         others = {pack_id: other for pack_id, other in self.running.items() if pack_id != event.pack_id}
-        if isinstance(event, PackFailed | PackStopped):
+        if isinstance(event, PackFailed | PackStopped | PackCut):
             self.pruned.difference_update(pack.trial_ids)
             return replace(self, running=others)
         self.accuracies.update(event.accuracies)

@@ -72,7 +72,28 @@ def this_machine() -> Capacity:
     gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
     if visible is not None:
         gpus = min(gpus, len([name for name in visible.split(",") if name not in ("", "-1")]))
-    return Capacity("gpu", gpus, max(cores // gpus, 1)) if gpus else Capacity("cpu", 1, cores)
+    if gpus:
+        return Capacity("gpu", gpus, max(cores // gpus, 1), _gpu_memory())
+    return Capacity("cpu", 1, cores, _host_memory())
+
+
+def _host_memory() -> int:
+    """Bytes of this machine, or of the container that this process is in."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(whole, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no container, or one without a limit
+        return whole
+
+
+def _gpu_memory() -> int:
+    """Bytes of the smallest GPU; 0 where its driver does not say."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return min(int(line) for line in done.stdout.split()) * 2**20
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        return 0
 
 
 def load(path: Path, profile: str | None, overrides: Mapping[str, str], store: Store) -> Study:
@@ -97,7 +118,14 @@ def plan(wanted: Study, store: Store, capacity: Capacity) -> Plan:
     # what a search stopped early answers no design
     states = {trial_id: state for trial_id, state in store.states().items() if state != "pruned"}
     checkpointed = {trial_id: epoch for trial_id, (epoch, _) in store.checkpointed().items()}
-    packs = planning.packs(trials, states, checkpointed, runs.pack_key, capacity.devices)
+
+    def estimate(pack: Pack) -> Estimate:
+        return runs.estimate(pack, capacity.kind, capacity.threads)
+
+    packs = planning.packs(
+        trials, states, checkpointed, runs.pack_key, capacity.devices, lambda pack: capacity.fits(estimate(pack))
+    )
+    capacity = planning.shared(capacity, packs, [estimate(pack) for pack in packs])
     return Plan(
         study=wanted,
         cells=members,
@@ -108,7 +136,7 @@ def plan(wanted: Study, store: Store, capacity: Capacity) -> Plan:
         states={trial.trial_id: states[trial.trial_id] for trial in trials if trial.trial_id in states},
         trunks=configured.trunks,
         packs=packs,
-        estimates=tuple(runs.estimate(pack, capacity.kind, capacity.cpus) for pack in packs),
+        estimates=tuple(estimate(pack) for pack in packs),
         capacity=capacity,
     )
 
@@ -154,7 +182,7 @@ def calibrate(planned: Plan, store: Store) -> None:
     if not isinstance(runs, Calibrated):
         raise ValueError(f"the workload {planned.study.workload} measures nothing beforehand; leave out --calibrate")
     trunks.calibrate(planned.trunks, store, planned.capacity)
-    runs.calibrate(planned.packs, planned.capacity.kind, planned.capacity.cpus)
+    runs.calibrate(planned.packs, planned.capacity.kind, planned.capacity.threads)
 
 
 def cost(planned: Plan, store: Store) -> Cost:

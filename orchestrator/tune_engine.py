@@ -118,7 +118,7 @@ def run(
     Tells `listen` what happens, until the deadline (seconds since 1970). A pack that raises is told as failed; one
     whose worker dies is tried again from its checkpoint, twice.
     """
-    device = {"cpu": float(capacity.cpus), "gpu": 1.0 if capacity.kind == "gpu" else 0.0}
+    device = {"cpu": float(capacity.threads), "gpu": 1 / capacity.share if capacity.kind == "gpu" else 0.0}
     logging.getLogger("ray.tune").setLevel(logging.INFO if verbose else logging.ERROR)
 
     def train_pack(configuration: Mapping[str, Pack]) -> None:
@@ -127,7 +127,7 @@ def run(
 
         pack = configuration["pack"]
         try:
-            run_pack(workload, pack, Context(store, capacity.kind, capacity.cpus, until(deadline, tell)))
+            run_pack(workload, pack, Context(store, capacity.kind, capacity.threads, until(deadline, tell)))
         except Stopped:
             tell(PackStopped(pack.pack_id))
         except Exception as error:

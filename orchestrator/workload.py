@@ -1,5 +1,6 @@
 """The seam to training: what the orchestrator asks of a workload, and one pack from start to store."""
 
+import gc
 import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,8 +12,8 @@ from types import ModuleType
 from typing import Protocol, runtime_checkable
 
 from orchestrator.design import Cell
-from orchestrator.planning import Estimate
-from orchestrator.progress import Event, PackDone, PackStarted
+from orchestrator.planning import Estimate, halves
+from orchestrator.progress import Event, PackCut, PackDone, PackStarted
 from orchestrator.store import CURVE, RESERVED, Run, Store, this_host
 from orchestrator.study import Study, suggest
 from orchestrator.study_rules import Rules
@@ -99,7 +100,32 @@ def load(name: str, store: Store) -> Workload:
 
 
 def run_pack(workload: Workload, pack: Pack, context: Context) -> None:
-    """Run a pack and store its results, telling `context.listen` what happens."""
+    """Run a pack and store its results, telling `context.listen` what happens.
+
+    A pack that runs out of memory is cut in halves, by configuration, down to the trial that does it; the halves go
+    on from the pack's last checkpoint. Raises what the workload raises, after the other half has run.
+    """
+    try:
+        _run_whole(workload, pack, context)
+        return
+    except Exception as error:
+        if not _out_of_memory(error) or len(pack.trials) == 1:
+            raise
+        reason = f"{len(pack.trials)} trials took more memory than there is: {_shown(error)}"
+    context.listen(PackCut(pack.pack_id, reason))
+    gc.collect()  # what the failed half-way state still holds
+    epoch, _ = context.store.checkpointed().get(pack.trials[0].trial_id, (pack.first_epoch, None))
+    failure: Exception | None = None
+    for half in halves(pack, epoch):
+        try:
+            run_pack(workload, half, context)
+        except Exception as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+
+
+def _run_whole(workload: Workload, pack: Pack, context: Context) -> None:
     started = datetime.now(UTC)
     context.listen(PackStarted(pack.pack_id, tuple(trial.trial_id for trial in pack.trials)))
     results = workload.run(pack, context)
@@ -126,6 +152,12 @@ def _wrong(results: Sequence[TrialResult], pack: Pack) -> str | None:
         if strange := sorted({name for point in result.curve for name in point} - CURVE):
             return f"a curve has the columns {', '.join(sorted(CURVE))}, got {', '.join(strange)}; leave them out"
     return None
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether Python, NumPy or torch found no memory; torch's errors are known by name and words, to not load it."""
+    named = type(error).__name__ == "OutOfMemoryError"
+    return isinstance(error, MemoryError) or named or "can't allocate memory" in str(error)
 
 
 def _module(name: str) -> ModuleType:

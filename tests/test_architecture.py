@@ -18,6 +18,7 @@ SOURCES = {
 COMMON = "idennet_core.streams"  # named random streams: every draw of the project comes from one
 DOORS = {
     "orchestrator.calibration",
+    "orchestrator.stacks",
     "orchestrator.idennet",
     "orchestrator.cli.data",
     "orchestrator.cli.heatmap",

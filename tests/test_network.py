@@ -4,6 +4,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from idennet_core import cost
+from idennet_core.config import canonical
 from idennet_core.network import Dropout, Head, PretrainedNetwork, Trunk, initialise, start_from, trunk_state
 from idennet_core.streams import generator
 
@@ -330,3 +331,25 @@ def test_the_bytes_of_a_bank_are_those_of_its_tensor():
     bank = torch.empty(7, 2 * 168, 12, 12)
     architecture = {"depth": 40, "bottleneck": 12, "compression": 1.0}
     assert cost.bank_bytes(architecture, 2, 7) == bank.numel() * bank.element_size()
+
+
+@pytest.mark.parametrize("depth", [10, 40])
+def test_the_memory_model_counts_a_heads_values(depth):
+    head = Head(cost.trunk_width({"depth": depth, "bottleneck": 12, "compression": 0.5}), 2, 6, 80, depth, 12, 0.5)
+    parameters = sum(value.numel() for value in head.parameters())
+    statistics = sum(value.numel() for value in head.buffers() if value.is_floating_point())
+    architecture = {"depth": depth, "bottleneck": 12, "compression": 0.5}
+    assert cost.head_values(architecture, 2, 6 + 80) == (parameters, statistics)
+
+
+def test_the_knee_is_the_fewest_members_that_are_nearly_as_fast_as_the_best():
+    assert cost.knee({1: 10.0, 2: 19.0, 4: 30.0, 8: 31.0, 16: 25.0}) == 4
+    assert cost.knee({1: 10.0}) == 1
+
+
+def test_the_precision_is_part_of_a_configuration_only_where_it_is_not_the_default():
+    assert "precision" not in canonical({"precision": "fp32"})
+    assert canonical({"precision": "fp32"}) == canonical({})
+    assert canonical({"precision": "bf16"})["precision"] == "bf16"
+    with pytest.raises(ValueError, match="precision must be one of fp32, bf16"):
+        canonical({"precision": "fp16"})

@@ -1,7 +1,7 @@
 import itertools
 
-from orchestrator.planning import Estimate, packs, unique, wall_seconds
-from orchestrator.trial import Configuration, Trial
+from orchestrator.planning import Capacity, Estimate, halves, packs, shared, unique, wall_seconds
+from orchestrator.trial import Configuration, Pack, Trial
 
 
 def make_trials(streams=("one", "two"), alphas=(0.1, 0.2), folds=range(3)):
@@ -89,3 +89,38 @@ def test_wall_time_fills_the_device_that_is_free_first():
     assert wall_seconds(estimates, 1) == 7
     assert wall_seconds(estimates, 2) == 4
     assert wall_seconds([], 2) == 0
+
+
+def test_a_pack_that_does_not_fit_is_cut_by_configuration_until_its_parts_do():
+    trials = make_trials(streams=("one",), alphas=range(5))
+    packed = packs(trials, (), {}, by_streams, 1, lambda pack: len(pack.trials) <= 7)
+    assert ids(packed) == sorted(trial.trial_id for trial in trials)
+    assert [len(pack.trials) for pack in packed] == [6, 3, 6]  # of 15, whole configurations of 3 folds
+    alone = packs(trials, (), {}, by_streams, 1, lambda pack: False)
+    assert [len(pack.trials) for pack in alone] == [3] * 5  # folds are not parted by a plan
+
+
+def test_halves_keep_configurations_whole_and_part_the_folds_of_one():
+    pack = Pack(tuple(make_trials(streams=("one",), alphas=range(3))), 4)
+    first, second = halves(pack)
+    assert (len(first.trials), len(second.trials), first.first_epoch, second.first_epoch) == (3, 6, 4, 4)
+    assert [len(half.trials) for half in halves(first, 7)] == [1, 2]
+    assert {half.first_epoch for half in halves(first, 7)} == {7}
+    (single,) = halves(Pack(first.trials[:1]))
+    assert single.trials == first.trials[:1]
+
+
+def test_small_packs_run_side_by_side_as_fill_the_device_and_fit_its_memory():
+    def share(trials, capacity, memory=10, count=4):
+        pack = Pack(tuple(make_trials(folds=range(trials), streams=("one",), alphas=(1,))))
+        return shared(capacity, [pack] * count, [Estimate(1, memory, True)] * count).share
+
+    assert share(1, Capacity("cpu", 1, 2)) == 2
+    assert share(1, Capacity("cpu", 1, 8)) == 4  # no more than there are packs
+    assert share(3, Capacity("cpu", 1, 8)) == 2
+    assert share(60, Capacity("cpu", 1, 8)) == 1
+    assert share(1, Capacity("cpu", 1, 4, memory=25)) == 2
+    assert share(1, Capacity("cpu", 1, 4, memory=5)) == 1
+    assert share(2, Capacity("gpu", 2, 8, memory=1000)) == 2
+    assert share(60, Capacity("gpu", 2, 8, memory=1000)) == 1
+    assert Capacity("cpu", 1, 8, share=3).threads == 2

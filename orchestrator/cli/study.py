@@ -245,9 +245,11 @@ def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
     console.print(table)
     capacity = planned.capacity
     device = "the CPU" if capacity.kind == "cpu" else f"{capacity.devices} GPU{'s' * (capacity.devices > 1)}"
+    beside = f", {capacity.share} side by side" if capacity.share > 1 else ""
     what = "trunks and packs" if planned.trunks else "the packs"
     console.print(
-        f"about {duration(facts['seconds'])} for {what} on {device} with {capacity.cpus} threads each, once started"
+        f"about {duration(facts['seconds'])} for {what} on {device}{beside} "
+        f"with {capacity.threads} threads each, once started"
     )
     unit = "GPU" if capacity.kind == "gpu" else "machine"
     money = "" if facts["money"] is None else f", {facts['money']:.2f} at {facts['price_per_hour']:g} an hour"
