@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from orchestrator import runner, trunks
+from orchestrator import machine, record, runner, trunks
 from orchestrator.analysis import Comparison
 from orchestrator.progress import Event, PackFailed
 from orchestrator.report.scores import FoldScores
@@ -56,9 +56,9 @@ def draw_faces(store: Store) -> None:
 
 def run(store: Store, file: Path = STUDY) -> dict[str, Any]:
     """Train what the store lacks of a planted study; gives its `plan.json`. Raises RuntimeError where a pack fails."""
-    planned = runner.plan(runner.load(file, None, {}, store), store, runner.this_machine())
+    planned = runner.plan(runner.load(file, None, {}, store), store, machine.this_machine())
     trunks.train(list(planned.trunks.values()), store, planned.capacity, lambda _: None)
-    folder = runner.freeze(planned, store, ["python", "-m", "benchmarks.known_answer"])
+    folder = record.freeze(planned, store, ["python", "-m", "benchmarks.known_answer"])
 
     def listen(event: Event) -> None:
         if isinstance(event, PackFailed):

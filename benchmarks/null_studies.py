@@ -21,7 +21,7 @@ from scipy import stats
 
 from benchmarks import simulated
 from idennet_core.streams import generator
-from orchestrator import inline_engine, power, runner
+from orchestrator import inline_engine, power, record, runner
 from orchestrator.analysis import Floats, holm, over_folds, seeds_averaged
 from orchestrator.bootstrap import over_subjects
 from orchestrator.planning import Capacity
@@ -181,7 +181,7 @@ def stored(world: World, draws: range, folder: Path) -> Report:
     )
     store = Store(folder).open()
     planned = runner.plan(study, store, Capacity("cpu", 1, 1))
-    path = runner.freeze(planned, store, ["python", "-m", "benchmarks.null_studies"])
+    path = record.freeze(planned, store, ["python", "-m", "benchmarks.null_studies"])
     inline_engine.run(Listed(planned.packs), simulated.Simulated(store), store, planned.capacity, lambda _: None)
     return tables.build(json.loads((path / "plan.json").read_text()), store.trials())
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.simulated import SETTINGS, Simulated
 from benchmarks.studies import prepare
-from orchestrator import runner
+from orchestrator import machine, runner
 from orchestrator.planning import Capacity
 from orchestrator.progress import Event, PackDone, PackFailed, PackStarted, Progress
 from orchestrator.source import Listed
@@ -63,7 +63,7 @@ def mark_start(file: Path) -> None:
             print(f"{time.time()} {name}", flush=True)
 
     store = Store(file.parent / "store").open()
-    planned = runner.plan(runner.load(file, None, {}, store), store, runner.this_machine())
+    planned = runner.plan(runner.load(file, None, {}, store), store, machine.this_machine())
     mark("modules loaded and study planned")
     ray: Any = importlib.import_module("ray")
     importlib.import_module("orchestrator.tune_engine")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.simulated import Simulated
-from orchestrator import runner
+from orchestrator import record, runner
 from orchestrator.cli.report import read_plan
 from orchestrator.cli.screen import screen
 from orchestrator.cli.study import _facts, _print_plan
@@ -98,7 +98,7 @@ def fill(store: Store, file: Path, size: int) -> None:
     planned = runner.plan(runner.load(file, None, {}, store), store, DEVICES)
     trials = [trial for pack in planned.packs for trial in pack.trials]
     simulated, now = Simulated(store), datetime.now(UTC)
-    runner.freeze(planned, store, ["benchmarks.scale"])
+    record.freeze(planned, store, ["benchmarks.scale"])
     context: Any = None  # a simulated pack needs none
     for start in range(0, len(trials), size):
         results = simulated.run(Pack(tuple(trials[start : start + size])), context)

@@ -13,7 +13,7 @@ from conftest import idenctl
 
 from idennet_core import bank, checkpoint, packed
 from idennet_core.training import Member
-from orchestrator import idennet, planning, runner
+from orchestrator import idennet, planning, record, runner
 from orchestrator.idennet import Idennet
 from orchestrator.planning import Capacity
 from orchestrator.progress import PackDone, Progress
@@ -328,7 +328,7 @@ def test_a_failed_trial_does_not_count_as_pruned(store):
 
 def test_a_report_counts_pruned_trials_and_keeps_them_out_of_every_number(store, pruned, whole):
     shutil.copytree(pruned[0].root, store.root, dirs_exist_ok=True)
-    runner.freeze(planned(store), store, ["test"])
+    record.freeze(planned(store), store, ["test"])
     shown = idenctl("report", "leaving", "--format", "json", "--store", store.root)
     assert shown.returncode == 0, shown.stderr
     trials = pruned[0].trials()

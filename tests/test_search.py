@@ -17,7 +17,7 @@ from benchmarks.search import bias
 from benchmarks.simulated import Simulated
 from idennet_core.streams import generator
 from idennet_core.training import Examples
-from orchestrator import runner, study
+from orchestrator import record, runner, study
 from orchestrator.planning import Capacity
 from orchestrator.procedure import dominated, scored_by
 from orchestrator.progress import PackDone, PackStarted, Progress
@@ -415,7 +415,7 @@ def test_a_report_says_how_the_point_was_chosen_and_on_whom(tmp_path):
     assert "selection saw these subjects" in " ".join(found.notes)
     assert "SYNTHETIC" in found.title
     outer = Store(tmp_path).trials()
-    nested = [p["refit"][0] for p in record(tmp_path)["procedures"][1:]]
+    nested = [p["refit"][0] for p in kept(tmp_path)["procedures"][1:]]
     accuracies = [
         outer.filter(configuration_id=one["configuration_id"], fold=one["fold"])["accuracy"].item() for one in nested
     ]
@@ -456,18 +456,18 @@ def test_what_pruning_saves_is_counted_in_epochs_of_trials(tmp_path):
 
 def reported(root, content):
     planned = plan(root, content)
-    runner.freeze(planned, Store(root), ["idenctl", "study", "run", "study.yaml"])
+    record.freeze(planned, Store(root), ["idenctl", "study", "run", "study.yaml"])
     planned.search.write()
     frozen = json.loads((root / "studies/top/plan.json").read_text())
-    return search_report.build(frozen, record(root), Store(root).trials())
+    return search_report.build(frozen, kept(root), Store(root).trials())
 
 
-def record(root):
+def kept(root):
     return json.loads((root / "studies/top/search.json").read_text())
 
 
 def done_point(root, number):
-    return record(root)["procedures"][0]["points"][number]
+    return kept(root)["procedures"][0]["points"][number]
 
 
 @pytest.mark.slow

@@ -74,15 +74,15 @@ def run(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what Ray and Tune say.")] = False,
 ) -> None:
     """Run what the store lacks of a study. Run it again after any interruption: it goes on where it was."""
-    from orchestrator import runner
+    from orchestrator import record, runner
     from orchestrator.cli.screen import screen
     from orchestrator.store import Store
 
     place = Store(store).open()
     planned = _plan(file, profile, set_, place)
     command = ["idenctl", *sys.argv[1:]]
-    with runner.only_run(place, planned.study.folder):
-        runner.freeze(planned, place, command)
+    with record.only_run(place, planned.study.folder):
+        record.freeze(planned, place, command)
         try:
             train_missing(planned.trunks, place, planned.capacity, address)
             if planned.packs:
@@ -95,7 +95,7 @@ def run(
             raise
         after = runner.plan(planned.study, place, planned.capacity)
         if after.search:
-            runner.freeze(after, place, command)
+            record.freeze(after, place, command)
             after.search.write()
     raise typer.Exit(_conclude(after, place))
 
@@ -103,10 +103,10 @@ def run(
 @app.command("list")
 def list_(store: StoreFolder = Path("runs"), as_json: Json = False) -> None:
     """List the studies in the store, with how many of their trials are stored."""
-    from orchestrator import runner
+    from orchestrator import record
     from orchestrator.store import Store
 
-    studies = runner.stored_studies(Store(store).check())
+    studies = record.stored_studies(Store(store).check())
     if as_json:
         typer.echo(json.dumps(studies, indent=1))
         return
@@ -129,14 +129,14 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Say how far a study is, and what its trunks and packs took beside what they were to take."""
-    from orchestrator import runner
+    from orchestrator import record
     from orchestrator.cli.report import resolve
     from orchestrator.store import Store
 
     place = Store(store).check()
-    studies = {study["study"]: study for study in runner.stored_studies(place)}
+    studies = {study["study"]: study for study in record.stored_studies(place)}
     study = studies[resolve(name, list(studies))]
-    times = runner.took(place, study["study"])
+    times = record.took(place, study["study"])
     if as_json:
         typer.echo(json.dumps(study | {"times": [asdict(time) for time in times]}, indent=1))
         return
@@ -144,15 +144,15 @@ def status(
 
 
 def _plan(file: Path, profile: str | None, set_: list[str] | None, store: "Store") -> "Plan":
-    from orchestrator import runner, study
+    from orchestrator import machine, runner, study
 
     wanted = runner.load(file, profile, study.assignments(set_ or []), store)
-    return runner.plan(wanted, store, runner.this_machine())
+    return runner.plan(wanted, store, machine.this_machine())
 
 
 def _facts(planned: "Plan", store: "Store", price: float | None) -> dict[str, Any]:
     """A plan as JSON; `price` is a device's an hour."""
-    from orchestrator import runner
+    from orchestrator import record, runner
 
     cost = runner.cost(planned, store)
     return {
@@ -194,7 +194,7 @@ def _facts(planned: "Plan", store: "Store", price: float | None) -> dict[str, An
         "price_per_hour": price,
         "money": None if price is None else price * cost.device_seconds / 3600,
         "guesses": cost.guesses,  # of these times, what was not measured
-        "stored_by_study": runner.stored_by_study(planned, store),
+        "stored_by_study": record.stored_by_study(planned, store),
     }
 
 

@@ -33,12 +33,12 @@ def train(
     address: Address = None,
 ) -> None:
     """Train the trunks that a study needs and the store lacks; `study run` does this by itself."""
-    from orchestrator import runner, study
+    from orchestrator import machine, runner, study
     from orchestrator.store import Store
 
     place = Store(store).open()
     wanted = runner.load(file, profile, study.assignments(set_ or []), place)
-    planned = runner.plan(wanted, place, runner.this_machine())
+    planned = runner.plan(wanted, place, machine.this_machine())
     if not planned.trunks:
         typer.echo("every trunk of this study is stored")
     train_missing(planned.trunks, place, planned.capacity, address)

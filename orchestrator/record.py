@@ -1,0 +1,173 @@
+"""What the store keeps of a study that is run: its file, its cells and provenance, and who is running it."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+from collections.abc import Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from orchestrator import costs, study, trunks
+from orchestrator.costs import Took
+from orchestrator.machine import processor
+from orchestrator.runner import Plan
+from orchestrator.store import Store, write_text
+
+SELECTED = "selection saw these subjects"  # what the frozen plan says of a search's chosen configurations
+
+
+def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
+    """Write the study as it is run by `command`, its cells and its provenance to its folder; gives the folder.
+
+    A study file that was frozen there before and differs is kept beside, by the time of its last use.
+    """
+    folder = store.studies / planned.study.folder
+    frozen, text = folder / "study.yaml", study.dump(planned.study)
+    if frozen.is_file() and frozen.read_text() != text:
+        used = datetime.fromtimestamp(frozen.stat().st_mtime, UTC)
+        frozen.replace(folder / f"study-{used:%Y%m%dT%H%M%S.%f}.yaml")
+    write_text(frozen, text)
+    content = _cells(planned, command) | {"predicted": _predicted(planned, store, folder)}
+    write_text(folder / "plan.json", json.dumps(content, indent=1) + "\n")
+    write_text(folder / "provenance.json", json.dumps(_provenance(planned, command), indent=1) + "\n")
+    return folder
+
+
+def stored_studies(store: Store) -> list[dict[str, Any]]:
+    """What the store knows of each study that was run: its cells, its trials, and how many have which state."""
+    rows = store.trials(["configuration_id", "fold", "seed", "state"]).iter_rows()
+    states = {(configuration_id, fold, seed): state for configuration_id, fold, seed, state in rows}
+    found = []
+    for path in sorted(store.studies.glob("*/plan.json")):
+        kept = json.loads(path.read_text())
+        ids = {cell["configuration_id"] for cell in kept["cells"]}
+        wanted = [(i, fold, seed) for i in sorted(ids) for fold in kept["folds"] for seed in kept["seeds"]]
+        counts = [states.get(trial) for trial in wanted]
+        found.append(
+            {
+                "study": path.parent.name,
+                "dataset": kept["dataset"],
+                "synthetic": kept["synthetic"],
+                "cells": len(kept["cells"]),
+                "trials": len(wanted),
+                "complete": counts.count("complete"),
+                "failed": counts.count("failed"),
+                "search": _search_of(path.parent),
+            }
+        )
+    return found
+
+
+def _search_of(folder: Path) -> dict[str, int] | None:
+    """How many configurations a stored search has asked for and how many have an outcome; None for a design."""
+    if not (record := folder / "search.json").is_file():
+        return None
+    procedures = json.loads(record.read_text())["procedures"]
+    states = [point["state"] for each in procedures for point in each["points"] if point["repeats"] is None]
+    return {"asked": len(states), "done": len(states) - states.count("waiting")}
+
+
+def stored_by_study(planned: Plan, store: Store) -> dict[str, int]:
+    """How many of the plan's stored trials each study that was run holds, by name."""
+    plans = {path.parent.name: json.loads(path.read_text()) for path in sorted(store.studies.glob("*/plan.json"))}
+    return costs.shared((trial for trial in planned.trials if trial.trial_id in planned.states), plans)
+
+
+def took(store: Store, name: str) -> list[Took]:
+    """What the trunks and packs of a study that was run were to take, beside what they took."""
+    kept = json.loads((store.studies / name / "plan.json").read_text())
+    rows = list(store.trials().select("trial_id", "pack_id", "seconds").iter_rows())
+    stored = [json.loads(path.read_text()) for path in store.trunks.glob("[!.]*/trunk.json")]
+    seconds = {trunk["trunk_id"]: float(trunk["seconds"]) for trunk in stored}
+    return costs.took(kept.get("predicted", {}), rows, seconds)
+
+
+@contextmanager
+def only_run(store: Store, name: str) -> Any:
+    """Hold the study's lock, which ends with this process however it ends. Raises ValueError where it is taken."""
+    import fcntl
+
+    path = store.studies / name / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"a study runs once at a time, {name} is being run by process {file.read().strip()}; wait for it"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _cells(planned: Plan, command: Sequence[str]) -> dict[str, Any]:
+    wanted = planned.study
+    return {
+        "study": wanted.name,
+        "profile": wanted.profile,
+        "command": shlex.join(command),
+        "question": wanted.question,
+        "workload": wanted.workload,
+        "dataset": wanted.dataset,
+        "synthetic": planned.synthetic,
+        "data_id": planned.data_id,
+        "folds": list(wanted.folds),
+        "seeds": list(wanted.seeds),
+        "cells": [
+            {
+                "label": dict(cell.label),
+                "also": [dict(label) for label in cell.also],
+                "settings": dict(cell.settings),
+                "configuration_id": configuration.configuration_id,
+                "inputs": dict(configuration.inputs),
+            }
+            for cell, configuration in zip(planned.cells, planned.configurations, strict=True)
+        ],
+        "reference": wanted.reference.model_dump() if wanted.reference else None,
+        "report": wanted.report.model_dump(),
+        "search": wanted.search.model_dump() if wanted.search else None,
+        "selection": SELECTED if wanted.search else None,
+    }
+
+
+def _predicted(planned: Plan, store: Store, folder: Path) -> dict[str, Any]:
+    """What this run is expected to take, with what earlier runs of the study were."""
+    try:
+        earlier = json.loads((folder / "plan.json").read_text()).get("predicted", {})
+    except FileNotFoundError:
+        earlier = {}
+    first = trunks.estimates(planned.trunks, store, planned.capacity)
+    return costs.predicted(planned.packs, planned.estimates, first, earlier)
+
+
+def _provenance(planned: Plan, command: Sequence[str]) -> dict[str, Any]:
+    packages = ("idenctl", "torch", "ray", "optuna", "numpy", "polars", "pyarrow", "opencv-python-headless")
+    return {
+        "written_at": datetime.now(UTC).isoformat(),
+        "command": list(command),
+        "git": _git("rev-parse", "HEAD"),
+        "git_changes": bool(_git("status", "--porcelain")),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "machine": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
+        "device": planned.capacity.kind,
+        "workload": planned.study.workload,
+        "overrides": dict(planned.study.overrides),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the code that runs; None where it is not in a git checkout."""
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
