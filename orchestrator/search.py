@@ -34,6 +34,7 @@ from orchestrator.trial import Setting, State
 
 HAS_STATE = ("qmc", "cma-es", "nsga-ii")
 MOST_REPEATS = 20  # suggestions in a row that bring nothing new, after which the space counts as used up
+FEWEST_BEST = 5  # configurations that count as the best where importance is told
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -127,7 +128,7 @@ class Search:
             self.study.tell(point.number, state=TrialState.PRUNED)
 
     def importance(self) -> dict[str, float]:
-        """How much each parameter matters for being among the best, the sum being 1; empty with too few results.
+        """How much each parameter matters for being among the best tenth, the sum being 1; empty with too few results.
 
         PED-ANOVA: Watanabe, Bansal & Hutter 2023, "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in
         Arbitrary Subspaces", IJCAI.
@@ -135,8 +136,10 @@ class Search:
         complete = [t for t in self.study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
         if len({tuple(trial.values) for trial in complete}) < 2:
             return {}
+        best = min(max(0.1, FEWEST_BEST / len(complete)), 1.0)
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=best)
         with warnings.catch_warnings(action="ignore"):  # of parameters with few results
-            return optuna.importance.get_param_importances(self.study)
+            return optuna.importance.get_param_importances(self.study, evaluator=evaluator)
 
     def _begin(self) -> None:
         seed = streams.key("search", *self.stream, self.batches) % 2**31

@@ -31,7 +31,7 @@ def search_blocks(report: Report) -> list[Block]:
     if found.importance:
         ranked = sorted(found.importance.items(), key=lambda item: -item[1])
         lines = [Line(name, (number(share, ".2f"),)) for name, share in ranked]
-        title = "what it takes to be among the best: importance, the sum being 1 (PED-ANOVA)"
+        title = "among those trained to the end, what makes the best: importance, the sum being 1 (PED-ANOVA)"
         blocks.append(Block(title, "setting", ("importance",), tuple(lines)))
     return blocks
 
