@@ -105,7 +105,8 @@ def shared(capacity: Capacity, packs: Sequence[Pack], estimates: Sequence[Estima
     if not packs:
         return capacity
     filled = (capacity.cpus if capacity.kind == "cpu" else FILLS_GPU) // max(len(pack.trials) for pack in packs)
-    room = capacity.memory // max(estimate.memory for estimate in estimates) if capacity.memory else filled
+    needed = max(estimate.memory for estimate in estimates)  # 0 where a workload does not say
+    room = capacity.memory // needed if capacity.memory and needed else filled
     return replace(capacity, share=max(1, min(filled, room, -(-len(packs) // capacity.devices))))
 
 

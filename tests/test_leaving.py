@@ -169,14 +169,14 @@ def test_who_leaves_trains_no_further_and_gives_the_memory_of_its_head_back(stor
 
     def counted(self, features, centre, epoch, stop):
         epochs.append((id(self), epoch))
-        heads[id(self)] = weakref.ref(self.head), weakref.ref(self.optimiser)
+        heads[id(self)] = weakref.ref(self.head), weakref.ref(self.momenta[0])
         return train_epoch(self, features, centre, epoch, stop)
 
     alive = {}
 
     def look(event):
         if isinstance(event, Progress):
-            alive[event.epoch, bool(event.pruned)] = sum(head() is not None for head, _ in heads.values())
+            alive[event.epoch, bool(event.pruned)] = sum(any(part() is not None for part in parts) for parts in heads.values())
 
     monkeypatch.setattr(Member, "train_epoch", counted)
     (pack,) = planned(store).packs
