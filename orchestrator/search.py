@@ -134,9 +134,9 @@ class Search:
         Arbitrary Subspaces", IJCAI.
         """
         complete = [t for t in self.study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
-        if len({tuple(trial.values) for trial in complete}) < 2:
+        if len(complete) <= FEWEST_BEST or len({tuple(trial.values) for trial in complete}) < 2:
             return {}
-        best = min(max(0.1, FEWEST_BEST / len(complete)), 1.0)
+        best = max(0.1, FEWEST_BEST / len(complete))
         evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=best)
         with warnings.catch_warnings(action="ignore"):  # of parameters with few results
             return optuna.importance.get_param_importances(self.study, evaluator=evaluator)
