@@ -16,9 +16,9 @@ from typing import Any
 import polars as pl
 
 from orchestrator import machine, record, runner, trunks
-from orchestrator.analysis import Comparison
 from orchestrator.progress import Event, PackFailed
 from orchestrator.report.scores import FoldScores
+from orchestrator.statistics.folds import Comparison
 from orchestrator.store import Store
 
 STUDY = Path(__file__).parents[1] / "studies" / "known_answer" / "planted.yaml"

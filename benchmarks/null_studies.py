@@ -21,13 +21,14 @@ from scipy import stats
 
 from benchmarks import simulated
 from idennet_core.streams import generator
-from orchestrator import inline_engine, power, record, runner
-from orchestrator.analysis import Floats, holm, over_folds, seeds_averaged
-from orchestrator.bootstrap import over_subjects
+from orchestrator import inline_engine, record, runner
 from orchestrator.planning import Capacity
 from orchestrator.report import tables
 from orchestrator.report.model import Report
 from orchestrator.source import Listed
+from orchestrator.statistics import power
+from orchestrator.statistics.bootstrap import over_subjects
+from orchestrator.statistics.folds import Floats, holm, over_folds, seeds_averaged
 from orchestrator.store import Store
 from orchestrator.study import NUM_FOLDS, Study
 

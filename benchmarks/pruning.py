@@ -25,9 +25,9 @@ from idennet_core import packed
 from idennet_core.config import canonical
 from idennet_core.network import Trunk
 from idennet_core.training import Member, keep_freed_memory
-from orchestrator.analysis import estimates
 from orchestrator.design import Cell
-from orchestrator.procedure import Procedure, Result
+from orchestrator.search.procedure import Procedure, Result
+from orchestrator.statistics.folds import estimates
 from orchestrator.store import Store
 from orchestrator.study import Study
 from orchestrator.trial import Configuration, Pack, Rungs, Setting, Trial

@@ -19,7 +19,7 @@ from benchmarks.simulated import Simulated
 from orchestrator import runner
 from orchestrator.design import Cell
 from orchestrator.planning import Capacity
-from orchestrator.procedure import Procedure, Result
+from orchestrator.search.procedure import Procedure, Result
 from orchestrator.store import Store
 from orchestrator.study import Study
 from orchestrator.trial import Configuration, Setting

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from idennet_core.streams import generator
 from orchestrator.design import Cell
 from orchestrator.planning import Estimate
-from orchestrator.pruning import leaving
+from orchestrator.search.pruning import leaving
 from orchestrator.store import Store
 from orchestrator.study import NUM_FOLDS, Study
 from orchestrator.study_rules import Rules, complete

@@ -16,7 +16,7 @@ from orchestrator import calibration, stacks
 from orchestrator.design import Cell, describe
 from orchestrator.planning import Estimate
 from orchestrator.progress import Progress
-from orchestrator.pruning import leaving
+from orchestrator.search.pruning import leaving
 from orchestrator.store import Store
 from orchestrator.study import Study
 from orchestrator.study_rules import Rules, check_data

@@ -19,7 +19,7 @@ from orchestrator.trial import Configuration, Pack, Setting, Trial
 from orchestrator.workload import Calibrated, Configured, Workload
 
 if TYPE_CHECKING:
-    from orchestrator.search_packs import SearchPacks
+    from orchestrator.search.packs import SearchPacks
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def plan(wanted: Study, store: Store, capacity: Capacity) -> Plan:
 
 def _plan_search(wanted: Study, store: Store, runs: Workload, capacity: Capacity) -> Plan:
     """The plan of a search: what was asked, its next packs, and where it is over what it chose."""
-    from orchestrator.search_packs import SearchPacks, short, structures  # Optuna, for searches only
+    from orchestrator.search.packs import SearchPacks, short, structures  # Optuna, for searches only
 
     assert wanted.search is not None
     configure = partial(_configure, runs)
@@ -162,7 +162,7 @@ def run_packs(
     runs = workload.load(planned.study.workload, store)
     packs: Source = Listed(planned.packs)
     if planned.search:
-        from orchestrator.search_packs import SearchPacks
+        from orchestrator.search.packs import SearchPacks
 
         packs = SearchPacks(
             planned.study, store, runs, partial(_configure, runs), planned.capacity, keeps=True, listen=listen

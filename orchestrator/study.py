@@ -18,8 +18,8 @@ from pydantic import (
 
 from orchestrator import strict_yaml
 from orchestrator.design_sections import Component, Design, not_empty
-from orchestrator.pruning import Pruning
-from orchestrator.search_space import Number, Parameter, Search
+from orchestrator.search.pruning import Pruning
+from orchestrator.search.space import Number, Parameter, Search
 from orchestrator.sections import STRICT, Settings, Value, distinct, some
 from orchestrator.strict_yaml import Place
 

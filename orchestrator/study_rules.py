@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from orchestrator import search_space
 from orchestrator.design_sections import COMPONENTS, Design
-from orchestrator.pruning import Pruning
+from orchestrator.search import space
+from orchestrator.search.pruning import Pruning
 from orchestrator.strict_yaml import Place
 from orchestrator.study import Profile, Reference, Study, axes, shown, suggest
 from orchestrator.trial import Configuration, Setting
@@ -84,7 +84,7 @@ class Rules:
             yield ("folds",), "a search is scored by folds; set folds: all"
         if study.search.nested and len(study.folds) < 3:
             yield ("search", "nested"), f"a nested search needs 3 folds or more, got {len(study.folds)}"
-        reasons = search_space.refused(
+        reasons = space.refused(
             study.search, self.settings, [*self.costs], lambda settings: self._refusal(settings, self.settings), suggest
         )
         yield from ((("search", *place), reason) for place, reason in reasons)

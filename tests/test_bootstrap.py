@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from idennet_core.streams import generator
-from orchestrator import bootstrap
+from orchestrator.statistics import bootstrap
 
 
 def judged(pictures=3153, cells=3):

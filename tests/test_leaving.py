@@ -17,7 +17,7 @@ from orchestrator import idennet, planning, record, runner
 from orchestrator.idennet import Idennet
 from orchestrator.planning import Capacity
 from orchestrator.progress import PackDone, Progress
-from orchestrator.pruning import gather, replay
+from orchestrator.search.pruning import gather, replay
 from orchestrator.store import Store
 from orchestrator.trial import Pack, Rungs
 from orchestrator.workload import Context, run_pack
@@ -176,7 +176,9 @@ def test_who_leaves_trains_no_further_and_gives_the_memory_of_its_head_back(stor
 
     def look(event):
         if isinstance(event, Progress):
-            alive[event.epoch, bool(event.pruned)] = sum(any(part() is not None for part in parts) for parts in heads.values())
+            alive[event.epoch, bool(event.pruned)] = sum(
+                any(part() is not None for part in parts) for parts in heads.values()
+            )
 
     monkeypatch.setattr(Member, "train_epoch", counted)
     (pack,) = planned(store).packs

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import null_studies, simulated
 from benchmarks.null_studies import World
-from orchestrator.analysis import holm, over_folds, seeds_averaged
+from orchestrator.statistics.folds import holm, over_folds, seeds_averaged
 from orchestrator.trial import Configuration
 
 

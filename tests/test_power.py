@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from orchestrator import power
-from orchestrator.analysis import Comparison, Estimate, Spread, over_folds
+from orchestrator.statistics import power
+from orchestrator.statistics.folds import Comparison, Estimate, Spread, over_folds
 
 
 def test_the_variance_components_equal_a_published_example():

@@ -12,7 +12,7 @@ from benchmarks.simulated import Simulated
 from idennet_core.streams import generator
 from orchestrator import runner
 from orchestrator.design import Cell
-from orchestrator.pruning import Pruning, cut, dropped, freeze, gather, replay
+from orchestrator.search.pruning import Pruning, cut, dropped, freeze, gather, replay
 from orchestrator.store import Store
 from orchestrator.trial import Configuration, Pack, Rungs, Trial
 from orchestrator.workload import Context

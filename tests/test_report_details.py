@@ -14,10 +14,10 @@ from test_report import plan, trial, whole
 from test_report_parts import guess, predict, trials_of
 from test_report_parts import plan as small
 
-from orchestrator.analysis import Comparison, Estimate
 from orchestrator.cli.report import with_details
 from orchestrator.report import Format, formats, tables
 from orchestrator.report.wording import detailed
+from orchestrator.statistics.folds import Comparison, Estimate
 
 
 def details(**changes):

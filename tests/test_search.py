@@ -19,13 +19,13 @@ from idennet_core.streams import generator
 from idennet_core.training import Examples
 from orchestrator import record, runner, study
 from orchestrator.planning import Capacity
-from orchestrator.procedure import dominated, scored_by
 from orchestrator.progress import PackDone, PackStarted, Progress
 from orchestrator.report import Format, formats
 from orchestrator.report import search as search_report
-from orchestrator.search import Outcome, Search
-from orchestrator.search_packs import SearchPacks
-from orchestrator.search_space import Parameter
+from orchestrator.search.packs import SearchPacks
+from orchestrator.search.procedure import dominated, scored_by
+from orchestrator.search.sampler import Outcome, Search
+from orchestrator.search.space import Parameter
 from orchestrator.source import Stopped, until
 from orchestrator.store import Store
 from orchestrator.study import Budget

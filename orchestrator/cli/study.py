@@ -267,7 +267,7 @@ def _names(planned: "Plan") -> dict[str, str]:
     from orchestrator.design import describe
 
     if planned.search:
-        from orchestrator.search_packs import name_of
+        from orchestrator.search.packs import name_of
 
         return {
             trial.trial_id: name_of(trial, planned.study)

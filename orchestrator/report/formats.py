@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, astuple
 
-from orchestrator.analysis import Comparison, Estimate
 from orchestrator.report import Format
 from orchestrator.report.blocks import Block, blocks
 from orchestrator.report.model import Expression, Report, Row
 from orchestrator.report.search_blocks import search_blocks
 from orchestrator.report.wording import compared, folds_done, number, provenance_lines, with_interval
+from orchestrator.statistics.folds import Comparison, Estimate
 
 
 def render(reports: Sequence[Report], format: Format, width: int = 120, styled: bool = False) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.analysis import Comparison, Estimate
+from orchestrator.statistics.folds import Comparison, Estimate
 
 
 @dataclass(frozen=True)

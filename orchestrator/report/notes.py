@@ -5,11 +5,11 @@ from typing import Any
 
 import polars as pl
 
-from orchestrator.bootstrap import RESAMPLES
-from orchestrator.power import POWER
 from orchestrator.report.by_class import Outcomes, lacking
 from orchestrator.report.cells import axes, cell_label
 from orchestrator.report.model import Row
+from orchestrator.statistics.bootstrap import RESAMPLES
+from orchestrator.statistics.power import POWER
 
 
 def cell_notes(rows: Sequence[Row], trials: pl.DataFrame, plan: Mapping[str, Any]) -> list[str]:

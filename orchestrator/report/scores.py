@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 
 from idennet_core import streams
-from orchestrator import analysis, power
-from orchestrator.analysis import Comparison, Estimate, Floats, Spread, known, seeds_averaged
-from orchestrator.bootstrap import bootstrap_compare, bootstrap_estimate, over_subjects, resample
+from orchestrator.statistics import folds, power
+from orchestrator.statistics.bootstrap import bootstrap_compare, bootstrap_estimate, over_subjects, resample
+from orchestrator.statistics.folds import Comparison, Estimate, Floats, Spread, known, seeds_averaged
 
 Baselines = Mapping[str, Sequence[str]]  # by name, what each cell is compared with: configuration_ids
 Compared = tuple[Comparison | None, ...]  # of a cell, an entry a baseline; None where it is the baseline
@@ -50,7 +50,7 @@ def in_family(rows: Sequence[Compared], keys: Sequence[Sequence[Hashable]]) -> t
         if found is not None and found.p is not None
     }
     p = np.array(list(tests.values()))
-    adjusted, levels = (dict(zip(tests, of(p).tolist(), strict=True)) for of in (analysis.holm, analysis.holm_levels))
+    adjusted, levels = (dict(zip(tests, of(p).tolist(), strict=True)) for of in (folds.holm, folds.holm_levels))
 
     def with_family(found: Comparison | None, key: Hashable) -> Comparison | None:
         if found is None or key not in tests:
@@ -82,7 +82,7 @@ class FoldScores:
     def estimates(self, cells: Sequence[str]) -> list[Estimate]:
         """Seeds are averaged within a fold."""
         rows = self._rows(cells)
-        return analysis.estimates(seeds_averaged(self.values[rows]), self._held_out(rows, True))
+        return folds.estimates(seeds_averaged(self.values[rows]), self._held_out(rows, True))
 
     def minus(self, cells: Sequence[str], others: Sequence[str], name: str) -> list[Comparison]:
         """Over the folds and seeds that both have: one that a cell lacks never moves the difference.
@@ -92,12 +92,12 @@ class FoldScores:
         own = self._rows(cells)
         differences = self.values[own] - self.values[self._rows(others)]
         ratio = self._held_out(own, ~np.isnan(differences))
-        found = analysis.comparisons(name, seeds_averaged(differences), ratio)
+        found = folds.comparisons(name, seeds_averaged(differences), ratio)
         seeds = (~np.isnan(differences)).sum(-1).max(-1, initial=0)
         columns = (seeds, ratio, *power.variance_components(differences))
         return [
-            replace(one, spread=Spread(count, held_out, known(folds), known(of_seeds)))
-            for one, count, held_out, folds, of_seeds in zip(found, *(c.tolist() for c in columns), strict=True)
+            replace(one, spread=Spread(count, held_out, known(of_folds), known(of_seeds)))
+            for one, count, held_out, of_folds, of_seeds in zip(found, *(c.tolist() for c in columns), strict=True)
         ]
 
     def _rows(self, cells: Sequence[str]) -> list[int]:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from orchestrator.analysis import Estimate, estimates
 from orchestrator.report import tables
 from orchestrator.report.cells import axes
 from orchestrator.report.model import Report, Searched, Surface, Tried
+from orchestrator.statistics.folds import Estimate, estimates
 from orchestrator.study import NUM_FOLDS
 
 SAW = "selection saw these subjects"

@@ -6,13 +6,13 @@ from typing import Any
 
 import polars as pl
 
-from orchestrator.analysis import Estimate
 from orchestrator.report import by_class
 from orchestrator.report.by_class import Outcomes
 from orchestrator.report.cells import Cell, axes, baselines, cell_label, published
 from orchestrator.report.model import Report, Row
 from orchestrator.report.notes import cell_notes, method_notes, prediction_notes
 from orchestrator.report.scores import Compared, FoldScores, Scores, SubjectScores, compared, in_family
+from orchestrator.statistics.folds import Estimate
 from orchestrator.study import IDENNET
 
 METRICS = ("accuracy", "sequence_accuracy")

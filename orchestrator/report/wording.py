@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.analysis import Comparison, Estimate
 from orchestrator.report.model import Report, Row
+from orchestrator.statistics.folds import Comparison, Estimate
 from orchestrator.study import IDENNET
 
 DETAILS = ("p", "p Holm", "effect", "over subjects", "settled by")

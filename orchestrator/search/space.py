@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, PlainValidator, model_validator
 
-from orchestrator.pruning import Pruning
+from orchestrator.search.pruning import Pruning
 from orchestrator.sections import STRICT, Settings, Value, distinct, some
 from orchestrator.strict_yaml import Place
 from orchestrator.trial import Setting

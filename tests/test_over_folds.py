@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from orchestrator import analysis
 from orchestrator.report.scores import FoldScores
+from orchestrator.statistics import folds
 
 
 def trials(accuracies, n_test=144, n_train=1296):
@@ -32,7 +32,7 @@ def paired_comparison(ours, theirs):
 
 
 def compare(differences, test_to_train):
-    return analysis.comparisons("f", np.array([differences]), test_to_train)[0]
+    return folds.comparisons("f", np.array([differences]), test_to_train)[0]
 
 
 def by_fold(values, **sizes):
@@ -142,7 +142,7 @@ def test_the_corrected_interval_covers_the_truth_where_the_plain_one_does_not():
     # folds that share their training sets: a common part with correlation n_test / (n_test + n_train) = 1/10
     rng = np.random.default_rng(3)
     shared, own = rng.normal(0, math.sqrt(0.1), 2000), rng.normal(0, math.sqrt(0.9), (2000, 10))
-    found = analysis.over_folds(shared[:, None] + own, 1 / 9)
+    found = folds.over_folds(shared[:, None] + own, 1 / 9)
     corrected = np.mean(np.abs(found.mean) <= found.half_width)
     plain = np.mean(np.abs(found.mean) <= found.plain_half_width)
     assert corrected == pytest.approx(0.95, abs=0.015)
@@ -154,7 +154,7 @@ def test_rows_with_and_without_holes_are_what_each_says_alone():
     values = np.where(rng.random((50, 10)) < 0.3, np.nan, rng.normal(80, 3, (50, 10)))
     values[0], values[1, 1:], values[2] = np.nan, np.nan, 80.0
     ratios = rng.uniform(0.05, 0.3, 50)
-    for row, ratio, found in zip(values, ratios, analysis.estimates(values, ratios), strict=True):
+    for row, ratio, found in zip(values, ratios, folds.estimates(values, ratios), strict=True):
         there = row[~np.isnan(row)]
         assert found.num_folds == len(there)
         if len(there) > 1 and np.ptp(there) > 0:
@@ -178,10 +178,10 @@ def test_holms_method_equals_a_published_example():
     # Demsar 2006, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7, sec. 3.2.2: three ways
     # to tune C4.5 against C4.5; 0.016 < 0.05/3 and 0.019 < 0.05/2 are rejected, 0.607 is not
     p = np.array([0.607, 0.016, 0.019])
-    adjusted = analysis.holm(p)
+    adjusted = folds.holm(p)
     assert (adjusted < 0.05).tolist() == [False, True, True]
     assert adjusted == pytest.approx([0.607, 3 * 0.016, 3 * 0.016])
-    assert analysis.holm_levels(p) == pytest.approx([0.05, 0.05 / 3, 0.05 / 2])
+    assert folds.holm_levels(p) == pytest.approx([0.05, 0.05 / 3, 0.05 / 2])
 
 
 def test_holms_method_is_statsmodels_also_for_many_families_at_once_and_for_ties():
@@ -189,10 +189,10 @@ def test_holms_method_is_statsmodels_also_for_many_families_at_once_and_for_ties
     for size in (1, 2, 7, 40):
         p = rng.random((5, size)) ** 3
         p[0] = p[0, 0]
-        for row, adjusted in zip(p, analysis.holm(p), strict=True):
+        for row, adjusted in zip(p, folds.holm(p), strict=True):
             rejected, expected, *_ = multipletests(row, 0.05, "holm")
             assert adjusted == pytest.approx(expected)
             # going up from the smallest, each is rejected while it is below its level
             order = np.argsort(row, kind="stable")
-            below = (row <= analysis.holm_levels(row))[order]
+            below = (row <= folds.holm_levels(row))[order]
             assert rejected[order].tolist() == np.logical_and.accumulate(below).tolist()

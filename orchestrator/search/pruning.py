@@ -212,7 +212,7 @@ def _reason(rungs: Rungs, place: int, accuracies: Mapping[FoldSeed, float]) -> s
 
 def _worse(accuracies: Sequence[float], best: Sequence[float], test_to_train: float) -> float:
     """The one-sided p of being worse than the best; 1 where folds differ by one number and there is no test."""
-    from orchestrator.analysis import comparisons
+    from orchestrator.statistics.folds import comparisons
 
     differences = 100 * (np.array([accuracies]) - np.array([best]))
     (found,) = comparisons("best", differences, test_to_train)

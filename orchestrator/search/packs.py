@@ -11,9 +11,9 @@ from typing import Any
 from orchestrator import planning
 from orchestrator.design import Cell, describe
 from orchestrator.planning import Capacity
-from orchestrator.procedure import Procedure, Result, folder_of
 from orchestrator.progress import Asked, Event
-from orchestrator.search_space import Parameter
+from orchestrator.search.procedure import Procedure, Result, folder_of
+from orchestrator.search.space import Parameter
 from orchestrator.store import Store, write_text
 from orchestrator.study import Study
 from orchestrator.trial import Configuration, Pack, Rungs, Setting, Trial

@@ -8,7 +8,7 @@ their Application", sec. 3.8).
 
 import numpy as np
 
-from orchestrator.analysis import CONFIDENCE, ROUNDING, Comparison, Estimate, Floats
+from orchestrator.statistics.folds import CONFIDENCE, ROUNDING, Comparison, Estimate, Floats
 
 RESAMPLES = 9999
 COLUMNS_AT_ONCE = 256  # of the differences over subjects, 20 MB of resamples

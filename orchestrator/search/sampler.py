@@ -29,7 +29,7 @@ from optuna.samplers import (
 from optuna.trial import TrialState, create_trial
 
 from idennet_core import streams
-from orchestrator.search_space import Parameter, active
+from orchestrator.search.space import Parameter, active
 from orchestrator.trial import Setting, State
 
 HAS_STATE = ("qmc", "cma-es", "nsga-ii")

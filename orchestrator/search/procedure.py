@@ -12,9 +12,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from orchestrator import pruning
-from orchestrator.search import MOST_REPEATS, Outcome, Point, Search
-from orchestrator.search_space import ACCURACY, Parameter, as_plain
+from orchestrator.search import pruning
+from orchestrator.search.sampler import MOST_REPEATS, Outcome, Point, Search
+from orchestrator.search.space import ACCURACY, Parameter, as_plain
 from orchestrator.store import write_text
 from orchestrator.study import NUM_FOLDS, Study
 from orchestrator.trial import Configuration, Rungs, Setting, State, Trial, content_id

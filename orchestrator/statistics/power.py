@@ -12,7 +12,7 @@ import math
 import numpy as np
 from scipy.special import nctdtr, nctdtrinc, stdtrit
 
-from orchestrator.analysis import CONFIDENCE, Comparison, Floats
+from orchestrator.statistics.folds import CONFIDENCE, Comparison, Floats
 
 POWER = 0.8  # the probability with which the wanted number of seeds finds a difference of the measured size
 SETTLED, SEEDS, SUBJECTS = "settled", "more seeds", "only more subjects"
