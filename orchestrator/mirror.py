@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from statistics import fmean
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import optuna
@@ -136,7 +136,8 @@ def following(url: str, synthetic: bool, limit: float = LIMIT) -> Iterator[Calla
     """
     known: Known = {}
     waiting: SimpleQueue[list[Shown] | None] = SimpleQueue()
-    thread = Thread(target=_keep_up, args=(url, waiting), name="mirror", daemon=True)
+    said = Event()  # that it does not answer; until it does
+    thread = Thread(target=_keep_up, args=(url, waiting, said), name="mirror", daemon=True)
     thread.start()
     try:
         yield lambda search: waiting.put(shown(search, synthetic, known))
@@ -144,15 +145,15 @@ def following(url: str, synthetic: bool, limit: float = LIMIT) -> Iterator[Calla
         waiting.put(None)
         thread.join(limit)
         if thread.is_alive():
-            _warn(f"the database {masked(url)} does not answer within {limit:g} s")
+            _warn(f"the database {masked(url)} does not answer within {limit:g} s", said)
 
 
-def _keep_up(url: str, waiting: "SimpleQueue[list[Shown] | None]") -> None:
+def _keep_up(url: str, waiting: "SimpleQueue[list[Shown] | None]", said: Event) -> None:
     """Write the latest that waits, until None does; what could not be written is tried again with the next."""
     behind: list[Shown] = []
     storage: RDBStorage | None = None
     held: dict[str, Mapping[int, FrozenTrial]] = {}
-    warned = ending = False
+    ending = False
     while not ending:
         items = [waiting.get()]
         while not waiting.empty():
@@ -164,19 +165,20 @@ def _keep_up(url: str, waiting: "SimpleQueue[list[Shown] | None]") -> None:
                 if storage is None:
                     storage, held = connected(url), {}
                 held[search.name] = write(storage, search, held.get(search.name))
-            behind, warned = [], False
+            behind = []
+            said.clear()
         except Exception as error:  # whatever it is, the study goes on
             storage = None
-            if not warned:
-                _warn(str(error) if isinstance(error, ConnectionError) else f"{masked(url)}: {_reason(error)}")
-            warned = True
+            _warn(str(error) if isinstance(error, ConnectionError) else f"{masked(url)}: {_reason(error)}", said)
 
 
-def _warn(reason: str) -> None:
-    log.warning(
-        f"{reason}; the study goes on, the mirror is caught up once the database answers: at the next pack, "
-        "or when the same command is run again"
-    )
+def _warn(reason: str, said: Event) -> None:
+    if not said.is_set():
+        said.set()
+        log.warning(
+            f"{reason}; the study goes on, the mirror is caught up once the database answers: at the next pack, "
+            "or when the same command is run again"
+        )
 
 
 def _reason(error: Exception) -> str:

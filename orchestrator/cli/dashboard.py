@@ -49,7 +49,6 @@ def dashboard(
     with server:
         typer.echo(f"http://{HOST}:{server.server_port}/dashboard")
         print("Ctrl-C ends it", file=sys.stderr)
-        sys.stdout.flush()
         server.serve_forever()
 
 
