@@ -25,8 +25,9 @@ from conftest import idenctl
 from optuna.trial import TrialState
 
 from idennet_core.streams import generator
-from orchestrator import mirror
+from orchestrator import mirror, runner
 from orchestrator.planning import Capacity
+from orchestrator.progress import PackDone
 from orchestrator.sections import masked
 from orchestrator.store import Store
 
@@ -82,6 +83,9 @@ class Postgres:
     def rows(self, query):
         with psycopg.connect(self.url) as connection:
             return connection.execute(query).fetchall()
+
+    def table(self, name):
+        return self.rows(f"select 1 from pg_tables where tablename = '{name}'")
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +161,20 @@ def assert_mirrors(url, root):
     return study.study_name
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder whose store has the whole search and optuna.db its mirror. Not to be written to."""
+    root = tmp_path_factory.mktemp("finished")
+    assert run(root, f"sqlite:///{root / 'optuna.db'}").returncode == 0
+    return root
+
+
+@pytest.fixture
+def searched(finished, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(finished, tmp_path / "searched")
+
+
 @needs_postgres
 def test_a_search_in_postgres_is_what_the_store_has_and_a_second_run_adds_nothing(postgres, tmp_path):
     assert run(tmp_path, postgres.url).returncode == 0
@@ -171,10 +189,10 @@ def test_a_search_in_postgres_is_what_the_store_has_and_a_second_run_adds_nothin
 
 
 @needs_postgres
-def test_a_database_that_is_down_is_said_once_and_caught_up_by_the_next_run(postgres, tmp_path, caplog):
+def test_a_database_that_is_down_is_said_once_and_caught_up_by_the_next_run(postgres, searched, caplog):
     postgres.stop()
     try:
-        ended = run(tmp_path, postgres.url)
+        ended = run(searched, postgres.url)
     finally:
         postgres.start()
     assert ended.returncode == 0, "the study goes on"
@@ -183,22 +201,30 @@ def test_a_database_that_is_down_is_said_once_and_caught_up_by_the_next_run(post
     assert "\n" not in warnings[0]
     assert "does not answer" in warnings[0]
     assert "run again" in warnings[0]
-    assert not postgres.rows("select 1 from pg_tables where tablename = 'trials'")
-    trained = sorted((tmp_path / "runs").glob("trials/*"))
-    run(tmp_path, postgres.url)
-    assert_mirrors(postgres.url, tmp_path)
-    assert sorted((tmp_path / "runs").glob("trials/*")) == trained
+    assert not postgres.table("trials")
+    trained = sorted((searched / "runs").glob("trials/*"))
+    run(searched, postgres.url)
+    assert_mirrors(postgres.url, searched)
+    assert sorted((searched / "runs").glob("trials/*")) == trained
 
 
 @needs_postgres
-def test_a_database_that_comes_back_during_a_run_is_caught_up_by_it(postgres, tmp_path):
-    process = started(tmp_path, postgres.url)
+def test_a_database_that_comes_back_during_a_run_is_caught_up_by_it(postgres, tmp_path, caplog):
+    ended = []
+
+    def listen(event):
+        if isinstance(event, PackDone):
+            ended.append(event)
+            if len(ended) == 2:
+                postgres.start()
+
+    planned, store = planned_in(tmp_path, postgres.url)
     postgres.stop()
-    wait_for(lambda: len([*(tmp_path / "runs").glob("trials/*.parquet")]) >= 2, process)
-    postgres.start()
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 0, stderr
+    with mirror.following(postgres.url, True) as show:
+        runner.run_packs(planned, store, listen, "inline", show=show)
+    assert len(ended) > 2
     assert_mirrors(postgres.url, tmp_path)
+    assert caplog.text.count("does not answer") == 1
 
 
 @needs_postgres
@@ -206,9 +232,9 @@ def test_killed_again_and_again_the_mirror_ends_as_the_store_without_a_row_twice
     for least in generator("mirror", "moments of death").integers(1, 9, 2):
 
         def running(least=least):
-            if not postgres.rows("select 1 from pg_tables where tablename = 'trials'"):
-                return False
-            states = [state for [state] in postgres.rows("select state from trials")]
+            states = (
+                [state for [state] in postgres.rows("select state from trials")] if postgres.table("trials") else []
+            )
             return len(states) >= least and "RUNNING" in states
 
         process = started(tmp_path, postgres.url, takes=0.03)
@@ -245,9 +271,8 @@ def write_and_die(storage, search, after):
 
 
 @needs_postgres
-def test_killed_after_any_write_of_the_mirror_the_next_run_completes_it(postgres, tmp_path):
-    run(tmp_path, f"sqlite:///{tmp_path / 'whole.db'}")
-    search, storage = shown_of(tmp_path), mirror.connected(postgres.url)
+def test_killed_after_any_write_of_the_mirror_the_next_run_completes_it(postgres, finished):
+    [search], storage = mirror.shown(search_of(finished), synthetic=True), mirror.connected(postgres.url)
     asked = [
         optuna.trial.create_trial(state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions)
         for trial in search.trials[:3]
@@ -257,33 +282,51 @@ def test_killed_after_any_write_of_the_mirror_the_next_run_completes_it(postgres
         with pytest.raises(Killed):
             write_and_die(storage, search, writes)
     mirror.write(storage, search)
-    assert_mirrors(postgres.url, tmp_path)
+    assert_mirrors(postgres.url, finished)
 
 
 @needs_postgres
-def test_rows_of_other_results_are_written_anew(postgres, tmp_path):
-    run(tmp_path, postgres.url)
+def test_rows_of_other_results_are_written_anew(postgres, searched):
+    run(searched, postgres.url)
     with psycopg.connect(postgres.url) as connection:
         connection.execute("update trial_values set value = value / 2")
-    run(tmp_path, postgres.url)
-    assert_mirrors(postgres.url, tmp_path)
+    run(searched, postgres.url)
+    assert_mirrors(postgres.url, searched)
 
 
-def test_the_mirror_in_sqlite_is_what_the_store_has(tmp_path):
-    url = f"sqlite:///{tmp_path / 'optuna.db'}"
-    assert run(tmp_path, url).returncode == 0
-    assert_mirrors(url, tmp_path)
+def test_the_mirror_in_sqlite_is_what_the_store_has(finished):
+    assert_mirrors(f"sqlite:///{finished / 'optuna.db'}", finished)
 
 
-def test_a_hung_database_holds_up_neither_the_search_nor_its_end(tmp_path, caplog):
+@needs_postgres
+def test_a_database_that_hangs_between_two_batches_holds_up_nothing_and_is_caught_up(postgres, finished, caplog):
+    search = search_of(finished)
+    with mirror.following(postgres.url, True, limit=0.1) as show:
+        procedure, written = search.procedures[0], search.procedures[0].written
+        procedure.written = 4
+        show(search)
+        wait_for(lambda: postgres.table("trials") and len(postgres.rows("select 1 from trials")) == 4)
+        processes = [pid for [pid] in postgres.rows("select pid from pg_stat_activity where pid != pg_backend_pid()")]
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        procedure.written = written
+        show(search)
+        [thread] = [each for each in threading.enumerate() if each.name == "mirror"]
+    assert "does not answer within 0.1 s; the study goes on" in caplog.text
+    for pid in processes:
+        os.kill(pid, signal.SIGCONT)
+    thread.join(60)
+    assert_mirrors(postgres.url, finished)
+
+
+def test_a_database_that_never_answers_holds_up_neither_the_search_nor_its_end(finished, caplog):
     with socket.socket(socket.AF_UNIX) as server:
         folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
         server.bind(str(folder / ".s.PGSQL.5432"))
         server.listen()  # connections are taken, and nothing ever answers
         url = f"postgresql://postgres@/postgres?host={folder}"
-        run(tmp_path, "sqlite:///" + str(tmp_path / "whole.db"))
         with mirror.following(url, True, limit=0.1) as show:
-            show(search_of(tmp_path))
+            show(search_of(finished))
             [thread] = [each for each in threading.enumerate() if each.name == "mirror"]
     thread.join()  # its connection ends with the socket
     shutil.rmtree(folder)
@@ -346,53 +389,62 @@ def test_a_design_has_nothing_for_an_optuna_database(tmp_path):
 
 
 @needs_postgres
-def test_the_dashboard_opens_on_the_database_that_the_study_names(postgres, tmp_path):
-    run(tmp_path, postgres.url)
-    name = assert_mirrors(postgres.url, tmp_path)
+def test_the_dashboard_opens_on_the_database_that_the_study_names(postgres, searched):
+    run(searched, postgres.url)
+    name = assert_mirrors(postgres.url, searched)
     # a name that the store does not have shows that it is the database that is asked
     optuna.create_study(study_name="a neighbour", storage=mirror.connected(postgres.url))
-    with dashboard(tmp_path, "top") as ask:
+    with dashboard(searched, "top") as ask:
         studies = ask("/api/studies")["study_summaries"]
         assert {study["study_name"] for study in studies} == {name, "a neighbour"}
 
 
-def test_the_dashboard_opens_on_a_copy_from_the_store(tmp_path):
-    run(tmp_path, f"sqlite:///{tmp_path / 'optuna.db'}")
-    with dashboard(tmp_path) as ask:
+def test_the_dashboard_opens_on_a_copy_from_the_store(finished):
+    with dashboard(finished) as ask:
         [study] = ask("/api/studies")["study_summaries"]
         assert study["study_name"].startswith("top ")
         assert study["study_name"].endswith(" (synthetic)")
         trials = ask(f"/api/studies/{study['study_id']}?after=0")["trials"]
         assert {
             attr["value"] for trial in trials for attr in trial["user_attrs"] if attr["key"] == "configuration_id"
-        } == of_store(tmp_path).keys()
+        } == of_store(finished).keys()
 
 
-def test_the_dashboard_refuses_in_one_line_what_it_cannot_show(tmp_path):
+def test_the_dashboard_refuses_in_one_line_what_it_cannot_show(tmp_path, finished):
     missing = idenctl("dashboard", "top", "--store", tmp_path / "runs")
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
     assert "next: idenctl study run FILE" in missing.stderr
-    run(tmp_path, f"sqlite:///{tmp_path / 'optuna.db'}")
-    unknown = idenctl("dashboard", "zzz", "--store", tmp_path / "runs")
+    unknown = idenctl("dashboard", "zzz", "--store", finished / "runs")
     assert unknown.returncode == 2
     assert "the store holds top" in unknown.stderr
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        busy = idenctl("dashboard", "--store", tmp_path / "runs", "--port", port)
+        busy = idenctl("dashboard", "--store", finished / "runs", "--port", port)
     assert busy.returncode == 2
     assert f"--port must be free, {port} is not" in busy.stderr
 
 
+def test_the_dashboard_says_where_nothing_has_finished_yet(tmp_path):
+    planned, store = planned_in(tmp_path, f"sqlite:///{tmp_path / 'optuna.db'}")
+    runner.freeze(planned, store, ["idenctl"])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = idenctl("dashboard", "top", "--store", store.root, "--port", taken.getsockname()[1])
+    assert "top: no configuration has finished yet" in ended.stderr
+    assert "top is not in its database yet; run it again, which catches up" in ended.stderr
+
+
+def planned_in(root, storage):
+    """The plan of the study in a store, and the store."""
+    store = Store(root / "runs").open()
+    wanted = runner.load(study_file(root, storage), None, {}, store)
+    return runner.plan(wanted, store, Capacity("cpu", 1, 1)), store
+
+
 def search_of(root):
-    from orchestrator import runner
-
+    """The search as it is in the store."""
     store = Store(root / "runs")
-    return runner.plan(runner.load(root / "study.yaml", None, {}, store), store, Capacity("cpu", 1, 1)).search
-
-
-def shown_of(root):
-    [search] = mirror.shown(search_of(root), synthetic=True)
-    return search
+    frozen = runner.load(store.studies / "top" / "study.yaml", None, {}, store)
+    return runner.plan(frozen, store, Capacity("cpu", 1, 1)).search
 
 
 def started(root, storage, takes=0.005):
@@ -402,10 +454,10 @@ def started(root, storage, takes=0.005):
     return subprocess.Popen(command, cwd=Path(__file__).parent.parent, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(happened, process):
+def wait_for(happened, process=None):
     deadline = time.monotonic() + 120
     while not happened():
-        assert process.poll() is None, process.stderr.read()
+        assert process is None or process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
