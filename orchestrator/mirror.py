@@ -119,7 +119,9 @@ def connected(url: str) -> RDBStorage:
     """The database at a URL, with tables for Optuna. Raises ConnectionError, in one line, where it does not answer."""
     limits: dict[str, Any] = {"timeout": CONNECT}
     if url.startswith("postgresql:"):
-        limits = {"connect_timeout": CONNECT, "options": f"-c statement_timeout={STATEMENT}"}
+        limits = {"connect_timeout": CONNECT}
+        if "options=" not in url:  # those of the URL hold
+            limits["options"] = f"-c statement_timeout={STATEMENT}"
     try:
         full = url.replace("postgresql:", "postgresql+psycopg:", 1)
         return RDBStorage(full, engine_kwargs={"pool_pre_ping": True, "connect_args": limits})

@@ -308,7 +308,7 @@ def _validated(data: Mapping[Any, Any], places: Mapping[Place, str]) -> Study:
         place = tuple(part for part in first["loc"] if part != "[key]")
         where = ".".join(map(str, place))
         if first["type"] == "extra_forbidden":
-            reason = f"unknown key '{where}'; {suggest(str(place[-1]), _keys(place[:-1]))}"
+            reason = f"unknown key '{masked(where)}'; {suggest(str(place[-1]), _keys(place[:-1]))}"
         elif first["type"] == "missing":
             reason = f"the key '{where}' is missing"
         else:

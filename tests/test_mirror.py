@@ -433,6 +433,16 @@ def test_the_dashboard_says_where_nothing_has_finished_yet(tmp_path):
     assert "top is not in its database yet; run it again, which catches up" in ended.stderr
 
 
+def test_the_dashboard_of_a_database_that_is_down_is_a_copy_from_the_store(tmp_path):
+    planned, store = planned_in(tmp_path, "postgresql://me@127.0.0.1:1/d")
+    runner.freeze(planned, store, ["idenctl"])
+    with dashboard(tmp_path, "top") as ask:
+        [study] = ask("/api/studies")["study_summaries"]
+    assert study["study_name"].startswith("top ")
+    assert "127.0.0.1:1/d does not answer: " in (tmp_path / "dashboard.log").read_text()
+    assert "; this is a copy from the store\n" in (tmp_path / "dashboard.log").read_text()
+
+
 def planned_in(root, storage):
     """The plan of the study in a store, and the store."""
     store = Store(root / "runs").open()
@@ -465,18 +475,12 @@ def wait_for(happened, process=None):
 @contextmanager
 def dashboard(root, *names):
     """`idenctl dashboard` in a process of its own; gives a function that asks it for JSON."""
-    command = [
-        sys.executable,
-        "-m",
-        "orchestrator.cli.app",
-        "dashboard",
-        *names,
-        "--store",
-        root / "runs",
-        "--port",
-        "0",
-    ]
-    process = subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True)
+    arguments = ["dashboard", *names, "--store", str(root / "runs"), "--port", "0"]
+    command = [sys.executable, "-m", "orchestrator.cli.app", *arguments]
+    with (root / "dashboard.log").open("w") as said:
+        process = subprocess.Popen(
+            command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, stderr=said, text=True
+        )
     try:
         url = process.stdout.readline().strip()
         assert url.startswith("http://127.0.0.1:")

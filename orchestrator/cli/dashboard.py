@@ -73,7 +73,11 @@ def _storage(name: str | None, store: "Store") -> Any:
         if not any(trial.state.is_finished() for copy in copies for trial in copy.trials):
             print(f"{each}: no configuration has finished yet", file=sys.stderr)
         if name and study.optuna:
-            database = mirror.connected(mirror.address(study.optuna.storage))
+            try:
+                database = mirror.connected(mirror.address(study.optuna.storage))
+            except ConnectionError as error:
+                print(f"warning: {error}; this is a copy from the store", file=sys.stderr)
+                break
             if {copy.name for copy in copies} - {one.study_name for one in database.get_all_studies()}:
                 print(f"{each} is not in its database yet; run it again, which catches up", file=sys.stderr)
     return database or mirror.copied(shown)
