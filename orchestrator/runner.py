@@ -157,16 +157,19 @@ def run_packs(
     engine: str = "tune",
     address: str | None = None,
     verbose: bool = False,
+    show: Callable[["SearchPacks"], None] = lambda search: None,
 ) -> None:
-    """Run the plan's packs, and those that a search asks for after them; an empty plan never starts Ray."""
+    """Run the plan's packs, and those that a search asks for after them; an empty plan never starts Ray.
+
+    `show` is called with a search whenever something was asked or told.
+    """
     runs = workload.load(planned.study.workload, store)
     packs: Source = Listed(planned.packs)
     if planned.search:
         from orchestrator.search.packs import SearchPacks
 
-        packs = SearchPacks(
-            planned.study, store, runs, partial(_configure, runs), planned.capacity, keeps=True, listen=listen
-        )
+        configure = partial(_configure, runs)
+        packs = SearchPacks(planned.study, store, runs, configure, planned.capacity, True, listen, show)
     if packs.over:
         return
     ends = deadline(planned.study.budget, _seconds(planned, store), planned.capacity.devices, time.time())

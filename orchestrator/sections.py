@@ -1,6 +1,7 @@
 """What the sections of a study file are made of."""
 
 import math
+import re
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, PlainValidator
@@ -12,6 +13,15 @@ def _setting(value: object) -> Setting:
     if isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
         return value
     raise ValueError("must be true or false, a finite number, or text")
+
+
+def masked(text: str) -> str:
+    """The text with `***` for the passwords of URLs."""
+    return re.sub(
+        r"(://[^:/@\s]*:)\S*@|(\bpassword=)[^&\s'\"]*",
+        lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***",
+        text,
+    )
 
 
 def some(values: list[Any]) -> list[Any]:
@@ -26,6 +36,18 @@ def distinct(values: list[Any]) -> list[Any]:
     if any(value in values[:index] for index, value in enumerate(values)):
         raise ValueError("must not hold a value twice")
     return values
+
+
+IN_VARIABLE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")  # a URL that an environment variable holds
+
+
+def storage(text: str) -> str:
+    """Where an Optuna database is. Raises ValueError for what is none, and for a password."""
+    if masked(text) != text:
+        raise ValueError("must not hold a password; export the URL and write env:NAME, or use ~/.pgpass")
+    if not text.startswith(("postgresql://", "sqlite:///")) and not IN_VARIABLE.fullmatch(text):
+        raise ValueError("must be postgresql://…, sqlite:///FILE, or env:NAME for one in an environment variable")
+    return text
 
 
 Value = Annotated[Setting, PlainValidator(_setting)]

@@ -20,7 +20,7 @@ from orchestrator import strict_yaml
 from orchestrator.design_sections import Component, Design, not_empty
 from orchestrator.search.pruning import Pruning
 from orchestrator.search.space import Number, Parameter, Search
-from orchestrator.sections import STRICT, Settings, Value, distinct, some
+from orchestrator.sections import STRICT, Settings, Value, distinct, masked, some, storage
 from orchestrator.strict_yaml import Place
 
 NUM_FOLDS = 10
@@ -143,6 +143,12 @@ class Budget(_Section):
     device_hours: Hours | None = None
 
 
+class Optuna(_Section):
+    """The Optuna database that shows a search while it runs, for dashboards."""
+
+    storage: Annotated[str, AfterValidator(storage)]
+
+
 class Profile(_Section):
     """What `--profile` changes in a study: mappings are merged key by key, all else is replaced."""
 
@@ -168,6 +174,7 @@ class Study(_Section):
     design: Annotated[Design, AfterValidator(not_empty)] = Design()
     search: Search | None = None
     budget: Budget = Budget()
+    optuna: Optuna | None = None
     trunks: dict[str, Settings] = {}
     profiles: dict[Name, Profile] = {}
     reference: Reference | None = None
@@ -290,6 +297,10 @@ def _validated(data: Mapping[Any, Any], places: Mapping[Place, str]) -> Study:
             raise ValueError(
                 f"{places[()]}: a study has a design or a search, got {'both' if found.search else 'none'}"
             )
+        if found.optuna and not found.search:
+            raise ValueError(
+                f"{places['optuna',]}: an Optuna database shows searches, got a study with a design; remove optuna"
+            )
         return found
     except ValidationError as error:
         # a misspelt key is also a missing one: name what was written, not what was not
@@ -297,7 +308,7 @@ def _validated(data: Mapping[Any, Any], places: Mapping[Place, str]) -> Study:
         place = tuple(part for part in first["loc"] if part != "[key]")
         where = ".".join(map(str, place))
         if first["type"] == "extra_forbidden":
-            reason = f"unknown key '{where}'; {suggest(str(place[-1]), _keys(place[:-1]))}"
+            reason = f"unknown key '{masked(where)}'; {suggest(str(place[-1]), _keys(place[:-1]))}"
         elif first["type"] == "missing":
             reason = f"the key '{where}' is missing"
         else:
@@ -319,6 +330,7 @@ def _keys(place: Place) -> Iterable[str]:
         ("search",): Search,
         ("search", "pruning"): Pruning,
         ("budget",): Budget,
+        ("optuna",): Optuna,
         ("reference",): Reference,
         ("report",): Report,
     }
@@ -340,7 +352,7 @@ def suggest(word: str, choices: Iterable[str]) -> str:
 
 def shown(value: object) -> str:
     """A value as messages show it, cut where it is long."""
-    text = repr(value)
+    text = masked(repr(value))
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

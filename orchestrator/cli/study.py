@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +16,7 @@ from orchestrator.cli.trunk import Address, Profile, Set, StoreFolder, train_mis
 
 if TYPE_CHECKING:
     from orchestrator.runner import Plan
+    from orchestrator.search.packs import SearchPacks
     from orchestrator.store import Store
 
 app = typer.Typer(help="Studies: plan, run, status, list.", no_args_is_help=True)
@@ -81,7 +84,7 @@ def run(
     place = Store(store).open()
     planned = _plan(file, profile, set_, place)
     command = ["idenctl", *sys.argv[1:]]
-    with record.only_run(place, planned.study.folder):
+    with record.only_run(place, planned.study.folder), _mirrored(planned) as show:
         record.freeze(planned, place, command)
         try:
             train_missing(planned.trunks, place, planned.capacity, address)
@@ -89,7 +92,7 @@ def run(
                 stored = runner.accuracies(planned, place)
                 title, count = planned.study.folder, 0 if planned.search else len(planned.packs)
                 with screen(title, _names(planned), stored, count, synthetic=planned.synthetic) as listen:
-                    runner.run_packs(planned, place, listen, engine.value, address, verbose)
+                    runner.run_packs(planned, place, listen, engine.value, address, verbose, show)
         except KeyboardInterrupt:
             _conclude(runner.plan(planned.study, place, planned.capacity), place)
             raise
@@ -97,6 +100,7 @@ def run(
         if after.search:
             record.freeze(after, place, command)
             after.search.write()
+            show(after.search)
     raise typer.Exit(_conclude(after, place))
 
 
@@ -148,6 +152,18 @@ def _plan(file: Path, profile: str | None, set_: list[str] | None, store: "Store
 
     wanted = runner.load(file, profile, study.assignments(set_ or []), store)
     return runner.plan(wanted, store, machine.this_machine())
+
+
+@contextmanager
+def _mirrored(planned: "Plan") -> Iterator[Callable[["SearchPacks"], None]]:
+    """What shows a search in the Optuna database that its study names; nothing where it names none."""
+    if planned.study.optuna is None:
+        yield lambda search: None
+        return
+    from orchestrator.search import mirror
+
+    with mirror.following(mirror.address(planned.study.optuna.storage), planned.synthetic) as show:
+        yield show
 
 
 def _facts(planned: "Plan", store: "Store", price: float | None) -> dict[str, Any]:

@@ -35,11 +35,15 @@ class SearchPacks:
         capacity: Capacity,
         keeps: bool,
         listen: Callable[[Event], None] = lambda event: None,
+        show: Callable[["SearchPacks"], None] = lambda search: None,
     ) -> None:
-        """Read what was asked before; with `keeps`, what is asked from now on is written down."""
+        """Read what was asked before; with `keeps`, what is asked from now on is written down.
+
+        `show` is called with this each time that something was asked or told.
+        """
         assert study.search is not None
         self.study, self.store, self.workload, self.capacity, self.listen = study, store, workload, capacity, listen
-        self.keeps = keeps
+        self.keeps, self.show = keeps, show
         space = study.search.typed(workload.rules.settings)
 
         known: dict[tuple[tuple[str, Setting], ...], Configuration] = {}
@@ -109,6 +113,7 @@ class SearchPacks:
             asking = not self.queue and any([each.advance(self.results, hungry) for each in self.procedures])
         self._plan()  # what was chosen, where all is over now
         self.changed = False
+        self.show(self)
         if self.keeps and time.monotonic() - self.written > WRITE_EVERY:
             self.write()
 

@@ -103,6 +103,7 @@ class Procedure:
         self.waiting: list[Point] = []  # asked and not told
         self.outcomes: dict[int, Outcome] = {}
         self.batches = 0
+        self.written = 0  # points of the batches that are kept in the folder
         self.told: list[int] = []  # since the last batch was asked
         self.exhausted = False
 
@@ -128,6 +129,7 @@ class Procedure:
                 return False
             self.search.restore(kept.points, self._identify)
             self._take(kept, count)
+            self.written = len(self.search.points)
             return True
         self.told += [point.number for point in [*self.waiting] if self._told(point.number, results)]
         if self.waiting and (self.wanted.order == "synchronous" or not hungry):
@@ -138,6 +140,7 @@ class Procedure:
         batch = Batch(tuple(self.search.ask(count, self._identify)), tuple(self.told), rungs)
         if self.keeps:
             write_text(self._file(), json.dumps(asdict(batch)) + "\n")
+            self.written = len(self.search.points)
         self._take(batch, count)
         return True
 
