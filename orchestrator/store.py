@@ -210,7 +210,8 @@ class Store:
         if index.worth(present):
             whole = index.rows(self.root, present.indexed) if present.indexed else None
             index.write(self.root, _together([whole, fresh]), present)
-        return _together([indexed, fresh.select(columns or pl.all())])
+        wanted = fresh.columns if columns is None else [name for name in columns if name in fresh.columns]
+        return _together([indexed, fresh.select(wanted)])
 
     def _read(self, table: str, packs: Collection[str], present: index.Present) -> pl.DataFrame:
         """All rows that these packs have in a table.
