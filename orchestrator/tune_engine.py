@@ -31,7 +31,7 @@ from ray.tune.search import Searcher
 from ray.util.queue import Queue
 
 from orchestrator.planning import Capacity
-from orchestrator.progress import Event, PackFailed
+from orchestrator.progress import Event, PackFailed, PackStopped
 from orchestrator.source import Source, spent, until
 from orchestrator.store import Store
 from orchestrator.trial import Pack, Setting
@@ -124,6 +124,9 @@ def run(
         def tell(event: Event) -> None:
             tune.report({"event": event, "done": 0})
 
+        if spent(deadline):  # Tune asks for packs long before there is a device for them
+            tell(PackStopped(configuration["pack"].pack_id))
+            return
         context = Context(store, capacity.kind, capacity.threads, until(deadline, tell))
         run_pack(workload, configuration["pack"], context)
 

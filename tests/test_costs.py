@@ -197,7 +197,8 @@ def test_a_price_is_read_from_a_cluster_file_that_ray_accepts(tmp_path):
     ("old", "new", "message"),
     [
         ('labels: {price-per-hour: "40"}', "labels: {}", "one gpu price must be stated as the label price-per-hour"),
-        ('"40"', '"much"', ":6: price-per-hour must be a number, such as '2.50', got 'much'"),
+        ('"40"', '"much"', ":6: price-per-hour must be a number of at least 0, such as '2.50', got 'much'"),
+        ('"40"', '"-1"', "price-per-hour must be a number of at least 0, such as '2.50', got '-1'"),
         ("available_node_types", "node_types", "a Ray cluster file has available_node_types"),
         ("  head: {", "  more: {", "got more 0.05, gpus 5"),
     ],
