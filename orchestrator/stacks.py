@@ -29,7 +29,9 @@ def chosen(context: Context, members: "Sequence[Member]") -> int | None:
         return on_cpu(settings)
     known = _measured(context.store)
     speeds = known.get(_shape(settings), {})
-    if max(map(int, speeds), default=0) * 2 <= min(len(members), stacked.MOST):  # a larger stack was never tried
+    tried = max(map(int, speeds), default=0)
+    full = speeds.get(str(tried)) == 0
+    if not full and tried * 2 <= min(len(members), stacked.MOST):
         speeds = {str(size): speed for size, speed in stacked.speeds(members).items()}
         write_text(_file(context.store), json.dumps(known | {_shape(settings): speeds}))
     return _knee(context.store, settings)
