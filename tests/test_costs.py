@@ -72,6 +72,7 @@ def test_stored_trials_are_counted_for_each_study_that_holds_them():
         "neither": {"cells": [{"configuration_id": "other"}], "folds": [0, 1], "seeds": [0]},
     }
     stored = [trial(10, 0), trial(10, 1), trial(16, 1), trial(16, 1, seed=1)]
+    stored.append(Trial(trial(10).configuration, 1, 0, without=0))
     assert costs.shared(stored, plans) == {"one": 2, "both": 3}
 
 
