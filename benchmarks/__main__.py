@@ -49,7 +49,8 @@ def main() -> None:
         "study": study,
         "pretraining": pretraining.table(given.depth, given.batch, given.rounds, 1),
     }
-    given.json.write_text(json.dumps(studies.about_this_machine() | {"cpu": cpu}, indent=1) + "\n")
+    kept = json.loads(given.json.read_text()) if given.json.is_file() else {}  # a GPU's
+    given.json.write_text(json.dumps(kept | studies.about_this_machine() | {"cpu": cpu}, indent=1) + "\n")
     print(f"written to {given.json}")
 
 

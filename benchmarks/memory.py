@@ -1,6 +1,6 @@
 """The memory model beside what processes take: `python -m benchmarks.memory`.
 
-Each case trains a pack for an epoch in a process of its own, on noise, checkpoint and all, and tells its peak resident
+Each case trains a pack for two epochs in a process of its own, on noise, checkpoint and all, and tells its peak resident
 set; the model is `cost.host_bytes`, which planning uses. With a GPU the same packs run there, beside `device_bytes`.
 """
 
@@ -45,7 +45,7 @@ def predicted(depth: int, members: int, batch: int, pictures: int, augment: bool
 
 
 def trained(depth: int, members: int, batch: int, pictures: int, augment: bool, stack: int | None) -> int:
-    """Bytes at the peak of this process, or of the GPU, of a pack that trains in it for an epoch."""
+    """Bytes at the peak of this process, or of the GPU, of a pack that trains in it for two epochs."""
     keep_freed_memory()
     device = torch.device("cpu" if stack is None else "cuda")
     work = Work.drawn(depth, batch, pictures)

@@ -305,7 +305,7 @@ def parts(members: Sequence[Member], size: int) -> list[Sequence[Member]]:
 def speeds(members: Sequence[Member]) -> dict[int, float]:
     """Member-steps a second of stacks of 1, 2, 4, … of copies of these members, on a bank of noise.
 
-    Ends at `MOST`, at the members there are, or where the device is full.
+    Ends at `MOST`, at the members there are, or where the device is full, at which the speed is 0.
     """
     device, maps, found = members[0].device, MAPS[members[0].settings.get("precision", "fp32")], {}
     pixels = torch.randn(NOISE, batched.PIXELS, members[0].head.fusion.in_channels, device=device).to(maps)
@@ -324,6 +324,7 @@ def speeds(members: Sequence[Member]) -> dict[int, float]:
                 stack.advance(pixels, size)
             finish(device)
         except torch.OutOfMemoryError:
+            found[size] = 0.0
             break
         found[size] = TIMED * size / (time.perf_counter() - began)
     return found

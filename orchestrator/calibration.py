@@ -34,11 +34,9 @@ def measure_packs(packs: Sequence[Pack], store: Store, device: str, threads: int
 
     kinds = {_path(store, _of_pack(pack, store, device, threads)): pack for pack in packs}
     for pack in kinds.values():
-        together = _together(pack, store, device, threads)
-        alone = device == "cpu" and _settings(pack).get("precision", "fp32") == "fp32"  # as `stacks.chosen`
-        found = pace.measure(
-            _settings(pack), together, place_of(device), threads if device == "cpu" else 1, None if alone else together
-        )
+        together, settings = _together(pack, store, device, threads), _settings(pack)
+        workers, stack = (threads, stacks.on_cpu(settings)) if device == "cpu" else (1, together)
+        found = pace.measure(settings, together, place_of(device), workers, stack)
         _keep(store, _of_pack(pack, store, device, threads), asdict(found), "calibration")
 
 

@@ -41,13 +41,16 @@ def cost(packs: Sequence[Estimate], trunks: Sequence[Estimate], capacity: Capaci
 
 
 def shared(stored: Iterable[Trial], plans: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
-    """How many of the stored trials each study has, by name, several the same one; `plans` are their plan.json."""
+    """How many of the stored trials each study has, by name, several the same one; `plans` are their plan.json.
+
+    What a search asks beside those that it tests at the end is in no plan.
+    """
     parts = {
         name: ({cell["configuration_id"] for cell in plan["cells"]}, set(plan["folds"]), set(plan["seeds"]))
         for name, plan in plans.items()
     }
     counts = dict.fromkeys(plans, 0)
-    for trial in stored:
+    for trial in (trial for trial in stored if trial.without is None):
         for name, (ids, folds, seeds) in parts.items():
             counts[name] += trial.configuration.configuration_id in ids and trial.fold in folds and trial.seed in seeds
     return {name: count for name, count in counts.items() if count}

@@ -55,13 +55,17 @@ def look(root: Path, tables: Sequence[str]) -> Present:
 
 
 def rows(root: Path, packs: Collection[str], columns: Sequence[str] | None = None) -> pl.DataFrame | None:
-    """The indexed trials of these packs, in these columns or all; None where the index is damaged or gone."""
+    """The indexed trials of these packs, in these columns or all.
+
+    None where the index is damaged or gone, or where another process has put one in its place that lacks some.
+    """
     read = None if columns is None else [*dict.fromkeys(["pack_id", *columns])]
     try:
         found = pl.DataFrame(pq.read_table(_path(root), columns=read, page_checksum_verification=True))
     except (OSError, pa.ArrowException):
         return None
-    return found.filter(pl.col("pack_id").is_in(set(packs)))
+    found = found.filter(pl.col("pack_id").is_in(set(packs)))
+    return found if found["pack_id"].n_unique() == len(packs) else None
 
 
 def worth(present: Present) -> bool:

@@ -1,11 +1,10 @@
 """Packs one after the other in this process: for debugging, and for machines without Ray."""
 
-import traceback
 from collections.abc import Callable
 
 from orchestrator.planning import Capacity
-from orchestrator.progress import Event, PackFailed, PackStopped
-from orchestrator.source import Source, Stopped, spent, until
+from orchestrator.progress import Event
+from orchestrator.source import Source, spent, until
 from orchestrator.store import Store
 from orchestrator.workload import Context, Workload, run_pack
 
@@ -20,13 +19,8 @@ def run(
 ) -> None:
     """Run the packs, telling `listen` what happens, until the deadline (seconds since 1970).
 
-    A pack that raises is told as failed; the others go on.
+    Each has all cores of the machine, as it is alone there. One that fails is told; the others go on.
     """
     while not spent(deadline) and (pack := packs.next()) is not None:
-        try:
-            run_pack(workload, pack, Context(store, capacity.kind, capacity.cpus, until(deadline, listen)))
-        except Stopped:
-            listen(PackStopped(pack.pack_id))
-        except Exception as error:
-            listen(PackFailed(pack.pack_id, f"{type(error).__name__}: {error}", traceback.format_exc()))
+        run_pack(workload, pack, Context(store, capacity.kind, capacity.cpus, until(deadline, listen)))
         packs.done(pack.pack_id)

@@ -1,5 +1,6 @@
 """What a device costs, from a Ray cluster file: a node type states its price as one of its labels."""
 
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ def device_price(path: Path, kind: str) -> float:
         raise FileNotFoundError(f"no cluster file {path}; give the path of a Ray cluster file, or --price-per-hour")
     data, places = strict_yaml.read(path.read_text(encoding="utf-8"), str(path))
     types: Any = data.get("available_node_types") if isinstance(data, dict) else None
-    if not isinstance(types, dict):
+    if not isinstance(types, dict) or not all(isinstance(node, dict) for node in types.values()):
         raise ValueError(f"{path}:1: a Ray cluster file has available_node_types; give another, or --price-per-hour")
     prices = {}
     for name, node in types.items():
@@ -29,7 +30,9 @@ def device_price(path: Path, kind: str) -> float:
         try:
             prices[name] = float(stated) / max(gpus, 1)
         except ValueError:
-            raise ValueError(f"{at}: {LABEL} must be a number, such as '2.50', got '{stated}'") from None
+            prices[name] = nan
+        if not 0 <= prices[name] < inf:
+            raise ValueError(f"{at}: {LABEL} must be a number of at least 0, such as '2.50', got '{stated}'")
     if len(set(prices.values())) != 1:
         found = ", ".join(f"{name} {price:g}" for name, price in prices.items()) or "none"
         raise ValueError(

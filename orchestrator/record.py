@@ -17,8 +17,7 @@ from orchestrator.costs import Took
 from orchestrator.machine import processor
 from orchestrator.runner import Plan
 from orchestrator.store import Store, write_text
-
-SELECTED = "selection saw these subjects"  # what the frozen plan says of a search's chosen configurations
+from orchestrator.study import SELECTED
 
 
 def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
@@ -81,7 +80,7 @@ def stored_by_study(planned: Plan, store: Store) -> dict[str, int]:
 def took(store: Store, name: str) -> list[Took]:
     """What the trunks and packs of a study that was run were to take, beside what they took."""
     kept = json.loads((store.studies / name / "plan.json").read_text())
-    rows = list(store.trials().select("trial_id", "pack_id", "seconds").iter_rows())
+    rows = list(store.every_trial(["trial_id", "pack_id", "seconds"]).iter_rows())
     stored = [json.loads(path.read_text()) for path in store.trunks.glob("[!.]*/trunk.json")]
     seconds = {trunk["trunk_id"]: float(trunk["seconds"]) for trunk in stored}
     return costs.took(kept.get("predicted", {}), rows, seconds)

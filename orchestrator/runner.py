@@ -129,7 +129,7 @@ def _plan_search(wanted: Study, store: Store, runs: Workload, capacity: Capacity
         },
         trunks=needed.trunks,
         packs=packs,
-        estimates=tuple(runs.estimate(pack, capacity.kind, capacity.cpus) for pack in packs),
+        estimates=tuple(map(search.estimate, packs)),
         capacity=capacity,
         search=search,
     )
@@ -172,7 +172,8 @@ def run_packs(
         packs = SearchPacks(planned.study, store, runs, configure, planned.capacity, True, listen, show)
     if packs.over:
         return
-    ends = deadline(planned.study.budget, _seconds(planned, store), planned.capacity.devices, time.time())
+    busy = 1 if engine == "inline" else planned.capacity.devices
+    ends = deadline(planned.study.budget, _seconds(planned, store), busy, time.time())
     if engine == "inline":
         inline_engine.run(packs, runs, store, planned.capacity, listen, ends)
         return
@@ -198,9 +199,10 @@ def _seconds(planned: Plan, store: Store) -> float:
 
 
 def accuracies(planned: Plan, store: Store) -> dict[str, float]:
-    """The accuracy (a share) of each of the plan's trials that is stored complete, by trial_id."""
-    rows = store.trials(["trial_id", "accuracy"]).drop_nulls().iter_rows()
-    return {trial_id: accuracy for trial_id, accuracy in rows if trial_id in planned.states}
+    """The accuracy (a share; in a search a validation accuracy) of each stored trial of the plan, by trial_id."""
+    rows = store.every_trial(["trial_id", "accuracy", "validation_accuracy"]).iter_rows()
+    found = {trial_id: validated if tested is None else tested for trial_id, tested, validated in rows}
+    return {trial_id: share for trial_id in planned.states if (share := found.get(trial_id)) is not None}
 
 
 def _configure(runs: Workload, wanted: Study, members: Sequence[Cell]) -> Configured:

@@ -21,21 +21,25 @@ def size(store: Store, settings: Mapping[str, Any]) -> int:
 
 
 def chosen(context: Context, members: "Sequence[Member]") -> int | None:
-    """How many members train as one: on a GPU as many as the knee of throughput says.
-
-    On a CPU the kernels train them one by one, which is faster; they know fp32 alone.
-    """
+    """How many members train as one: on a GPU as many as the knee of throughput says."""
     from idennet_core import stacked
 
     settings = members[0].settings
     if context.device == "cpu":
-        return None if settings.get("precision", "fp32") == "fp32" else 1
+        return on_cpu(settings)
     known = _measured(context.store)
     speeds = known.get(_shape(settings), {})
-    if max(map(int, speeds), default=0) * 2 <= min(len(members), stacked.MOST):  # a larger stack was never tried
+    tried = max(map(int, speeds), default=0)
+    full = speeds.get(str(tried)) == 0
+    if not full and tried * 2 <= min(len(members), stacked.MOST):
         speeds = {str(size): speed for size, speed in stacked.speeds(members).items()}
         write_text(_file(context.store), json.dumps(known | {_shape(settings): speeds}))
     return _knee(context.store, settings)
+
+
+def on_cpu(settings: Mapping[str, Any]) -> int | None:
+    """There the kernels train members one by one, which is faster; they know fp32 alone."""
+    return None if settings.get("precision", "fp32") == "fp32" else 1
 
 
 def _knee(store: Store, settings: Mapping[str, Any]) -> int | None:

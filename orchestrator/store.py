@@ -155,7 +155,8 @@ class Store:
 
         Both are shares, of the fold that the trial is scored by: tested, or in a search validated.
         """
-        rows = self.every_trial().filter(pl.col("trial_id").is_in(list(trial_ids)))
+        columns = ["trial_id", "pack_id", "state", "accuracy", "validation_accuracy"]
+        rows = self.every_trial(columns).filter(pl.col("trial_id").is_in(list(trial_ids)))
         curves: dict[str, list[float]] = {trial_id: [] for trial_id in rows["trial_id"]}
         points = self.curves(rows).sort("trial_id", "epoch").select("trial_id", "test_accuracy")
         for trial_id, accuracy in points.iter_rows():
@@ -210,7 +211,8 @@ class Store:
         if index.worth(present):
             whole = index.rows(self.root, present.indexed) if present.indexed else None
             index.write(self.root, _together([whole, fresh]), present)
-        return _together([indexed, fresh.select(columns or pl.all())])
+        wanted = fresh.columns if columns is None else [name for name in columns if name in fresh.columns]
+        return _together([indexed, fresh.select(wanted)])
 
     def _read(self, table: str, packs: Collection[str], present: index.Present) -> pl.DataFrame:
         """All rows that these packs have in a table.

@@ -25,6 +25,7 @@ from orchestrator.strict_yaml import Place
 
 NUM_FOLDS = 10
 IDENNET = "orchestrator.idennet:Idennet"  # the workload of a study that names none
+SELECTED = "selection saw these subjects"  # what is said of the tested accuracy of what a search chose
 _FOLDS_RULE = f"must be all, none, or a list of folds from 0 to {NUM_FOLDS - 1}"
 
 

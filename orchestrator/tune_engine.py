@@ -8,7 +8,6 @@ import logging
 import os
 import shutil
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +32,7 @@ from ray.util.queue import Queue
 
 from orchestrator.planning import Capacity
 from orchestrator.progress import Event, PackFailed, PackStopped
-from orchestrator.source import Source, Stopped, spent, until
+from orchestrator.source import Source, spent, until
 from orchestrator.store import Store
 from orchestrator.trial import Pack, Setting
 from orchestrator.workload import Context, Workload, run_pack
@@ -115,7 +114,7 @@ def run(
 ) -> None:
     """Run the packs on the Ray cluster at `address`, or on one that lives as long as this call.
 
-    Tells `listen` what happens, until the deadline (seconds since 1970). A pack that raises is told as failed; one
+    Tells `listen` what happens, until the deadline (seconds since 1970). A pack that fails is told; one
     whose worker dies is tried again from its checkpoint, twice.
     """
     device = {"cpu": float(capacity.threads), "gpu": 1 / capacity.share if capacity.kind == "gpu" else 0.0}
@@ -125,13 +124,11 @@ def run(
         def tell(event: Event) -> None:
             tune.report({"event": event, "done": 0})
 
-        pack = configuration["pack"]
-        try:
-            run_pack(workload, pack, Context(store, capacity.kind, capacity.threads, until(deadline, tell)))
-        except Stopped:
-            tell(PackStopped(pack.pack_id))
-        except Exception as error:
-            tell(PackFailed(pack.pack_id, f"{type(error).__name__}: {error}", traceback.format_exc()))
+        if spent(deadline):  # Tune asks for packs long before there is a device for them
+            tell(PackStopped(configuration["pack"].pack_id))
+            return
+        context = Context(store, capacity.kind, capacity.threads, until(deadline, tell))
+        run_pack(workload, configuration["pack"], context)
 
     with _cluster(capacity, address, verbose) as scratch:
         tune.Tuner(

@@ -3,6 +3,7 @@
 import gc
 import importlib
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +14,8 @@ from typing import Protocol, runtime_checkable
 
 from orchestrator.design import Cell
 from orchestrator.planning import Estimate, halves
-from orchestrator.progress import Event, PackCut, PackDone, PackStarted
+from orchestrator.progress import Event, PackCut, PackDone, PackFailed, PackStarted, PackStopped
+from orchestrator.source import Stopped
 from orchestrator.store import CURVE, RESERVED, Run, Store, this_host
 from orchestrator.study import Study, suggest
 from orchestrator.study_rules import Rules
@@ -100,29 +102,28 @@ def load(name: str, store: Store) -> Workload:
 
 
 def run_pack(workload: Workload, pack: Pack, context: Context) -> None:
-    """Run a pack and store its results, telling `context.listen` what happens.
+    """Run a pack and store its results, telling `context.listen` what happens; one that raises is told as failed.
 
     A pack that runs out of memory is cut in halves, by configuration, down to the trial that does it; the halves go
-    on from the pack's last checkpoint. Raises what the workload raises, after the other half has run.
+    on from the pack's last checkpoint.
     """
     try:
         _run_whole(workload, pack, context)
         return
+    except Stopped:
+        context.listen(PackStopped(pack.pack_id))
+        return
     except Exception as error:
         if not _out_of_memory(error) or len(pack.trials) == 1:
-            raise
+            context.listen(PackFailed(pack.pack_id, _shown(error), traceback.format_exc()))
+            return
         reason = f"{len(pack.trials)} trials took more memory than there is: {_shown(error)}"
     context.listen(PackCut(pack.pack_id, reason))
     gc.collect()  # what the failed half-way state still holds
-    epoch, _ = context.store.checkpointed().get(pack.trials[0].trial_id, (pack.first_epoch, None))
-    failure: Exception | None = None
+    reached = context.store.checkpointed(pack.rungs)
+    epoch, _ = reached.get(pack.trials[0].trial_id, (pack.first_epoch, None))
     for half in halves(pack, epoch):
-        try:
-            run_pack(workload, half, context)
-        except Exception as error:
-            failure = failure or error
-    if failure is not None:
-        raise failure
+        run_pack(workload, half, context)
 
 
 def _run_whole(workload: Workload, pack: Pack, context: Context) -> None:

@@ -72,6 +72,7 @@ def test_stored_trials_are_counted_for_each_study_that_holds_them():
         "neither": {"cells": [{"configuration_id": "other"}], "folds": [0, 1], "seeds": [0]},
     }
     stored = [trial(10, 0), trial(10, 1), trial(16, 1), trial(16, 1, seed=1)]
+    stored.append(Trial(trial(10).configuration, 1, 0, without=0))
     assert costs.shared(stored, plans) == {"one": 2, "both": 3}
 
 
@@ -197,7 +198,8 @@ def test_a_price_is_read_from_a_cluster_file_that_ray_accepts(tmp_path):
     ("old", "new", "message"),
     [
         ('labels: {price-per-hour: "40"}', "labels: {}", "one gpu price must be stated as the label price-per-hour"),
-        ('"40"', '"much"', ":6: price-per-hour must be a number, such as '2.50', got 'much'"),
+        ('"40"', '"much"', ":6: price-per-hour must be a number of at least 0, such as '2.50', got 'much'"),
+        ('"40"', '"-1"', "price-per-hour must be a number of at least 0, such as '2.50', got '-1'"),
         ("available_node_types", "node_types", "a Ray cluster file has available_node_types"),
         ("  head: {", "  more: {", "got more 0.05, gpus 5"),
     ],

@@ -6,14 +6,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from idennet_core import checkpoint
-from orchestrator.progress import PackCut, PackDone
+from orchestrator.progress import PackCut, PackDone, PackFailed, PackStarted
 from orchestrator.store import Store
 from orchestrator.study_rules import Rules
-from orchestrator.trial import Configuration, Pack, Trial, TrialResult
+from orchestrator.trial import Configuration, Pack, Rungs, Trial, TrialResult
 from orchestrator.workload import Context, run_pack
 
 TRIALS = tuple(Trial(Configuration({"size": size}, {"data": "d"}), fold, 0) for size in range(4) for fold in range(2))
@@ -79,8 +78,11 @@ def test_halves_go_on_from_the_packs_checkpoint(tmp_path):
 
 def test_the_trial_that_does_not_fit_alone_is_told_and_all_others_are_trained(tmp_path):
     store, workload = Store(tmp_path).open(), Hungry(most=8, glutton=TRIALS[3])
-    with pytest.raises(torch.OutOfMemoryError):
-        run(workload, store, Pack(TRIALS))
+    told = run(workload, store, Pack(TRIALS))
+    (failed,) = [event for event in told if isinstance(event, PackFailed)]
+    assert failed.pack_id == Pack((TRIALS[3],)).pack_id
+    ended = [event.pack_id for event in told if isinstance(event, PackCut | PackDone | PackFailed)]
+    assert sorted(ended) == sorted(event.pack_id for event in told if isinstance(event, PackStarted))
     assert set(store.states()) == {trial.trial_id for trial in TRIALS} - {TRIALS[3].trial_id}
 
 
@@ -89,7 +91,17 @@ def test_another_error_is_not_taken_for_one_of_memory(tmp_path):
         def run(self, pack, context):
             raise RuntimeError("shapes do not match")
 
-    told = []
-    with pytest.raises(RuntimeError, match="shapes"):
-        run_pack(Broken(), Pack(TRIALS), Context(Store(tmp_path).open(), "cpu", 1, told.append))
-    assert not [event for event in told if isinstance(event, PackCut)]
+    started, failed = run(Broken(), Store(tmp_path).open(), Pack(TRIALS))
+    assert isinstance(started, PackStarted)
+    assert isinstance(failed, PackFailed)
+    assert failed.reason == "RuntimeError: shapes do not match"
+
+
+def test_halves_of_a_pack_under_rungs_go_on_although_their_first_trial_has_left(tmp_path):
+    rungs = Rungs((1,), (None,), ((),), (0, 1), (0,), 0.05, 1 / 8)
+    store, pack, workload = Store(tmp_path).open(), Pack(TRIALS, rungs=rungs), Hungry(most=4)
+    ids = [trial.trial_id for trial in TRIALS]
+    metadata = {"epoch": "3", "trials": json.dumps(ids), "left": json.dumps(ids[:2]), "rungs": rungs.rungs_id}
+    checkpoint.save(store.checkpoints / f"pack-{pack.pack_id}.safetensors", {"x": torch.zeros(1)}, metadata)
+    run(workload, store, pack)
+    assert workload.ran == [(4, 3), (4, 3)]

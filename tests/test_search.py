@@ -149,6 +149,26 @@ def test_a_driver_killed_with_its_packs_running_comes_to_the_same_answer(tmp_pat
     assert rows(again).equals(rows(tmp_path / "whole"))
 
 
+def test_a_search_cuts_its_packs_to_the_memory_and_asks_the_same(tmp_path):
+    whole = plan(tmp_path, text())
+    small = plan(tmp_path, text(), Capacity("cpu", 1, 1, memory=1))
+    assert len(whole.packs) == 1
+    assert [len(pack.trials) for pack in small.packs] == [10] * 4
+    assert {trial.trial_id for trial in small.trials} == {trial.trial_id for trial in whole.trials}
+
+
+def test_what_a_search_has_stored_is_neither_waited_for_nor_unaccounted(tmp_path):
+    store = Store(tmp_path).open()
+    record.freeze(plan(tmp_path, text(more=", pruning: {first: 2}")), store, ["idenctl"])
+    after = run(tmp_path, text(more=", pruning: {first: 2}"))
+    pruned = {trial_id for trial_id, state in after.states.items() if state == "pruned"}
+    assert pruned
+    assert runner.accuracies(after, store).keys() == after.states.keys() - pruned
+    first, *_ = record.took(store, "top")
+    assert first.trials == 40
+    assert first.actual is not None
+
+
 def test_more_configurations_go_on_where_the_search_ended(tmp_path):
     run(tmp_path, text(configurations=8))
     before, trained = asked(tmp_path), rows(tmp_path)

@@ -16,7 +16,9 @@ from idennet_core.config import canonical
 from idennet_core.network import PretrainedNetwork, Trunk, initialise
 from idennet_core.streams import generator
 from idennet_core.training import Examples, Member, learning_rate
+from orchestrator import stacks as stacks_of
 from orchestrator.store import Store
+from orchestrator.workload import Context
 
 CPU = torch.device("cpu")
 SUBJECTS = np.array([f"P{place // 6:02}" for place in range(132)])  # 22 people: folds 0 and 1 have three, others two
@@ -276,6 +278,26 @@ def test_a_stacks_masks_are_those_of_its_members_dropout(rate):
 @pytest.mark.parametrize(("count", "size", "sizes"), [(60, 16, [15, 15, 15, 15]), (7, 4, [3, 4]), (1, 16, [1])])
 def test_a_pack_is_cut_into_stacks_of_even_sizes(count, size, sizes):
     assert [len(part) for part in stacked.parts(list(range(count)), size)] == sizes
+
+
+def test_the_size_of_stacks_is_measured_once_and_ends_where_memory_does(tmp_path, monkeypatch):
+    context = Context(Store(tmp_path).open(), "gpu", 1, lambda event: None)
+    members, measured = [member(place, torch.float32) for place in (0, 1, 4, 0, 1, 4, 0, 1)], []
+    before, advance = copy.deepcopy([m.state() for m in members]), stacked.Stack.advance
+
+    def within_memory(stack, features, count):
+        measured.append(count)
+        if count > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        advance(stack, features, count)
+
+    monkeypatch.setattr(stacked.Stack, "advance", within_memory)
+    assert stacks_of.chosen(context, members) in (1, 2)
+    assert set(measured) == {1, 2, 4}
+    assert stacks_of.size(context.store, members[0].settings) == stacks_of.chosen(context, members)
+    assert measured.count(4) == 1
+    for was, trial in zip(before, members, strict=True):
+        assert all(torch.equal(value, trial.state()[name]) for name, value in was.items()), "nobody was trained"
 
 
 def test_losses_of_several_members_are_those_of_each():

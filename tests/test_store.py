@@ -200,6 +200,27 @@ def test_what_is_stored_after_the_index_is_read_beside_it(large_store):
     assert large_store.curves().shape[0] == 6
 
 
+def test_the_settings_of_an_indexed_store_can_be_asked_for_alone(large_store):
+    assert set(large_store.trials(["fold", "alpha"]).rows()) == {(0, 0.1), (1, 0.1)}
+
+
+def test_an_index_that_an_older_one_replaces_while_it_is_read_loses_nothing(large_store, monkeypatch):
+    path, look = large_store.root / "index/trials.parquet", index.look
+    older = path.read_bytes()
+    for fold in range(2, 5):
+        large_store.write_pack([make_result(fold)], SETTINGS, run_at(fold))
+    assert large_store.trials().shape[0] == 5
+    assert path.read_bytes() != older
+
+    def replaced(*arguments):
+        present = look(*arguments)
+        path.write_bytes(older)
+        return present
+
+    monkeypatch.setattr(index, "look", replaced)
+    assert large_store.trials().shape[0] == 5
+
+
 @pytest.mark.parametrize("table", ["trials", "curves", "predictions"])
 def test_a_file_that_is_damaged_after_it_was_indexed_is_named_and_left_out(large_store, table, caplog):
     counted = large_store.trials().filter(pl.col("fold") == 1)["pack_id"].item()

@@ -95,24 +95,6 @@ def store_block(_: Any, block: Any, array: Any, row: Any, index: Any, count: Any
 
 
 @_instruction
-def load_block(_: Any, array: Any, row: Any, index: Any) -> _Operation:
-    """The pixels from `array[row, index]` and from the rows below it."""
-
-    def write(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        array, row, index = values
-        block = ir.Constant(context.get_value_type(signature.return_type), ir.Undefined)
-        for k in range(FILTERS):
-            place = _place(
-                context, builder, signature.args[0], array, builder.add(row, ir.Constant(row.type, k)), index
-            )
-            vector = builder.load(builder.bitcast(place, block.type.element.as_pointer()), align=4)
-            block = builder.insert_value(block, vector, k)
-        return block
-
-    return Block(array.dtype)(array, types.intp, types.intp), write
-
-
-@_instruction
 def zeros(_: Any, array: Any) -> _Operation:
     """A block of zeros of this array's type."""
 

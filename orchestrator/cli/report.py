@@ -43,6 +43,8 @@ def report(
             reports.append(search.build(plan, record, trials, predictions))
         else:
             reports.append(tables.build(plan, trials, predictions))
+    if figure and not reports[0].rows:
+        raise ValueError(f"--figure draws what was tested, the search {names[0]} has chosen nothing yet; run it again")
     # a file or a pipe has no width of its own: COLUMNS, or enough for the drawn intervals
     width = shutil.get_terminal_size(fallback=(120, 24)).columns if out is None else 120
     text = formats.render(reports, format, width, styled=out is None and sys.stdout.isatty())

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
@@ -91,7 +91,7 @@ def run(
             if planned.packs:
                 stored = runner.accuracies(planned, place)
                 title, count = planned.study.folder, 0 if planned.search else len(planned.packs)
-                with screen(title, _names(planned), stored, count, synthetic=planned.synthetic) as listen:
+                with screen(title, _names(planned, stored), stored, count, synthetic=planned.synthetic) as listen:
                     runner.run_packs(planned, place, listen, engine.value, address, verbose, show)
         except KeyboardInterrupt:
             _conclude(runner.plan(planned.study, place, planned.capacity), place)
@@ -278,18 +278,14 @@ def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
         )
 
 
-def _names(planned: "Plan") -> dict[str, str]:
-    """What the cell of each trial is called, by trial_id; a search names its own as it asks for them."""
+def _names(planned: "Plan", stored: Mapping[str, float]) -> dict[str, str]:
+    """What the cell of each trial is called, by trial_id; of a search those `stored`: it names what it asks for."""
     from orchestrator.design import describe
 
     if planned.search:
         from orchestrator.search.packs import name_of
 
-        return {
-            trial.trial_id: name_of(trial, planned.study)
-            for trial in planned.trials
-            if trial.trial_id in planned.states
-        }
+        return {trial.trial_id: name_of(trial, planned.study) for trial in planned.trials if trial.trial_id in stored}
     pairs = zip(planned.configurations, planned.cells, strict=True)
     names = {configuration.configuration_id: describe(cell.label) for configuration, cell in pairs}
     return {trial.trial_id: names[trial.configuration.configuration_id] for trial in planned.trials}

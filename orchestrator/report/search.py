@@ -12,9 +12,8 @@ from orchestrator.report import tables
 from orchestrator.report.cells import axes
 from orchestrator.report.model import Report, Searched, Surface, Tried
 from orchestrator.statistics.folds import Estimate, estimates
-from orchestrator.study import NUM_FOLDS
+from orchestrator.study import NUM_FOLDS, SELECTED
 
-SAW = "selection saw these subjects"
 BINS = 4  # of each axis of the surface
 Points = Sequence[Mapping[str, Any]]
 
@@ -34,7 +33,7 @@ def build(
     on_test = "SELECTED ON TEST FOLDS, so optimistic: " if plan["search"]["select"] == "test" else ""
     rows = tuple(replace(row, label=f"chosen: {row.label}") for row in report.rows)
     return replace(
-        report, title=on_test + report.title, rows=rows, searched=found, notes=(*_notes(plan, found), *report.notes)
+        report, title=on_test + report.title, rows=rows, searched=found, notes=(*_notes(found), *report.notes)
     )
 
 
@@ -101,7 +100,7 @@ def _surface(points: Points, search: Mapping[str, Any], by: str, across: str) ->
     """Mean accuracy by the two axes, numbers in `BINS` ranges of equal width; None without two axes."""
     if not across:
         return None
-    rows, columns = (_bins(name, search["space"][name]) for name in (by, across))
+    rows, columns = (_bins(search["space"][name]) for name in (by, across))
     cells: dict[tuple[int, int], list[float]] = {}
     for point in points:
         accuracy = _accuracy(point, search)
@@ -117,7 +116,7 @@ def _surface(points: Points, search: Mapping[str, Any], by: str, across: str) ->
     return Surface(by, across, tuple(map(_said, rows)), tuple(map(_said, columns)), means, counts)
 
 
-def _bins(name: str, parameter: Mapping[str, Any]) -> list[Any]:
+def _bins(parameter: Mapping[str, Any]) -> list[Any]:
     """The choices of a parameter, or the (low, high) of its ranges."""
     if parameter["choices"]:
         return list(parameter["choices"])
@@ -136,7 +135,7 @@ def _said(part: Any) -> str:
     return f"{part[0]:.3g} to {part[1]:.3g}" if isinstance(part, tuple) else str(part)
 
 
-def _notes(plan: Mapping[str, Any], found: Searched) -> list[str]:
+def _notes(found: Searched) -> list[str]:
     states = [point.state for point in found.points]
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("complete", "pruned", "failed", "waiting"))
     repeats = sum(point.repeats is not None for point in found.points)
@@ -154,8 +153,8 @@ def _notes(plan: Mapping[str, Any], found: Searched) -> list[str]:
         )
     else:
         notes.append(
-            f"Chosen by validation on a fold held out beside the tested one, then trained on nine folds; yet {SAW}: "
-            "each of them voted once."
+            "Chosen by validation on a fold held out beside the tested one, then trained on nine folds; yet "
+            f"{SELECTED}: each of them voted once."
         )
     if found.nested is not None:
         notes.append(

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator import planning
 from orchestrator.design import Cell, describe
-from orchestrator.planning import Capacity
+from orchestrator.planning import Capacity, Estimate
 from orchestrator.progress import Asked, Event
 from orchestrator.search.procedure import Procedure, Result, folder_of
 from orchestrator.search.space import Parameter
@@ -93,6 +93,10 @@ class SearchPacks:
     def answered(self) -> bool:
         """Whether every procedure has chosen, and the chosen are trained."""
         return all(p.over and all(map(self._tested, p.refit())) for p in self.procedures)
+
+    def estimate(self, pack: Pack) -> Estimate:
+        """What the pack will take. A search does not share devices: packs of later batches may fill them."""
+        return self.workload.estimate(pack, self.capacity.kind, self.capacity.threads)
 
     def trials(self) -> list[Trial]:
         """All trials so far."""
@@ -192,6 +196,9 @@ class SearchPacks:
         assert self.study.search is not None
         return self.capacity.devices if self.study.search.order == "synchronous" else 1
 
+    def _fits(self, pack: Pack) -> bool:
+        return self.capacity.fits(self.estimate(pack))
+
     def _tested(self, trial: Trial) -> bool:
         """Whether the store holds the whole trial; a pruned one answers no ordinary trial."""
         return trial.trial_id in self.results and self.results[trial.trial_id].state != "pruned"
@@ -210,7 +217,7 @@ class SearchPacks:
                     wanted.setdefault(key[1], (rungs, []))[1].append(trial)
         for rungs, trials in wanted.values():
             checkpointed = {trial_id: epoch for trial_id, (epoch, _) in self.store.checkpointed(rungs).items()}
-            packs = planning.packs(trials, [], checkpointed, self.workload.pack_key, self._devices)
+            packs = planning.packs(trials, [], checkpointed, self.workload.pack_key, self._devices, self._fits)
             self.queue += [replace(pack, rungs=rungs) for pack in packs]
         if wanted:
             asked = {t.trial_id: name_of(t, self.study) for _, trials in wanted.values() for t in trials}

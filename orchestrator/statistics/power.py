@@ -4,7 +4,7 @@ The difference of fold i and seed j is modelled as d + b_i + e_ij: b_i is what t
 every seed, e_ij what initial weights and orders do. With r seeds the fold means vary by var(b) + var(e) / r, of which
 seeds can remove the second part alone. The parts are estimated by the analysis of variance of one random factor
 (Searle, Casella & McCulloch 1992, "Variance Components", ch. 3); the power of the corrected test is that of a
-noncentral t (Student's, with the corrected variance of `analysis`).
+noncentral t (Student's, with the corrected variance of `folds`).
 """
 
 import math
