@@ -1,6 +1,6 @@
 """The memory model beside what processes take: `python -m benchmarks.memory`.
 
-Each case trains a pack for two epochs in a process of its own, on noise, checkpoint and all, and tells its peak resident
+Each case trains a pack for two epochs in a process of its own, on noise, with checkpoints, and tells its peak resident
 set; the model is `cost.host_bytes`, which planning uses. With a GPU the same packs run there, beside `device_bytes`.
 """
 

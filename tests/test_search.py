@@ -14,22 +14,22 @@ import pytest
 from scipy.stats import qmc, sem
 
 from benchmarks.search import bias
-from benchmarks.simulated import Simulated
+from benchmarks.simulated import SETTINGS, Simulated
 from idennet_core.streams import generator
 from idennet_core.training import Examples
 from orchestrator import record, runner, study
 from orchestrator.planning import Capacity
-from orchestrator.progress import PackDone, PackStarted, Progress
+from orchestrator.progress import PackDone, PackStarted, PackStopped, Progress
 from orchestrator.report import Format, formats
 from orchestrator.report import search as search_report
 from orchestrator.search.packs import SearchPacks
 from orchestrator.search.procedure import dominated, scored_by
 from orchestrator.search.sampler import Outcome, Search
 from orchestrator.search.space import Parameter
-from orchestrator.source import Stopped, until
+from orchestrator.source import Listed, Stopped, until
 from orchestrator.store import Store
 from orchestrator.study import Budget
-from orchestrator.trial import Configuration, Trial, content_id
+from orchestrator.trial import Configuration, Pack, Trial, content_id
 from orchestrator.workload import Context, run_pack
 
 NUMBERS = "{x: {low: -3, high: 3}, y: {low: 0.1, high: 3, log: true}}"
@@ -419,6 +419,25 @@ def test_a_run_ends_at_the_earlier_of_its_budgets():
     assert runner.deadline(Budget(wall_clock_hours=1), 0, 4, 50) == 3650
     assert runner.deadline(Budget(device_hours=2), 3600, 4, 50) == 50 + 900
     assert runner.deadline(Budget(wall_clock_hours=1, device_hours=2), 3600, 4, 50) == 950
+
+
+@pytest.mark.slow
+def test_packs_that_wait_on_ray_when_the_time_is_up_do_not_begin(tmp_path):
+    from orchestrator import tune_engine
+
+    settings = {"dataset": "simulated", **SETTINGS, "epochs": 1, "takes": 0.4}
+    packs = [
+        Pack(tuple(Trial(Configuration(settings, {"data": str(place)}), fold, 0) for fold in range(10)))
+        for place in range(8)  # of four seconds
+    ]
+    heard, store, ends = [], Store(tmp_path).open(), time.time() + 16
+
+    def listen(event):
+        heard.append((type(event), time.time()))
+
+    tune_engine.run(Listed(packs), Simulated(store), store, CPU, listen, ends)
+    assert all(at < ends + 1 for kind, at in heard if kind is PackStarted)
+    assert PackStopped in dict(heard), "the time was up before all packs had run"
 
 
 def test_a_report_says_how_the_point_was_chosen_and_on_whom(tmp_path):
