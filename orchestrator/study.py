@@ -288,7 +288,7 @@ def _validated(data: Mapping[Any, Any], places: Mapping[Place, str]) -> Study:
         found = Study.model_validate(data)
         if ("design" in data) == ("search" in data):
             raise ValueError(
-                f"{places[()]}: a study has a design or a search, got {'both' if found.search else 'none'}"
+                f"{places[()]}: a study has a design or a search, got {'both' if found.search else 'none'}; write one"
             )
         return found
     except ValidationError as error:
@@ -299,9 +299,10 @@ def _validated(data: Mapping[Any, Any], places: Mapping[Place, str]) -> Study:
         if first["type"] == "extra_forbidden":
             reason = f"unknown key '{where}'; {suggest(str(place[-1]), _keys(place[:-1]))}"
         elif first["type"] == "missing":
-            reason = f"the key '{where}' is missing"
+            reason = f"the key '{where}' is missing; add it"
         else:
-            rule = re.sub("^(Value error,|Input) ", "", first["msg"]).replace("dictionary", "mapping")
+            rule = re.sub("^(Value error,|Input) | or instance of .*", "", first["msg"])
+            rule = rule.replace("dictionary", "mapping").replace("a valid boolean", "true or false")
             reason = f"{where} {rule}, got {shown(first['input'])}"
         raise ValueError(f"{_at(places, place)}: {reason}") from None
 
