@@ -1,7 +1,7 @@
 """A study from its file to its rows: plan, train what is missing, and say what came of it."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator import costs, inline_engine, planning, study, trunks, workload
 from orchestrator.costs import Cost
-from orchestrator.design import Cell, cells
+from orchestrator.design import Cell, cells, describe
 from orchestrator.planning import Capacity, Estimate
 from orchestrator.progress import Event
 from orchestrator.source import Listed, Source
@@ -195,9 +195,23 @@ def _seconds(planned: Plan, store: Store) -> float:
 
 
 def accuracies(planned: Plan, store: Store) -> dict[str, float]:
-    """The accuracy (a share) of each of the plan's trials that is stored complete, by trial_id."""
+    """The accuracy (a share), a search's score, of each of the plan's trials that is stored complete, by trial_id."""
+    if planned.search:
+        found = {trial_id: planned.search.results[trial_id].score for trial_id in planned.states}
+        return {trial_id: score for trial_id, score in found.items() if score is not None}
     rows = store.trials(["trial_id", "accuracy"]).drop_nulls().iter_rows()
     return {trial_id: accuracy for trial_id, accuracy in rows if trial_id in planned.states}
+
+
+def names(planned: Plan, stored: Collection[str]) -> dict[str, str]:
+    """What the cell of each trial is called, by trial_id; of a search the `stored` ones, as it names what it asks."""
+    if planned.search:
+        from orchestrator.search.packs import name_of
+
+        return {trial.trial_id: name_of(trial, planned.study) for trial in planned.trials if trial.trial_id in stored}
+    pairs = zip(planned.configurations, planned.cells, strict=True)
+    called = {configuration.configuration_id: describe(cell.label) for configuration, cell in pairs}
+    return {trial.trial_id: called[trial.configuration.configuration_id] for trial in planned.trials}
 
 
 def _configure(runs: Workload, wanted: Study, members: Sequence[Cell]) -> Configured:

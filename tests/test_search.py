@@ -1,5 +1,6 @@
 """Searches on simulated accuracies: asked, killed, rebuilt, chosen and trained again."""
 
+import io
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from benchmarks.simulated import Simulated
 from idennet_core.streams import generator
 from idennet_core.training import Examples
 from orchestrator import record, runner, study
+from orchestrator.cli.screen import screen
 from orchestrator.planning import Capacity
 from orchestrator.progress import PackDone, PackStarted, Progress
 from orchestrator.report import Format, formats
@@ -94,6 +96,20 @@ def run_killed(root, content, moments):
         except Killed:
             continue
     return run(root, content)
+
+
+@pytest.mark.parametrize("more", ["", ", pruning: {first: 2}", ", select: test"])
+def test_a_search_that_goes_on_shows_no_stored_trial_as_waiting(more, tmp_path):
+    run(tmp_path, text(configurations=8, more=more))
+    planned, said = plan(tmp_path, text(more=more)), io.StringIO()
+    stored = runner.accuracies(planned, planned.search.store)
+    assert stored
+    with screen("top", runner.names(planned, stored), stored, 0, synthetic=True, stream=said) as listen:
+        runner.run_packs(planned, planned.search.store, listen, "inline")
+    first, *_, last = said.getvalue().splitlines()
+    assert first == f"top (synthetic): {len(stored)} trials, {len(stored)} stored, more as it asks"
+    assert last.startswith("top (synthetic) finished: trials ")
+    assert "waiting" not in last
 
 
 def asked(root):

@@ -88,7 +88,7 @@ def run(
             if planned.packs:
                 stored = runner.accuracies(planned, place)
                 title, count = planned.study.folder, 0 if planned.search else len(planned.packs)
-                with screen(title, _names(planned), stored, count, synthetic=planned.synthetic) as listen:
+                with screen(title, runner.names(planned, stored), stored, count, synthetic=planned.synthetic) as listen:
                     runner.run_packs(planned, place, listen, engine.value, address, verbose)
         except KeyboardInterrupt:
             _conclude(runner.plan(planned.study, place, planned.capacity), place)
@@ -267,23 +267,6 @@ def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
 
 def _several(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
-
-
-def _names(planned: "Plan") -> dict[str, str]:
-    """What the cell of each trial is called, by trial_id; a search names its own as it asks for them."""
-    from orchestrator.design import describe
-
-    if planned.search:
-        from orchestrator.search.packs import name_of
-
-        return {
-            trial.trial_id: name_of(trial, planned.study)
-            for trial in planned.trials
-            if trial.trial_id in planned.states
-        }
-    pairs = zip(planned.configurations, planned.cells, strict=True)
-    names = {configuration.configuration_id: describe(cell.label) for configuration, cell in pairs}
-    return {trial.trial_id: names[trial.configuration.configuration_id] for trial in planned.trials}
 
 
 def _search_line(planned: "Plan") -> str:
