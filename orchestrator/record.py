@@ -81,7 +81,7 @@ def stored_by_study(planned: Plan, store: Store) -> dict[str, int]:
 def took(store: Store, name: str) -> list[Took]:
     """What the trunks and packs of a study that was run were to take, beside what they took."""
     kept = json.loads((store.studies / name / "plan.json").read_text())
-    rows = list(store.trials().select("trial_id", "pack_id", "seconds").iter_rows())
+    rows = list(store.every_trial(["trial_id", "pack_id", "seconds"]).iter_rows())
     stored = [json.loads(path.read_text()) for path in store.trunks.glob("[!.]*/trunk.json")]
     seconds = {trunk["trunk_id"]: float(trunk["seconds"]) for trunk in stored}
     return costs.took(kept.get("predicted", {}), rows, seconds)

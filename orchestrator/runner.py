@@ -135,6 +135,11 @@ def _plan_search(wanted: Study, store: Store, runs: Workload, capacity: Capacity
     )
 
 
+def measures(planned: Plan, store: Store) -> bool:
+    """Whether the study's workload can be calibrated."""
+    return isinstance(workload.load(planned.study.workload, store), Calibrated)
+
+
 def calibrate(planned: Plan, store: Store) -> None:
     """Measure on this machine what the plan's estimates are made of. Raises ValueError where there is nothing to."""
     runs = workload.load(planned.study.workload, store)

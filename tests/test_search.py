@@ -112,6 +112,15 @@ def test_a_search_that_goes_on_shows_no_stored_trial_as_waiting(more, tmp_path):
     assert "waiting" not in last
 
 
+def test_status_knows_what_the_packs_of_a_search_took(tmp_path):
+    planned = plan(tmp_path, text(configurations=4))
+    record.freeze(planned, planned.search.store, ["idenctl"])
+    run(tmp_path, text(configurations=4))
+    times = record.took(planned.search.store, "top")
+    assert len(times) == len(planned.packs) > 0
+    assert all(time.actual is not None for time in times)
+
+
 def asked(root):
     batches = sorted(root.glob("studies/*/asked/*/*/*.json"))
     return [(path.parent.name, json.loads(path.read_text())) for path in batches]

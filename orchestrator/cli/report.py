@@ -34,6 +34,9 @@ def report(
     plans = [read_plan(results.studies / resolve(name, known) / "plan.json") for name in names]
     if details:
         plans = [with_details(plan) for plan in plans]
+        for plan in plans:
+            if not plan["report"]["baselines"]:
+                typer.echo(f"{full_name(plan)} compares with no baseline, so there are no --details", err=True)
     trials, reports = results.trials(), []
     for plan in plans:
         read = format is Format.JSON or tables.needs_predictions(plan)

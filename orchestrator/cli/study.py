@@ -60,7 +60,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
         return
-    _print_plan(planned, facts)
+    _print_plan(planned, facts, place)
 
 
 @app.command()
@@ -201,10 +201,11 @@ def _facts(planned: "Plan", store: "Store", price: float | None) -> dict[str, An
     }
 
 
-def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
+def _print_plan(planned: "Plan", facts: dict[str, Any], store: "Store") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from orchestrator import runner
     from orchestrator.design import describe, same
 
     console = Console(highlight=False)
@@ -234,7 +235,7 @@ def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
         )
         console.print(f"first, pre-train the {recipe['task']} trunk: depth {recipe['depth']}, {way}")
     if not planned.packs:
-        console.print("nothing to train; next: idenctl report " + planned.study.folder)
+        console.print(f"nothing to train; next: idenctl report {planned.study.folder} --store {store.root}")
         return
     table = Table("pack", "trials", "from epoch", "time", "memory")
     for pack, estimate in zip(planned.packs, planned.estimates, strict=True):
@@ -260,9 +261,8 @@ def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
     if facts["guesses"]:
         times = len(planned.packs) + len(planned.trunks)
         some = f"{facts['guesses']} of " if facts["guesses"] < times else ""
-        console.print(
-            f"{some}these times are guesses, for nothing like it has run here; --calibrate measures it in seconds"
-        )
+        way = "; --calibrate measures it in seconds" if runner.measures(planned, store) else ""
+        console.print(f"{some}these times are guesses, for nothing like it has run here{way}")
 
 
 def _several(count: int, what: str) -> str:
