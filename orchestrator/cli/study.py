@@ -115,7 +115,8 @@ def list_(store: StoreFolder = Path("runs"), as_json: Json = False) -> None:
     from rich.table import Column, Table
 
     counted = ("cells", "trials", "complete", "failed", "searched")
-    columns = [Column("study", no_wrap=True), "data set", *(Column(name, no_wrap=True) for name in counted)]
+    columns: list[Column | str] = [Column("study", no_wrap=True), "data set"]
+    columns += [Column(name, no_wrap=True) for name in counted]
     table = Table(*columns, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for study in studies:
         drawn = " (synthetic)" if study["synthetic"] else ""
