@@ -347,7 +347,8 @@ def shown(value: object) -> str:
 
 def _text(path: Path) -> str:
     if not path.exists():
-        near = sorted(str(other) for other in path.parent.glob("*.y*ml"))
+        others = sorted(str(other) for other in path.parent.glob("*.y*ml"))
+        near = difflib.get_close_matches(str(path), others, n=10, cutoff=0)
         hint = suggest(str(path), near) if near else "give the path of a YAML file, such as studies/oulu_idrate.yaml"
         raise FileNotFoundError(f"no study file {path}; {hint}")
     if path.is_dir():

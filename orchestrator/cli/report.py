@@ -121,5 +121,10 @@ def write(path: Path, content: str | bytes) -> None:
     """Write a file beside and move it in place: a reader finds the old one or the new one, never half."""
     check_out(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(content.encode() if isinstance(content, str) else content)
+    try:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+    except PermissionError:
+        raise PermissionError(
+            f"{path.parent} must be writable for {path.name}, it is not; give another place"
+        ) from None
     beside.replace(path)
