@@ -122,7 +122,7 @@ class Measured:
     def print_plan(self) -> Callable[[], object]:
         """Print what `study plan` does."""
         planned = self._plan(self.empty)
-        return lambda: _print_plan(planned, _facts(planned, self.empty, None))
+        return lambda: _print_plan(planned, _facts(planned, self.empty, None), self.empty)
 
     def plan_stored(self) -> Callable[[], object]:
         """Plan with everything stored."""

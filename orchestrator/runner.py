@@ -1,7 +1,7 @@
 """A study from its file to its rows: plan, train what is missing, and say what came of it."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator import costs, inline_engine, planning, study, trunks, workload
 from orchestrator.costs import Cost
-from orchestrator.design import Cell, cells
+from orchestrator.design import Cell, cells, describe
 from orchestrator.planning import Capacity, Estimate
 from orchestrator.progress import Event
 from orchestrator.source import Listed, Source
@@ -135,6 +135,11 @@ def _plan_search(wanted: Study, store: Store, runs: Workload, capacity: Capacity
     )
 
 
+def measures(planned: Plan, store: Store) -> bool:
+    """Whether the study's workload can be calibrated."""
+    return isinstance(workload.load(planned.study.workload, store), Calibrated)
+
+
 def calibrate(planned: Plan, store: Store) -> None:
     """Measure on this machine what the plan's estimates are made of. Raises ValueError where there is nothing to."""
     runs = workload.load(planned.study.workload, store)
@@ -199,10 +204,23 @@ def _seconds(planned: Plan, store: Store) -> float:
 
 
 def accuracies(planned: Plan, store: Store) -> dict[str, float]:
-    """The accuracy (a share; in a search a validation accuracy) of each stored trial of the plan, by trial_id."""
-    rows = store.every_trial(["trial_id", "accuracy", "validation_accuracy"]).iter_rows()
-    found = {trial_id: validated if tested is None else tested for trial_id, tested, validated in rows}
-    return {trial_id: share for trial_id in planned.states if (share := found.get(trial_id)) is not None}
+    """The accuracy (a share), a search's score, of each of the plan's trials that is stored complete, by trial_id."""
+    if planned.search:
+        found = {trial_id: planned.search.results[trial_id].score for trial_id in planned.states}
+        return {trial_id: score for trial_id, score in found.items() if score is not None}
+    rows = store.trials(["trial_id", "accuracy"]).drop_nulls().iter_rows()
+    return {trial_id: accuracy for trial_id, accuracy in rows if trial_id in planned.states}
+
+
+def names(planned: Plan, stored: Collection[str]) -> dict[str, str]:
+    """What the cell of each trial is called, by trial_id; of a search the `stored` ones, as it names what it asks."""
+    if planned.search:
+        from orchestrator.search.packs import name_of
+
+        return {trial.trial_id: name_of(trial, planned.study) for trial in planned.trials if trial.trial_id in stored}
+    pairs = zip(planned.configurations, planned.cells, strict=True)
+    called = {configuration.configuration_id: describe(cell.label) for configuration, cell in pairs}
+    return {trial.trial_id: called[trial.configuration.configuration_id] for trial in planned.trials}
 
 
 def _configure(runs: Workload, wanted: Study, members: Sequence[Cell]) -> Configured:

@@ -61,7 +61,8 @@ def read(text: str, source: str, *, numbered: bool = True) -> tuple[Any, dict[Pl
     try:
         root = yaml.compose(text, Loader=yaml.BaseLoader)
     except yaml.MarkedYAMLError as error:
-        raise ValueError(f"{at(error.problem_mark)}: not YAML: {error.problem}") from None
+        quote = "; quote a text that holds ': '" if error.problem == "mapping values are not allowed here" else ""
+        raise ValueError(f"{at(error.problem_mark)}: not YAML: {error.problem}{quote}") from None
     except yaml.reader.ReaderError as error:
         raise ValueError(f"{source}: not YAML: {error.reason}") from None
     return (None if root is None else value(root, ())), places

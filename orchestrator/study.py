@@ -296,7 +296,7 @@ def _validated(data: Mapping[Any, Any], places: Mapping[Place, str]) -> Study:
         found = Study.model_validate(data)
         if ("design" in data) == ("search" in data):
             raise ValueError(
-                f"{places[()]}: a study has a design or a search, got {'both' if found.search else 'none'}"
+                f"{places[()]}: a study has a design or a search, got {'both' if found.search else 'none'}; write one"
             )
         if found.optuna and not found.search:
             raise ValueError(
@@ -311,9 +311,10 @@ def _validated(data: Mapping[Any, Any], places: Mapping[Place, str]) -> Study:
         if first["type"] == "extra_forbidden":
             reason = f"unknown key '{masked(where)}'; {suggest(str(place[-1]), _keys(place[:-1]))}"
         elif first["type"] == "missing":
-            reason = f"the key '{where}' is missing"
+            reason = f"the key '{where}' is missing; add it"
         else:
-            rule = re.sub("^(Value error,|Input) ", "", first["msg"]).replace("dictionary", "mapping")
+            rule = re.sub("^(Value error,|Input) | or instance of .*", "", first["msg"])
+            rule = rule.replace("dictionary", "mapping").replace("a valid boolean", "true or false")
             reason = f"{where} {rule}, got {shown(first['input'])}"
         raise ValueError(f"{_at(places, place)}: {reason}") from None
 
@@ -359,7 +360,8 @@ def shown(value: object) -> str:
 
 def _text(path: Path) -> str:
     if not path.exists():
-        near = sorted(str(other) for other in path.parent.glob("*.y*ml"))
+        others = sorted(str(other) for other in path.parent.glob("*.y*ml"))
+        near = difflib.get_close_matches(str(path), others, n=10, cutoff=0)
         hint = suggest(str(path), near) if near else "give the path of a YAML file, such as studies/oulu_idrate.yaml"
         raise FileNotFoundError(f"no study file {path}; {hint}")
     if path.is_dir():

@@ -81,7 +81,7 @@ class Rules:
         if study.search is None:
             return
         if study.folds == [None]:
-            yield ("folds",), "a search is scored by folds; set folds: all"
+            yield ("folds",), "a search is scored by folds, got none; set folds: all"
         if study.search.nested and len(study.folds) < 3:
             yield ("search", "nested"), f"a nested search needs 3 folds or more, got {len(study.folds)}"
         reasons = space.refused(
@@ -164,7 +164,8 @@ def check_data(study: Study, classes: Sequence[str], subjects: Sequence[str]) ->
     if not classes:
         raise ValueError(f"a study needs expressions, {name} has none; set dataset to another one")
     if study.folds != [None] and not subjects:
-        raise ValueError(f"folds are made of subjects, {name} has no subjects; set folds: none to use its splits")
+        way = "search another data set" if study.search else "set folds: none to use its splits"
+        raise ValueError(f"folds are made of subjects, {name} has no subjects; {way}")
     if "subjects" in study.report.show and not subjects:
         raise ValueError(f"report: show: [subjects] needs subjects, {name} has none; leave it out")
     if study.reference and EXPRESSION in axes(study.reference.by):

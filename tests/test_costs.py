@@ -181,6 +181,9 @@ def test_a_workload_that_measures_nothing_refuses_to_be_calibrated(tmp_path):
     done = idenctl("study", "plan", digits, "--calibrate", "--store", tmp_path / "runs")
     assert done.returncode == 2
     assert "examples.sklearn_digits:Digits measures nothing beforehand; leave out --calibrate" in done.stderr
+    said = idenctl("study", "plan", digits, "--store", tmp_path / "runs").stdout
+    assert "guesses" in said
+    assert "--calibrate" not in said
 
 
 def test_a_price_is_read_from_a_cluster_file_that_ray_accepts(tmp_path):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shlex
 import subprocess
 import sys
 
@@ -251,6 +252,15 @@ def test_the_provenance_tells_what_was_used_and_how_to_do_it_again():
         source["command"]
         == "idenctl study run studies/oulu_idrate.yaml --profile quick && idenctl report oulu_idrate@quick"
     )
+
+
+@pytest.mark.parametrize("written", [["--store", "a b"], ["--store=a b"], ["--store", "else", "--store", "a b"]])
+def test_the_report_is_made_again_from_the_store_that_the_study_was_run_in(written):
+    command = shlex.join(["idenctl", "study", "run", "s.yaml", *written])
+    again = tables.build(plan(command=command), whole(plan())).provenance["command"]
+    run, report = again.split(" && ")
+    assert run == command
+    assert shlex.split(report) == ["idenctl", "report", "oulu_idrate@quick", "--store", "a b"]
 
 
 def test_several_studies_share_one_csv_and_one_json_list():

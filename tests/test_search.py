@@ -1,5 +1,6 @@
 """Searches on simulated accuracies: asked, killed, rebuilt, chosen and trained again."""
 
+import io
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from benchmarks.simulated import SETTINGS, Simulated
 from idennet_core.streams import generator
 from idennet_core.training import Examples
 from orchestrator import record, runner, study
+from orchestrator.cli.screen import screen
 from orchestrator.planning import Capacity
 from orchestrator.progress import PackDone, PackStarted, PackStopped, Progress
 from orchestrator.report import Format, formats
@@ -94,6 +96,29 @@ def run_killed(root, content, moments):
         except Killed:
             continue
     return run(root, content)
+
+
+@pytest.mark.parametrize("more", ["", ", pruning: {first: 2}", ", select: test"])
+def test_a_search_that_goes_on_shows_no_stored_trial_as_waiting(more, tmp_path):
+    run(tmp_path, text(configurations=8, more=more))
+    planned, said = plan(tmp_path, text(more=more)), io.StringIO()
+    stored = runner.accuracies(planned, planned.search.store)
+    assert stored
+    with screen("top", runner.names(planned, stored), stored, 0, synthetic=True, stream=said) as listen:
+        runner.run_packs(planned, planned.search.store, listen, "inline")
+    first, *_, last = said.getvalue().splitlines()
+    assert first == f"top (synthetic): {len(stored)} trials, {len(stored)} stored, more as it asks"
+    assert last.startswith("top (synthetic) finished: trials ")
+    assert "waiting" not in last
+
+
+def test_status_knows_what_the_packs_of_a_search_took(tmp_path):
+    planned = plan(tmp_path, text(configurations=4))
+    record.freeze(planned, planned.search.store, ["idenctl"])
+    run(tmp_path, text(configurations=4))
+    times = record.took(planned.search.store, "top")
+    assert len(times) == len(planned.packs) > 0
+    assert all(time.actual is not None for time in times)
 
 
 def asked(root):
@@ -327,12 +352,12 @@ def test_two_objectives_choose_all_that_is_not_dominated(tmp_path):
 
 WRONG = {
     "empty space": ("space: {}", "space must name a setting to vary"),
-    "inverted range": ("space: {x: {low: 3, high: 1}}", "must have low below high, not 3 and 1"),
-    "empty range": ("space: {x: {low: 1, high: 1}}", "must have low below high, not 1 and 1"),
+    "inverted range": ("space: {x: {low: 3, high: 1}}", "must have low below high, got {'low': 3, 'high': 1}"),
+    "empty range": ("space: {x: {low: 1, high: 1}}", "must have low below high, got {'low': 1, 'high': 1}"),
     "log through zero": ("space: {x: {low: -1, high: 1, log: true}}", "must have low above 0"),
     "no range": ("space: {x: {low: 1}}", "must have low and high, or choices"),
     "unknown setting": ("space: {z: {low: 0, high: 1}}", "unknown setting 'z'"),
-    "odd steps": ("space: {x: {low: 0, high: 1, step: 0.3}}", "high a number of steps above low"),
+    "odd steps": ("space: {x: {low: 0, high: 1, step: 0.3}}", "high a whole number of steps above low"),
     "fraction of an integer": ("space: {epochs: {low: 1.5, high: 4}}", "epochs must be an integer"),
     "sampler": ("space: {x: {low: 0, high: 1}}, sampler: tpu", "'tpe', 'random', 'qmc', 'cma-es', 'gp' or 'nsga-ii'"),
     "when": ("space: {x: {low: 0, high: 1, when: {ann: a}}}", "when names no other parameter of the space, got 'ann'"),
@@ -355,6 +380,14 @@ WRONG = {
         "qmc cannot sample conditional parameters, got x",
     ),
     "cma-es": ("space: {arm: {choices: [a, b]}, x: {low: 0, high: 1}}, sampler: cma-es", "samples numbers alone"),
+    "enqueue too many": (
+        "space: {x: {low: 0, high: 99}}, enqueue: [" + ", ".join(f"{{x: {x}}}" for x in range(17)) + "]",
+        "a search asks for 16 configurations, got 17 points to ask first; raise configurations",
+    ),
+    "rungs twice": (
+        "space: {x: {low: 0, high: 1}}, pruning: {first: 1, rungs: [2]}",
+        "search.pruning must have rungs or first, not both",
+    ),
     "unknown key": ("space: {x: {low: 0, hihg: 1}}", "unknown key 'search.space.x.hihg'; did you mean 'high'?"),
 }
 
@@ -367,6 +400,14 @@ def test_a_wrong_search_is_refused_in_one_line_with_its_place(case, tmp_path):
         plan(tmp_path, content.replace("by: y", "by: x"))
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_range_between_whose_ends_a_value_is_refused_says_what_to_do(tmp_path):
+    content = text("tpe", "{depth: {low: 16, high: 40}}").replace("by: y", "by: depth")
+    content = content.replace("workload: benchmarks.simulated:Simulated\n", "").replace("simulated", "oulu-casia")
+    content = content.replace("epochs: 9, lag: 10, draw: 3", "epochs: 9")
+    with pytest.raises(ValueError, match=r"such as 16, 22 or 40, got 17; set step, or list choices$"):
+        plan(tmp_path, content)
 
 
 def test_a_frozen_search_is_the_study_that_was_run(tmp_path):

@@ -371,6 +371,7 @@ def test_a_mistake_in_a_study_file_exits_with_2_and_one_line(
         (b"\x89PNG", " a study file is UTF-8 text, got the byte 0x89"),
         (b"a: \x01", " not YAML: special characters are not allowed"),
         (b"a: 1\n---\nb: 2\n", "2: not YAML: "),
+        (b"a: b: c\n", "1: not YAML: mapping values are not allowed here; quote a text that holds ': '"),
     ],
 )
 def test_a_file_that_is_no_study_is_refused(tmp_path, content, message):

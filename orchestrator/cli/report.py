@@ -34,6 +34,9 @@ def report(
     plans = [read_plan(results.studies / resolve(name, known) / "plan.json") for name in names]
     if details:
         plans = [with_details(plan) for plan in plans]
+        for plan in plans:
+            if not plan["report"]["baselines"]:
+                typer.echo(f"{full_name(plan)} compares with no baseline, so there are no --details", err=True)
     trials, reports = results.trials(), []
     for plan in plans:
         read = format is Format.JSON or tables.needs_predictions(plan)
@@ -120,5 +123,10 @@ def write(path: Path, content: str | bytes) -> None:
     """Write a file beside and move it in place: a reader finds the old one or the new one, never half."""
     check_out(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(content.encode() if isinstance(content, str) else content)
+    try:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+    except PermissionError:
+        raise PermissionError(
+            f"{path.parent} must be writable for {path.name}, it is not; give another place"
+        ) from None
     beside.replace(path)

@@ -99,7 +99,8 @@ def screen(
     """Show a run while the block lasts; yields the listener to call with each event.
 
     `cells` names the cell of every trial of the study by trial_id, `stored` holds the accuracies (shares) of
-    those already in the store, `packs` is the number to run. `stream` is stderr unless given.
+    those already in the store, `packs` is the number to run, 0 for a search that has not asked.
+    `stream` is stderr unless given.
     """
     out = stream or sys.stderr
     console = Console(file=out)
@@ -142,8 +143,8 @@ def screen(
         for line in lines:
             say(line)
 
-    plan = f"{len(stored)} stored, {len(cells.keys() - stored.keys())} to train in {_count(packs, 'pack')}"
-    say(f"{title}: {_count(len(cells), 'trial')}, {plan}")
+    plan = f"{len(cells.keys() - stored.keys())} to train in {_count(packs, 'pack')}" if packs else "more as it asks"
+    say(f"{title}: {_count(len(cells), 'trial')}, {len(stored)} stored, {plan}")
     try:
         with live or nullcontext():
             yield listen

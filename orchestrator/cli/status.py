@@ -19,8 +19,10 @@ def show_status(study: Mapping[str, Any], times: Sequence["Took"]) -> None:
         f"[bold]{study['study']}[/] on {study['dataset']}{drawn}: {study['complete']} of {study['trials']} trials "
         f"complete, {study['failed']} failed, {missing} not stored"
     )
-    if found := study["search"]:
-        console.print(f"searched: {found['done']} of the {found['asked']} configurations asked have an outcome")
+    if study["search"]:
+        console.print(
+            "a search: {done} of the {asked} configurations it asked for have an outcome".format(**study["search"])
+        )
     table = Table("", "trials", "predicted", "took", "difference")
     for time in times:
         wanted = duration(time.predicted) + ("" if time.measured else " (a guess)")

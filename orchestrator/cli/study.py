@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
@@ -63,7 +63,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
         return
-    _print_plan(planned, facts)
+    _print_plan(planned, facts, place)
 
 
 @app.command()
@@ -91,7 +91,7 @@ def run(
             if planned.packs:
                 stored = runner.accuracies(planned, place)
                 title, count = planned.study.folder, 0 if planned.search else len(planned.packs)
-                with screen(title, _names(planned, stored), stored, count, synthetic=planned.synthetic) as listen:
+                with screen(title, runner.names(planned, stored), stored, count, synthetic=planned.synthetic) as listen:
                     runner.run_packs(planned, place, listen, engine.value, address, verbose, show)
         except KeyboardInterrupt:
             _conclude(runner.plan(planned.study, place, planned.capacity), place)
@@ -114,10 +114,14 @@ def list_(store: StoreFolder = Path("runs"), as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(studies, indent=1))
         return
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("study", "data set", "cells", "trials", "complete", "failed", "searched")
+    counted = ("cells", "trials", "complete", "failed", "searched")
+    columns: list[Column | str] = [Column("study", no_wrap=True), "data set"]
+    columns += [Column(name, no_wrap=True) for name in counted]
+    table = Table(*columns, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for study in studies:
         drawn = " (synthetic)" if study["synthetic"] else ""
         counts = [str(study[key]) for key in ("cells", "trials", "complete", "failed")]
@@ -214,10 +218,11 @@ def _facts(planned: "Plan", store: "Store", price: float | None) -> dict[str, An
     }
 
 
-def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
+def _print_plan(planned: "Plan", facts: dict[str, Any], store: "Store") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from orchestrator import runner
     from orchestrator.design import describe, same
 
     console = Console(highlight=False)
@@ -228,26 +233,26 @@ def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
         console.print(_search_line(planned))
         console.print(f"chosen: {cells or 'nothing yet'}; {planned.search.progress}")
     else:
-        console.print(f"{len(planned.cells)} cells: {cells}")
+        console.print(f"{_several(len(planned.cells), 'cell')}: {cells}")
     for labels in same(planned.cells, planned.configurations):
         console.print(f"the same configuration, run once: {labels}")
-    folds, seeds = len(planned.study.folds), len(planned.study.seeds)
-    parts = "train and test split" if planned.study.folds == [None] else f"{folds} folds"
+    folds, seeds = _several(len(planned.study.folds), "fold"), _several(len(planned.study.seeds), "seed")
+    parts = "train and test split" if planned.study.folds == [None] else folds
     so_far = " so far" if planned.search else ""
     console.print(
-        f"{len(planned.trials)} trials{so_far} ({parts} x {seeds} seed{'s' * (seeds > 1)} a configuration), "
+        f"{len(planned.trials)} trials{so_far} ({parts} x {seeds} a configuration), "
         f"{len(planned.states)} of them stored, {len(planned.trials) - len(planned.states)} to train"
     )
     if facts["stored_by_study"]:
         held = ", ".join(f"{count} in {name}" for name, count in facts["stored_by_study"].items())
         console.print(f"stored trials by study: {held}")
     for recipe in planned.trunks.values():
-        console.print(
-            f"first, pre-train the {recipe['task']} trunk: depth {recipe['depth']}, {recipe['epochs']} epochs "
-            f"of {recipe['dataset']}"
+        way = (
+            f"{recipe['epochs']} epochs of {recipe['dataset']}" if recipe["epochs"] else "its first weights, untrained"
         )
+        console.print(f"first, pre-train the {recipe['task']} trunk: depth {recipe['depth']}, {way}")
     if not planned.packs:
-        console.print("nothing to train; next: idenctl report " + planned.study.folder)
+        console.print(f"nothing to train; next: idenctl report {planned.study.folder} --store {store.root}")
         return
     table = Table("pack", "trials", "from epoch", "time", "memory")
     for pack, estimate in zip(planned.packs, planned.estimates, strict=True):
@@ -260,35 +265,25 @@ def _print_plan(planned: "Plan", facts: dict[str, Any]) -> None:
         )
     console.print(table)
     capacity = planned.capacity
-    device = "the CPU" if capacity.kind == "cpu" else f"{capacity.devices} GPU{'s' * (capacity.devices > 1)}"
+    device = "the CPU" if capacity.kind == "cpu" else _several(capacity.devices, "GPU")
     beside = f", {capacity.share} side by side" if capacity.share > 1 else ""
     what = "trunks and packs" if planned.trunks else "the packs"
     console.print(
         f"about {duration(facts['seconds'])} for {what} on {device}{beside} "
-        f"with {capacity.threads} threads each, once started"
+        f"with {_several(capacity.threads, 'thread')} each, once started"
     )
     unit = "GPU" if capacity.kind == "gpu" else "machine"
     money = "" if facts["money"] is None else f", {facts['money']:.2f} at {facts['price_per_hour']:g} an hour"
-    console.print(f"{facts['device_hours']:.2f} {unit}-hours{money}")
+    console.print(f"{facts['device_hours']:.{2 if facts['device_hours'] >= 0.1 else 4}f} {unit}-hours{money}")
     if facts["guesses"]:
         times = len(planned.packs) + len(planned.trunks)
-        console.print(
-            f"{facts['guesses']} of these {times} times are guesses, for nothing like it has run here; "
-            "--calibrate measures it in seconds"
-        )
+        some = f"{facts['guesses']} of " if facts["guesses"] < times else ""
+        way = "; --calibrate measures it in seconds" if runner.measures(planned, store) else ""
+        console.print(f"{some}these times are guesses, for nothing like it has run here{way}")
 
 
-def _names(planned: "Plan", stored: Mapping[str, float]) -> dict[str, str]:
-    """What the cell of each trial is called, by trial_id; of a search those `stored`: it names what it asks for."""
-    from orchestrator.design import describe
-
-    if planned.search:
-        from orchestrator.search.packs import name_of
-
-        return {trial.trial_id: name_of(trial, planned.study) for trial in planned.trials if trial.trial_id in stored}
-    pairs = zip(planned.configurations, planned.cells, strict=True)
-    names = {configuration.configuration_id: describe(cell.label) for configuration, cell in pairs}
-    return {trial.trial_id: names[trial.configuration.configuration_id] for trial in planned.trials}
+def _several(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _search_line(planned: "Plan") -> str:

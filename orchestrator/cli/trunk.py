@@ -26,7 +26,7 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", hel
 
 @app.command()
 def train(
-    file: Annotated[Path, typer.Argument(help="The study file whose trunks to train.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The study file whose trunks to train.")],
     profile: Profile = None,
     set_: Set = None,
     store: StoreFolder = Path("runs"),

@@ -53,10 +53,7 @@ def _answer(found: Searched, report: Report, mark: str) -> Block:
 
 def _best(found: Searched, mark: str) -> Block:
     ranked = sorted((p for p in found.points if p.accuracy is not None and p.repeats is None), key=_rank)
-    lines = [
-        Line(_settings(point), (str(point.number), *(number(value, ".4g") for value in _values(point, found))))
-        for point in ranked[:BEST]
-    ]
+    lines = [Line(_settings(point), (str(point.number), *_values(point, found))) for point in ranked[:BEST]]
     heads = tuple("accuracy %" if name == "accuracy" else name for name in found.objectives)
     return Block(f"{mark}the best configurations, by {found.select}", "settings", ("asked as", *heads), tuple(lines))
 
@@ -75,9 +72,9 @@ def _rank(point: Tried) -> tuple[float, int]:
     return -(point.accuracy or 0.0), point.number
 
 
-def _values(point: Tried, found: Searched) -> list[float]:
+def _values(point: Tried, found: Searched) -> list[str]:
     names = zip(found.objectives, point.values, strict=True)
-    return [100 * value if name == "accuracy" else value for name, value in names]
+    return [number(100 * value) if name == "accuracy" else number(value, ".4g") for name, value in names]
 
 
 def _settings(point: Tried) -> str:

@@ -1,7 +1,9 @@
 """From a study's plan and the store's rows to its report."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -218,7 +220,7 @@ def provenance(plan: Mapping[str, Any], trials: pl.DataFrame) -> dict[str, Any]:
         "seeds": list(plan["seeds"]),
         "seconds": float(complete["seconds"].sum()),
         "version": sorted(set(trials["version"])),
-        "command": f"{_command(plan)} && idenctl report {full_name(plan)}",
+        "command": f"{_command(plan)} && {_report_command(plan)}",
     }
 
 
@@ -230,3 +232,11 @@ def full_name(plan: Mapping[str, Any]) -> str:
 def _command(plan: Mapping[str, Any]) -> str:
     profile = f" --profile {plan['profile']}" if plan["profile"] else ""
     return str(plan.get("command") or f"idenctl study run studies/{plan['study']}.yaml{profile}")
+
+
+def _report_command(plan: Mapping[str, Any]) -> str:
+    """The command that gives the report again, from the store that the study's command names."""
+    words = shlex.split(_command(plan))
+    stores = [after for word, after in pairwise(words) if word == "--store"]
+    stores += [word.removeprefix("--store=") for word in words if word.startswith("--store=")]
+    return shlex.join(["idenctl", "report", full_name(plan), *(("--store", stores[-1]) if stores else ())])

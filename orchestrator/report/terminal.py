@@ -58,7 +58,7 @@ def _print_one_way(console: Console, report: Report) -> None:
     if room >= STRIP_WIDTHS[0] and any(row.accuracy.num_folds for row in report.rows):
         strip = min(room, STRIP_WIDTHS[1])
         console.print(_accuracies(report, strip))
-        console.print(Text(_legend(report), style="dim"))
+        console.print(Text(_legend(report), style="dim"), end="\n" if report.baselines else "\n\n")
     else:
         console.print(table)
     for start in range(0, len(report.baselines), COMPARISONS_ACROSS):

@@ -131,7 +131,7 @@ class SearchPacks:
         """How far the search is, in words."""
         assert self.study.search is not None
         asked, wanted = sum(len(p.configurations) for p in self.procedures), self.study.search.configurations
-        told = sum(len(p.outcomes.keys() & p.configurations.keys()) for p in self.procedures)
+        told = sum(p.num_done(self.results) for p in self.procedures)
         if any(p.exhausted for p in self.procedures):
             return f"{told} of {asked} configurations have an outcome, and the sampler finds no others"
         return f"{told} of {wanted * len(self.procedures)} configurations have an outcome"

@@ -112,6 +112,10 @@ class Procedure:
         """Whether nothing more will be asked, and everything was told."""
         return not self.waiting and (self.exhausted or len(self.configurations) >= self.wanted.configurations)
 
+    def num_done(self, results: Results) -> int:
+        """How many configurations have an outcome, whether the sampler was told it or not yet."""
+        return sum(self._outcome(number, results) is not None for number in self.configurations)
+
     def trials(self, configuration: Configuration) -> tuple[Trial, ...]:
         """The trials that score a configuration."""
         return scored_by(configuration, self.folds, self.study.seeds, self.wanted.select, self.outer)

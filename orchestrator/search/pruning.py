@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise, takewhile
 from math import ceil, isfinite, nan
 from statistics import fmean
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel
+from pydantic import AfterValidator, BaseModel, model_validator
 
 from orchestrator.sections import STRICT
 from orchestrator.trial import Pack, Rungs
@@ -48,6 +48,9 @@ def _level(level: float) -> float:
     return level
 
 
+FIRST = 2  # epochs before the first rung
+
+
 class Pruning(BaseModel):
     """When a search drops configurations: after each number of epochs in `rungs`, or at `first` and geometrically on.
 
@@ -57,18 +60,24 @@ class Pruning(BaseModel):
     model_config = STRICT
 
     rungs: Annotated[list[int], AfterValidator(_rungs)] | None = None
-    first: Annotated[int, AfterValidator(_first)] = 2
+    first: Annotated[int, AfterValidator(_first)] | None = None  # FIRST where there are no rungs either
     reduction: Annotated[int, AfterValidator(_reduction)] = 3
     level: Annotated[float, AfterValidator(_level)] = 0.05
 
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if self.rungs is not None and self.first is not None:
+            raise ValueError("must have rungs or first, not both")
+        return self
+
     def epochs(self, total: int) -> tuple[int, ...]:
         """The rungs of trials of `total` epochs."""
-        geometric = (self.first * self.reduction**step for step in range(total))
+        geometric = ((self.first or FIRST) * self.reduction**step for step in range(total))
         return tuple(self.rungs or takewhile(lambda epoch: epoch < total, geometric))
 
     def refused(self, total: int) -> str | None:
         """Why trials of `total` epochs cannot be pruned like this: a rung must save an epoch."""
-        last = self.rungs[-1] if self.rungs else self.first
+        last = self.rungs[-1] if self.rungs else self.first or FIRST
         if last < total:
             return None
         return f"a rung must come before the last of {total} epochs, got {last}; set an earlier one"

@@ -52,9 +52,9 @@ class Parameter(_Section):
         elif self.low is None or self.high is None:
             raise ValueError("must have low and high, or choices")
         elif self.low >= self.high:
-            raise ValueError(f"must have low below high, not {self.low} and {self.high}")
+            raise ValueError("must have low below high")
         elif self.log and self.low <= 0:
-            raise ValueError(f"must have low above 0 for a range over the logarithm, not {self.low}")
+            raise ValueError("must have low above 0 for a range over the logarithm")
         elif self.step is not None:
             self._stepwise(self.low, self.high, self.step)
         return self
@@ -62,8 +62,10 @@ class Parameter(_Section):
     def _stepwise(self, low: float, high: float, step: float) -> None:
         if self.log:
             raise ValueError("must have log or step, not both")
-        if step <= 0 or not math.isclose((high - low) / step, round((high - low) / step), abs_tol=1e-9):
-            raise ValueError(f"must have high a number of steps above low, not {low}, {high} and step {step}")
+        if step <= 0:
+            raise ValueError("must have step above 0")
+        if not math.isclose((high - low) / step, round((high - low) / step), abs_tol=1e-9):
+            raise ValueError("must have high a whole number of steps above low")
 
     def typed(self, default: Setting) -> "Parameter":
         """The range in floats where the setting is a float: 0 to 1 is then more than two values."""
@@ -149,7 +151,9 @@ def refused(
             continue
         for value in parameter.typed(defaults[name]).values():
             if reason := refusal({name: value}):
-                yield ("space", name), reason
+                between = value not in (*parameter.choices, parameter.low, parameter.high)
+                steps = "; set step, or list choices" if between else ""
+                yield ("space", name), f"{reason}{steps}"
                 break
     yield from _conditions(search.space, suggest)
     yield from _enqueued(search, defaults)
@@ -184,6 +188,10 @@ def _conditions(
 
 
 def _enqueued(search: Search, defaults: Mapping[str, Setting]) -> Iterator[tuple[Place, str]]:
+    different = len({frozenset(point.items()) for point in search.enqueue})
+    if different > search.configurations:
+        reason = f"a search asks for {search.configurations} configurations, got {different} points to ask first"
+        yield ("enqueue",), f"{reason}; raise configurations"
     for index, point in enumerate(search.enqueue):
         for name, value in point.items():
             place: Place = ("enqueue", index, name)
