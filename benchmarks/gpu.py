@@ -153,7 +153,7 @@ def _told(name: str, measure: Callable[[], float]) -> float:
     """The measurement, printed; 0 where this way does not run here, and why."""
     try:
         speed = measure()
-    except Exception as error:  # a peer that does not run must not end the session on a scarce device
+    except Exception as error:  # a peer that does not run must not end what runs on a scarce device
         print(f"  {name:45} does not run here: {type(error).__name__}: {str(error).splitlines()[0][:90]}", flush=True)
         return 0.0
     print(f"  {name:45} {speed:10.2f} member-steps a second", flush=True)
