@@ -187,6 +187,12 @@ def run_packs(
     tune_engine.run(packs, runs, store, planned.capacity, listen, ends, address, verbose)
 
 
+def used_up(planned: Plan, store: Store) -> bool:
+    """Whether the study's trials have taken the device-hours of its budget."""
+    hours = planned.study.budget.device_hours
+    return hours is not None and _seconds(planned, store) >= 3600 * hours
+
+
 def deadline(budget: Budget, seconds: float, devices: int, now: float) -> float | None:
     """When a run that starts now has to end, `seconds` of devices having been spent before; None without a budget."""
     ends = []

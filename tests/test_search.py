@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -57,6 +58,13 @@ report: {{by: y}}
 
 
 CPU, CPU2 = Capacity("cpu", 1, 1), Capacity("cpu", 2, 1)
+
+
+class Slow(Simulated):
+    """Simulated trials that say they took an hour each."""
+
+    def run(self, pack, context):
+        return [replace(result, seconds=3600.0) for result in super().run(pack, context)]
 
 
 class Killed(BaseException):
@@ -444,6 +452,15 @@ def test_a_budget_ends_a_run_and_the_next_one_goes_on(tmp_path):
     assert whole.search.record() == run(tmp_path / "whole", text()).search.record()
 
 
+def test_device_hours_are_used_up_by_what_the_trials_took_and_not_before(tmp_path):
+    content = text(configurations=4).replace("workload: benchmarks.simulated:Simulated", f"workload: {__name__}:Slow")
+    run(tmp_path, content)
+    trials = Store(tmp_path).every_trial()
+    for hours, used_up in ((trials.height, True), (trials.height + 0.1, False)):
+        planned = plan(tmp_path, content.replace("report:", f"budget: {{device_hours: {hours}}}\nreport:"))
+        assert runner.used_up(planned, Store(tmp_path)) is used_up
+
+
 def test_a_pack_whose_time_is_up_stops_when_an_epoch_is_done():
     heard = []
     tell = until(0.0, heard.append)
@@ -488,6 +505,7 @@ def test_a_report_says_how_the_point_was_chosen_and_on_whom(tmp_path):
     (number,) = found.searched.chosen
     points = found.searched.points
     assert found.rows[0].configuration_id == done_point(tmp_path, number)["configuration_id"]
+    assert found.rows[0].label == "x {x:.4g}, y {y:.4g}".format(**points[number].settings)
     assert points[number].accuracy == max(point.accuracy for point in points if point.accuracy is not None)
     assert points[-1].best_so_far == points[number].accuracy
     assert sum(map(sum, found.searched.surface.counts)) == 16

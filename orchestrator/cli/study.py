@@ -300,6 +300,8 @@ def _search_line(planned: "Plan") -> str:
 
 def _conclude(after: "Plan", store: "Store") -> int:
     """Say what is in the store now; the exit status: 1 where a trial failed or something is still to be run."""
+    from orchestrator import runner
+
     states = list(after.states.values())
     failed, complete = states.count("failed"), states.count("complete")
     line = f"{after.study.folder}: {complete} of {len(after.trials)} trials complete in {store.root}"
@@ -311,10 +313,10 @@ def _conclude(after: "Plan", store: "Store") -> int:
         line += f", {after.left} not run"
     if after.search:
         line += f"; {after.search.progress}"
-    if not after.done:
+    if not after.done and runner.used_up(after, store):
+        line += f": its budget of {after.study.budget.device_hours:g} device-hours is used up; raise it and run again"
+    elif not after.done:
         line += ": run the same command again, it goes on from the last checkpoint"
-        if after.study.budget.device_hours:
-            line += "; raise budget: device_hours where they are used up"
     print(line, file=sys.stderr)
     if complete:
         print(f"next: idenctl report {after.study.folder} --store {store.root}", file=sys.stderr)

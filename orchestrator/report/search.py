@@ -9,8 +9,9 @@ import numpy as np
 import polars as pl
 
 from orchestrator.report import tables
-from orchestrator.report.cells import axes, cell_label
+from orchestrator.report.cells import axes
 from orchestrator.report.model import Report, Searched, Surface, Tried
+from orchestrator.report.wording import listed
 from orchestrator.statistics.folds import Estimate, estimates
 from orchestrator.study import NUM_FOLDS, SELECTED
 
@@ -31,7 +32,7 @@ def build(
     report = tables.build(single, trials, predictions) if tested else _untested(single, by, trials.clear())
     found = searched(record, by, across)
     on_test = "SELECTED ON TEST FOLDS, so optimistic: " if plan["search"]["select"] == "test" else ""
-    labels = {cell["configuration_id"]: cell_label(cell["label"], "") for cell in plan["cells"]}
+    labels = {cell["configuration_id"]: listed(cell["label"]) for cell in plan["cells"]}
     rows = tuple(replace(row, label=labels[row.configuration_id]) for row in report.rows)
     return replace(
         report,

@@ -70,7 +70,7 @@ def provenance_lines(report: Report) -> list[tuple[str, str]]:
     if source["trunks"]:
         lines.append(("trunks", ", ".join(source["trunks"])))
     lines += [
-        ("settings", _listed(source["settings"])),
+        ("settings", listed(source["settings"])),
         ("trials", "{trials_complete} of {trials_planned}, {seconds:.1f} s in all".format(**source)),
         ("folds", ", ".join(map(str, source["folds"])) if report.folds else "none"),
         ("seeds", ", ".join(map(str, source["seeds"]))),
@@ -80,5 +80,6 @@ def provenance_lines(report: Report) -> list[tuple[str, str]]:
     return [(name, value) for name, value in lines if value]
 
 
-def _listed(values: Mapping[str, Any]) -> str:
+def listed(values: Mapping[str, Any]) -> str:
+    """`alpha 0.1, gamma 15`."""
     return ", ".join(f"{key} {value}" for key, value in values.items())
