@@ -198,6 +198,15 @@ def test_a_run_whose_trials_take_long_to_count_is_told_of_seldom():
     assert next(ticks) / (REST + 2) - 3 < len(stream.getvalue().splitlines()) < next(ticks) / REST + 3
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_traceback_of_a_failed_pack_is_shown_where_it_is_wanted(wanted):
+    stream = io.StringIO()
+    with screen("study", CELLS, {}, 1, synthetic=False, tracebacks=wanted, stream=stream) as listen:
+        listen(PackFailed("p1", "OSError: gone", "Traceback:\n  in line 7\nOSError: gone"))
+    shown = ["Traceback:", "  in line 7", "OSError: gone"] if wanted else []
+    assert stream.getvalue().splitlines()[1:-1] == ["pack p1 failed: OSError: gone", *shown]
+
+
 def test_a_run_that_ends_early_says_so():
     stream = io.StringIO()
 

@@ -93,6 +93,7 @@ def screen(
     packs: int,
     *,
     synthetic: bool,
+    tracebacks: bool = False,
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[Event], None]]:
@@ -100,7 +101,7 @@ def screen(
 
     `cells` names the cell of every trial of the study by trial_id, `stored` holds the accuracies (shares) of
     those already in the store, `packs` is the number to run, 0 for a search that has not asked.
-    `stream` is stderr unless given.
+    `tracebacks` shows those of packs that fail. `stream` is stderr unless given.
     """
     out = stream or sys.stderr
     console = Console(file=out)
@@ -136,6 +137,8 @@ def screen(
         nonlocal state, last_line, rest_until
         now = clock()
         lines = news(state, event)
+        if tracebacks and isinstance(event, PackFailed):
+            lines += event.traceback.splitlines()
         state = state.apply(event, now)
         if not live and now >= rest_until and (isinstance(event, PackDone) or now - last_line >= QUIET):
             lines.append(summary(state, now))

@@ -74,7 +74,7 @@ def run(
     store: StoreFolder = Path("runs"),
     engine: Annotated[Engine, typer.Option(help="Ray Tune, or this process for debugging.")] = Engine.TUNE,
     address: Address = None,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show what Ray and Tune say.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show what Ray and Tune say, and tracebacks.")] = False,
 ) -> None:
     """Run what the store lacks of a study. Run it again after any interruption: it goes on where it was."""
     from orchestrator import record, runner
@@ -91,7 +91,9 @@ def run(
             if planned.packs:
                 stored = runner.accuracies(planned, place)
                 title, count = planned.study.folder, 0 if planned.search else len(planned.packs)
-                with screen(title, runner.names(planned, stored), stored, count, synthetic=planned.synthetic) as listen:
+                with screen(
+                    title, runner.names(planned, stored), stored, count, synthetic=planned.synthetic, tracebacks=verbose
+                ) as listen:
                     runner.run_packs(planned, place, listen, engine.value, address, verbose, show)
         except KeyboardInterrupt:
             _conclude(runner.plan(planned.study, place, planned.capacity), place)
