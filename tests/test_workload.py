@@ -276,7 +276,7 @@ def test_pictures_of_networks_are_refused_where_a_workload_leaves_none(digits, t
 
 def test_workers_of_ray_find_a_workload_in_the_current_folder(here):
     root = str(Path(workload.__file__).parents[1])
-    command = [sys.executable, "-m", "orchestrator.cli.app", "study", "run", "coin.yaml"]
+    command = [sys.executable, "-m", "orchestrator.cli.app", "study", "run", "coin.yaml", "--store", "runs"]
     environment = os.environ | {"PYTHONPATH": root}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
