@@ -122,6 +122,12 @@ def test_every_shipped_study_can_be_planned_and_says_its_profile(path, profile, 
     assert {recipe["task"] for recipe in planned.trunks.values()} == {"emotion", "identity"}
 
 
+def test_the_focal_search_can_be_nested_in_small_and_its_plan_counts_that_apart(noise_store):
+    planned = runner.plan(load(shipped("focal_search"), "nested"), Store(noise_store), Capacity("cpu", 1, 2))
+    # 3 configurations: on 3 folds; the chosen one on these; within each of 3 outer folds on the 2 others, and tested
+    assert planned.search.trials_to_come() == {"search": 9, "refit": 3, "nested": 3 * (3 * 2 + 1)}
+
+
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_the_profile_paper_changes_nothing_and_is_the_papers_schedule(path):
     paper, plain = load(path, "paper"), load(path, None)
