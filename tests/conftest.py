@@ -2,6 +2,7 @@ import io
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -71,6 +72,41 @@ def trained_store(tmp_path_factory):
     file.write_text(TINY_STUDY)
     assert idenctl("study", "run", file, "--engine", "inline", "--store", store).returncode == 0
     return store
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Torch on one thread, as a pack's workers have it; afterwards on as many as before."""
+    import torch  # here and below: most tests do without it
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def networks(face_set):
+    """The state dicts of a small emotion and a small identity network that have seen the faces of noise."""
+    import small_packs
+
+    return small_packs.pretrained(face_set)
+
+
+@pytest.fixture(scope="session")
+def member(face_set, networks):
+    """A function from settings, fold and seed to a new member."""
+    import small_packs
+
+    return partial(small_packs.member, face_set, networks)
+
+
+@pytest.fixture(scope="session")
+def train(face_set, networks):
+    """A function that trains a pack: its members' test probabilities and their curves."""
+    import small_packs
+
+    return partial(small_packs.train, faces=face_set, networks=networks)
 
 
 @dataclass(frozen=True)
