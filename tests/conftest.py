@@ -109,6 +109,12 @@ def train(face_set, networks):
     return partial(small_packs.train, faces=face_set, networks=networks)
 
 
+def changed(text, old, new):
+    """The text with `new` in the place of `old`, which it holds once."""
+    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the text"
+    return text.replace(old, new)
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a command ended: exit status, and what it printed."""
