@@ -1,3 +1,4 @@
+import functools
 import io
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -11,6 +12,12 @@ from idennet_core.datasets.oulu_casia import CLASSES
 from idennet_core.datasets.prepared import Face
 from idennet_core.streams import generator
 from orchestrator.cli.app import main
+
+
+def changed(text, old, new):
+    """The text with `new` in the place of `old`, which it holds once."""
+    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the text"
+    return text.replace(old, new)
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +43,41 @@ def face_set(tmp_path_factory):
     directory = tmp_path_factory.mktemp("prepared") / "noise"
     prepared.save(directory, "noise", CLASSES, True, pixels, rows, [], {})
     return prepared.load(directory)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Torch on one thread, as a pack's workers have it; afterwards on as many as before."""
+    import torch  # here and below: most tests do without it
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def networks(face_set):
+    """The state dicts of a small emotion and a small identity network that have seen the faces of noise."""
+    import small_packs
+
+    return small_packs.pretrained(face_set)
+
+
+@pytest.fixture(scope="session")
+def member(face_set, networks):
+    """A function from settings, fold and seed to a new member."""
+    import small_packs
+
+    return functools.partial(small_packs.member, face_set, networks)
+
+
+@pytest.fixture(scope="session")
+def train(face_set, networks):
+    """A function that trains a pack: its members' test probabilities and their curves."""
+    import small_packs
+
+    return functools.partial(small_packs.train, faces=face_set, networks=networks)
 
 
 TINY_STUDY = """

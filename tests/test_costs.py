@@ -1,15 +1,16 @@
 """What a study will take: counted as it is done, measured here, frozen at its run, held against what it took."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import jsonschema
 import pytest
 import ray
-from conftest import TINY_STUDY, idenctl
+from conftest import TINY_STUDY, changed, idenctl
 
-from orchestrator import calibration, costs, runner
+from orchestrator import calibration, costs, runner, strict_yaml
 from orchestrator.idennet import Idennet
 from orchestrator.planning import Capacity, Estimate
 from orchestrator.prices import device_price
@@ -49,9 +50,8 @@ def plan(store, *options, study=None):
 
 
 def variation(store, old, new):
-    assert old in TINY_STUDY
     path = store / "other.yaml"
-    path.write_text(TINY_STUDY.replace(old, new))
+    path.write_text(changed(TINY_STUDY, old, new))
     return path
 
 
@@ -187,8 +187,6 @@ def test_a_workload_that_measures_nothing_refuses_to_be_calibrated(tmp_path):
 
 
 def test_a_price_is_read_from_a_cluster_file_that_ray_accepts(tmp_path):
-    from orchestrator import strict_yaml
-
     file = tmp_path / "cluster.yaml"
     file.write_text(CLUSTER)
     schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
@@ -202,20 +200,15 @@ def test_a_price_is_read_from_a_cluster_file_that_ray_accepts(tmp_path):
     [
         ('labels: {price-per-hour: "40"}', "labels: {}", "one gpu price must be stated as the label price-per-hour"),
         ('"40"', '"much"', ":6: price-per-hour must be a number of at least 0, such as '2.50', got 'much'"),
-        ('"40"', '"-1"', "price-per-hour must be a number of at least 0, such as '2.50', got '-1'"),
+        ('"40"', '"-1"', ":6: price-per-hour must be a number of at least 0, such as '2.50', got '-1'"),
         ("available_node_types", "node_types", "a Ray cluster file has available_node_types"),
-        ("  head: {", "  more: {", "got more 0.05, gpus 5"),
+        ("resources: {CPU: 2}", "resources: {GPU: 2}", "got head 0.05, gpus 5"),
     ],
 )
 def test_a_cluster_file_without_one_price_is_refused(tmp_path, old, new, message):
-    assert old in CLUSTER
-    text = CLUSTER.replace(old, new)
-    if new == "  more: {":
-        text = text.replace("resources: {CPU: 2}", "resources: {GPU: 2}")
-    (tmp_path / "cluster.yaml").write_text(text)
-    with pytest.raises(ValueError, match=r".") as refused:
+    (tmp_path / "cluster.yaml").write_text(changed(CLUSTER, old, new))
+    with pytest.raises(ValueError, match=re.escape(message)):
         device_price(tmp_path / "cluster.yaml", "gpu")
-    assert message in str(refused.value)
 
 
 def test_two_sources_of_a_price_are_refused(tmp_path):

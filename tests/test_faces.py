@@ -12,7 +12,7 @@ import pytest
 from idennet_core.datasets import oulu_casia
 from idennet_core.datasets.synthetic.sets import synthesise
 from idennet_core.faces.alignment import TEMPLATE, align, pad_cropped, similarity
-from idennet_core.faces.detection import Detector, choose, fetch, scales
+from idennet_core.faces.detection import Detector, Look, aside, choose, fetch, scales
 from idennet_core.streams import generator
 from orchestrator.cli.data import read_landmarks
 
@@ -148,6 +148,28 @@ def test_large_pictures_are_searched_small_first_and_never_enlarged():
     assert scales(240, 320) == [1.0]
     assert scales(490, 640) == [0.5, 1.0]
     assert scales(3000, 4000) == [320 / 4000, 640 / 4000, 1280 / 4000]
+
+
+@pytest.mark.parametrize("look", [Look(*half, turns) for half in ((0, 1), (0, 0.5), (0.5, 1)) for turns in range(4)])
+def test_a_point_found_in_a_part_is_brought_back_to_its_place_in_the_picture(look):
+    rng = generator("look")
+    for _ in range(20):
+        image = np.zeros((int(rng.integers(5, 20)), int(rng.integers(5, 20))), np.uint8)
+        part = look.part(image)
+        y, x = (int(rng.integers(side)) for side in part.shape)
+        image[:] = np.arange(image.size).reshape(image.shape) % 251
+        image[image == 250] = 0
+        ((x_back, y_back),) = look.back(np.array([[x, y]], float), image.shape)
+        image[int(y_back), int(x_back)] = 250
+        assert look.part(image)[y, x] == 250
+
+
+def test_a_turned_face_is_further_aside_than_a_frontal_one_whatever_its_roll():
+    profile = TEMPLATE.copy()
+    profile[2, 0] += 8  # the nose
+    assert aside(TEMPLATE) < 0.01 < 0.3 < aside(profile)
+    for degrees in (17, 90, 180):
+        assert aside(turned(profile, degrees, 2, (30, 40))) == pytest.approx(aside(profile))
 
 
 def test_of_several_faces_the_most_central_of_the_large_ones_is_taken():

@@ -17,12 +17,8 @@ from orchestrator.cli.heatmap import sitters_of, trials_of
 from orchestrator.cli.network import find_plan
 from orchestrator.store import Store
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES = oulu_casia.CLASSES
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 @pytest.fixture

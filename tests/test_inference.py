@@ -11,7 +11,6 @@ import onnx
 import onnxruntime
 import polars as pl
 import pytest
-import torch
 from conftest import idenctl
 
 from idennet_core import inference
@@ -19,14 +18,10 @@ from idennet_core.config import FACE_SIZE
 from idennet_core.datasets import oulu_casia, prepared
 from orchestrator.store import Store
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 MODEL = Path(__file__).parents[2] / "shared/models/yunet_s_dynamic.onnx"
 needs_model = pytest.mark.skipif(not MODEL.exists(), reason=f"no YuNet model in {MODEL.parent}")
 MARGIN = (80 - FACE_SIZE) // 2
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 @pytest.fixture

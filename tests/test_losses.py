@@ -7,14 +7,10 @@ from torch.nn import functional as F
 from idennet_core.losses import emotion_loss, identity_loss
 from idennet_core.streams import generator
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 GAMMAS = [0.0, 0.5, 1.0, 2.0, 15.0]
 EVERYONE = torch.ones(7, dtype=torch.bool)
 SOME = torch.tensor([True, False, True, True, False, False, True])
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 def logits_of(*names, batch=12, identities=7):

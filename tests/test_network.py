@@ -8,6 +8,7 @@ from idennet_core.config import canonical
 from idennet_core.network import Dropout, Head, PretrainedNetwork, Trunk, initialise, start_from, trunk_state
 from idennet_core.streams import generator
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 # By hand. A layer that reads w maps has BN 2w, conv1x1 12w, BN 2 * 12 and conv3x3 9 * 12 * 12: 14w + 1320.
 BLOCK1 = {
     16: 14 * (24 + 36) + 2 * 1320,  # to 48 maps
@@ -31,11 +32,6 @@ NORM = {16: 2 * 96, 22: 2 * 132, 40: 2 * 240}
 WIDTH, FEATURES = {16: 72, 22: 96, 40: 168}, {16: 96, 22: 132, 40: 240}
 TRUNK = {depth: 9 * 24 + BLOCK1[depth] + TRANSITION1[depth] + BLOCK2[depth] for depth in (16, 22, 40)}
 DEPTHS = (16, 22, 40)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 def size(network):

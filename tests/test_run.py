@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from conftest import changed
 
 from idennet_core.datasets import ferplus, oulu_casia, prepared
 from idennet_core.datasets.prepared import Face
@@ -372,9 +373,8 @@ WRONG = {
 
 
 def edit(store, old, new):
-    text = (store / "study.yaml").read_text()
-    assert old in text
-    (store / "study.yaml").write_text(text.replace(old, new))
+    path = store / "study.yaml"
+    path.write_text(changed(path.read_text(), old, new))
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -20,6 +20,7 @@ from orchestrator import stacks as stacks_of
 from orchestrator.store import Store
 from orchestrator.workload import Context
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 SUBJECTS = np.array([f"P{place // 6:02}" for place in range(132)])  # 22 people: folds 0 and 1 have three, others two
 LABELS = np.arange(len(SUBJECTS)) % 6
@@ -37,14 +38,6 @@ SPECS = [  # settings, fold, seed
     ({"alpha": 0.5, "id_rate": 0.2, "lr": 0.02}, 1, 2),
     ({"variant": "f"}, 4, 0),
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def member(place, dtype=torch.float64, **settings):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from conftest import changed
 
 from idennet_core.datasets import ferplus, oulu_casia, prepared
 from idennet_core.datasets.prepared import Face
@@ -140,6 +141,17 @@ def test_the_profile_paper_changes_nothing_and_is_the_papers_schedule(path):
     assert {s["depth"] for s in settings} == {
         "mmi_variants": {16}, "ck_depths": {16, 22, 40}, "ferplus_depths": {16, 22, 40}
     }.get(path.stem, {40})  # fmt: skip
+
+
+def test_the_study_of_figure_3_holds_original_f_and_five_rates_on_ten_folds():
+    for profile in (None, "quick"):
+        wanted = load(shipped("oulu_idrate"), profile)
+        labels = [dict(cell.label) for cell in cells(wanted)]
+        rates = [{"id_rate": rate} for rate in (0.2, 0.4, 0.6, 0.8, 1.0)]
+        assert labels == [{"variant": "original"}, {"variant": "f"}, *rates]
+        assert len(labels) * len(wanted.folds) * len(wanted.seeds) == 70
+        assert wanted.reference.values == {0: 87.18, 0.2: 87.56, 0.4: 89.06, 0.6: 89.46, 0.8: 91.02, 1: 93.95}
+        assert "unclear" in wanted.reference.note
 
 
 def test_components_that_change_nothing_alone_are_said_and_run_once(noise_store):
@@ -296,8 +308,7 @@ def test_the_report_of_a_study_without_folds_speaks_of_pictures_in_every_format(
 )
 def test_what_a_data_set_cannot_give_is_refused_in_one_line(store, written, instead_of, message):
     path = store / "split.yaml"
-    assert instead_of in SPLIT_STUDY
-    path.write_text(SPLIT_STUDY.replace(instead_of, written))
+    path.write_text(changed(SPLIT_STUDY, instead_of, written))
     done = idenctl(store, "study", "run", path)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import idenctl
+from conftest import changed, idenctl
 from sklearn.datasets import load_digits
 from sklearn.model_selection import KFold, cross_val_score
 from sklearn.svm import SVC
@@ -144,7 +144,7 @@ def plan_of(file, store):
     ],
 )
 def test_a_workload_that_is_none_is_refused_in_one_line_with_its_place(here, written, message):
-    Path("coin.yaml").write_text(COIN.replace("coin:Coin", written))
+    Path("coin.yaml").write_text(changed(COIN, "coin:Coin", written))
     done = idenctl("study", "plan", "coin.yaml")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: coin.yaml:3: ")
@@ -162,8 +162,7 @@ def test_a_workload_that_is_none_is_refused_in_one_line_with_its_place(here, wri
     ],
 )
 def test_a_study_may_say_what_its_own_workload_accepts(here, old, new, message):
-    assert old in COIN
-    Path("coin.yaml").write_text(COIN.replace(old, new))
+    Path("coin.yaml").write_text(changed(COIN, old, new))
     done = idenctl("study", "plan", "coin.yaml")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith(f"error: coin.yaml:{message}")
@@ -178,7 +177,7 @@ def test_a_study_may_say_what_its_own_workload_accepts(here, old, new, message):
     ],
 )
 def test_results_that_cannot_be_fail_the_pack_with_a_reason(here, name, message):
-    Path("coin.yaml").write_text(COIN.replace("coin:Coin", f"coin:{name}"))
+    Path("coin.yaml").write_text(changed(COIN, "coin:Coin", f"coin:{name}"))
     done = idenctl("study", "run", "coin.yaml", "--engine", "inline")
     assert done.returncode == 1
     assert message in done.stderr
@@ -236,7 +235,7 @@ def test_a_study_that_names_no_workload_is_of_idennet(trained_store):
 def test_two_workloads_never_share_a_trial_whatever_they_say(here):
     ids = set()
     for name in ("coin:Coin", "coin:Twin"):
-        Path("coin.yaml").write_text(COIN.replace("coin:Coin", name))
+        Path("coin.yaml").write_text(changed(COIN, "coin:Coin", name))
         ids |= {cell["configuration_id"] for cell in plan_of("coin.yaml", "runs")["cells"]}
     assert len(ids) == 4
 
@@ -260,7 +259,7 @@ def test_a_store_of_several_workloads_reads_as_each_alone_though_their_settings_
 def test_a_report_says_why_tables_of_predictions_are_missing(here):
     assert idenctl("study", "run", "coin.yaml", "--engine", "inline").returncode == 0
     for folds in ("[0, 1]", "none"):
-        Path("coin.yaml").write_text(COIN.replace("[0, 1]", folds))
+        Path("coin.yaml").write_text(changed(COIN, "[0, 1]", folds))
         assert idenctl("study", "run", "coin.yaml", "--engine", "inline").returncode == 0
         said = " ".join(idenctl("report", "coin").stdout.split())
         assert "no predictions of these trials, so these tables are missing: confusion, subjects" in said
