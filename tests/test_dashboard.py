@@ -88,6 +88,7 @@ def test_the_dashboard_says_where_nothing_has_finished_yet(tmp_path):
     frozen(tmp_path, f"sqlite:///{tmp_path / 'optuna.db'}")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ended = idenctl("dashboard", "top", "--store", tmp_path, "--port", taken.getsockname()[1])
+    assert ended.returncode == 2, "what it says comes before the port is found taken"
     assert "top: no configuration has finished yet" in ended.stderr
     assert "top is not in its database yet; run it again, which catches up" in ended.stderr
 

@@ -42,8 +42,9 @@ def test_killed_at_any_moment_and_run_again_asks_and_finds_what_the_uninterrupte
     assert asked(tmp_path / "again") == asked(tmp_path / "whole")
     assert rows(tmp_path / "again").equals(rows(tmp_path / "whole")), "to the bit"
     assert again.search.record() == whole.search.record()
-    settings = [point["settings"] for point in whole.search.record()["procedures"][0]["points"] if not point["repeats"]]
-    assert len({content_id(point) for point in settings}) == 16, "nothing is suggested twice"
+    points = whole.search.record()["procedures"][0]["points"]
+    settings = [content_id(point["settings"]) for point in points if point["repeats"] is None]
+    assert len(settings) == len(set(settings)) == 16, "nothing is trained twice"
 
 
 def test_a_driver_killed_with_its_packs_running_comes_to_the_same_answer(tmp_path):
@@ -71,7 +72,7 @@ def test_more_configurations_go_on_where_the_search_ended(tmp_path):
     assert after.done
 
 
-def test_the_asynchronous_order_asks_while_packs_run_and_survives_a_kill(tmp_path):
+def test_the_asynchronous_order_survives_being_killed_again_and_again(tmp_path):
     content = text(more=", order: asynchronous")
     done = run_killed(tmp_path, content, [1, 3, 2])
     assert done.done
