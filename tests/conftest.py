@@ -1,11 +1,16 @@
 import functools
 import io
+import shutil
 import sys
+import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
+from postgres import PROGRAMS, Postgres
+from searching import mirrored, written
 
 from idennet_core.datasets import prepared
 from idennet_core.datasets.oulu_casia import CLASSES
@@ -115,6 +120,45 @@ def trained_store(tmp_path_factory):
     return store
 
 
+@pytest.fixture(scope="session")
+def cluster():
+    if not PROGRAMS:
+        pytest.skip("PostgreSQL is not installed; next: make postgres, as root")
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # a socket's path is short
+    try:
+        server = Postgres(folder)
+        server.start()
+        yield server
+        server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres(cluster):
+    """The cluster, running, with nothing of earlier tests in it."""
+    cluster.clear()
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A store with a whole search, its mirror optuna.db beside. Not to be written to."""
+    root = tmp_path_factory.mktemp("finished")
+    assert run_study(root, mirrored(f"sqlite:///{root / 'optuna.db'}")).returncode == 0
+    return root
+
+
+@pytest.fixture
+def searched(finished, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(finished, tmp_path / "searched")
+
+
+class Killed(BaseException):
+    """What a process that is killed does to whoever waits for it, within this process."""
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a command ended: exit status, and what it printed."""
@@ -135,3 +179,8 @@ def idenctl(*arguments):
         except SystemExit as ended:
             status = ended.code or 0
     return Ended(status, stdout.getvalue(), stderr.getvalue())
+
+
+def run_study(root, content):
+    """`idenctl study run` of a study file, which is written into the folder that becomes the store."""
+    return idenctl("study", "run", written(root, content), "--engine", "inline", "--store", root)

@@ -9,7 +9,7 @@ from statistics import fmean
 import polars as pl
 import pytest
 import torch
-from conftest import idenctl
+from conftest import Killed, idenctl
 
 from idennet_core import bank, checkpoint, packed
 from idennet_core.training import Member
@@ -199,10 +199,6 @@ def test_without_members_no_bank_is_filled_any_more(store, monkeypatch):
 
 
 # stopped and resumed
-
-
-class Killed(BaseException):
-    pass
 
 
 def kill_when(happened):

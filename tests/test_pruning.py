@@ -1,3 +1,5 @@
+"""What leaves a search at a rung: the cut-off of the best third, and the corrected test against the best."""
+
 import json
 import math
 from dataclasses import asdict, replace
@@ -7,10 +9,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 from scipy import stats
+from searching import plan, text
 
 from benchmarks.simulated import Simulated
 from idennet_core.streams import generator
-from orchestrator import runner
 from orchestrator.design import Cell
 from orchestrator.search.pruning import Pruning, cut, dropped, freeze, gather, replay
 from orchestrator.store import Store
@@ -57,58 +59,6 @@ def test_rungs_are_geometric_or_as_listed_and_never_at_the_last_epoch():
     assert Pruning().epochs(100) == (2, 6, 18, 54)
     assert Pruning(first=1, reduction=4).epochs(16) == (1, 4)
     assert Pruning(rungs=[3, 5]).epochs(6) == (3, 5)
-
-
-STUDY = """
-name: hill
-question: Where is the top?
-workload: {workload}
-dataset: {dataset}
-base: {{{base}}}
-search: {{space: {{{space}}}, configurations: 9, pruning: {pruning}}}
-report: {{by: x}}
-"""
-HILL = {
-    "workload": "benchmarks.simulated:Simulated",
-    "dataset": "simulated",
-    "base": "epochs: 9",
-    "space": "x: {low: -1, high: 1}",
-    "pruning": "{}",
-}
-DIGITS = {"workload": "examples.sklearn_digits:Digits", "dataset": "digits", "base": ""}
-
-
-def loaded(folder, **parts):
-    (folder / "study.yaml").write_text(STUDY.format(**HILL | parts))
-    return runner.load(folder / "study.yaml", None, {}, Store(folder / "store"))
-
-
-def test_pruning_in_a_study_file_has_defaults(tmp_path):
-    assert loaded(tmp_path).search.pruning == Pruning()
-
-
-@pytest.mark.parametrize(
-    ("parts", "said"),
-    [
-        ({"pruning": "{first: 9}"}, "a rung must come before the last of 9 epochs, got 9; set an earlier one"),
-        ({"pruning": "{rungs: [2, 12]}"}, "a rung must come before the last of 9 epochs, got 12; set an earlier one"),
-        ({"pruning": "{rungs: [4, 2]}"}, r"search.pruning.rungs must be numbers of epochs .*, got \[4, 2\]"),
-        ({"pruning": "{reduction: 1}"}, "search.pruning.reduction must be an integer of at least 2.*, got 1"),
-        ({"pruning": "{level: 0.5}"}, "search.pruning.level must be above 0 and below 0.5, got 0.5"),
-        ({"pruning": "{redaction: 4}"}, "unknown key 'search.pruning.redaction'; did you mean 'reduction'"),
-        (
-            {"space": "x: {low: -1, high: 1}, epochs: {low: 5, high: 9}"},
-            "pruning compares after equal epochs, they must not vary; remove one",
-        ),
-        (
-            DIGITS | {"space": "C: {low: 1, high: 9}"},
-            "pruning stops trials between epochs, the workload has none; remove pruning",
-        ),
-    ],
-)
-def test_pruning_that_cannot_be_is_refused_with_its_place(parts, said, tmp_path):
-    with pytest.raises(ValueError, match=rf"study.yaml:\d+: {said}"):
-        loaded(tmp_path, **parts)
 
 
 @pytest.mark.parametrize(
@@ -399,7 +349,7 @@ def test_gathered_rows_are_curves_in_epoch_order_with_an_end_where_a_trial_faile
 def test_a_workload_that_asks_at_its_rungs_and_one_that_trains_to_the_end_come_to_the_same_answer(tmp_path):
     workload, context = Simulated(Store(tmp_path)), Context(Store(tmp_path), "cpu", 1, lambda event: None)
     settings = [{"epochs": 9, "lag": 10.0, "noise": 4.0, "x": x / 12} for x in range(24)]
-    study = loaded(tmp_path)
+    study = plan(tmp_path, text(more=", pruning: {}")).study
     configurations = workload.configure(study, [Cell(one, one) for one in settings]).configurations
     trials = tuple(Trial(configuration, fold, 0) for configuration in configurations for fold in FOLDS)
     whole = workload.run(Pack(trials), context)
