@@ -8,11 +8,10 @@ Everything is measured here and now; nothing is remembered.
 
 import argparse
 import json
-import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks import pretraining, steps, studies
+from benchmarks import pretraining, steps, studies, turns
 from benchmarks.peers import Work
 
 SIZES = (1, 2, 4, 8, 15, 30)  # packs, to see how the speed grows with the members
@@ -21,13 +20,9 @@ SIZES = (1, 2, 4, 8, 15, 30)  # packs, to see how the speed grows with the membe
 def step_table(depth: int, batch: int, members: int, rounds: int, peer_steps: int) -> dict[str, Any]:
     """Member-steps a second of every way of training, printed and returned."""
     ways = steps.contenders(Work.drawn(depth, batch), peer_steps, members, SIZES)
-    speeds = steps.take_turns(ways, rounds)
-    ratios = steps.ratios(speeds, to=steps.RAY)
+    speeds = turns.take_turns(ways, rounds)
     print(f"member-steps a second, depth {depth}, batch {batch}, median of {rounds} rounds (least to most)")
-    for name, values in speeds.items():
-        spread = f"({min(values):.3f} to {max(values):.3f})"
-        print(f"  {name:40} {statistics.median(values):8.3f} {spread:20} {ratios[name]:6.1f}x")
-    return {name: {"steps_per_second": values, "ratio": ratios[name]} for name, values in speeds.items()}
+    return turns.table(speeds, steps.RAY, "steps_per_second", digits=3)
 
 
 def main() -> None:

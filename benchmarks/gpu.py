@@ -8,6 +8,7 @@ torch, NumPy, OpenCV, pyarrow and safetensors alone. `--device cpu` with small s
 """
 
 import argparse
+import copy
 import json
 import multiprocessing
 import statistics
@@ -26,8 +27,8 @@ from torch import Tensor
 from benchmarks import peers
 from benchmarks.peers import Work
 from idennet_core import batched, cost, stacked
-from idennet_core.config import canonical
-from idennet_core.faces.augmentation import faces_only
+from idennet_core.config import GROWTH, canonical, layers_per_block
+from idennet_core.losses import emotion_loss, identity_loss
 from idennet_core.resident import MAPS, Bank
 from idennet_core.training import Examples, Member
 
@@ -74,24 +75,18 @@ def same(work: Work, device: torch.device) -> dict[str, float]:
 
 def _plain(trial: Member, features: Tensor) -> dict[str, Tensor]:
     """The state dict of the trial's own module in fp64 after `CHECKED` steps with autograd and torch's SGD."""
-    from idennet_core.losses import emotion_loss, identity_loss
-    from idennet_core.network import Dropout, Head
-
-    settings, total = trial.settings, min(trial.steps_per_epoch, CHECKED)
-    identities = len(trial.supervised)
-    head = Head(features.shape[1] // 2, 2, peers.CLASSES, identities, settings["depth"]).to(features.device)
-    head.load_state_dict(trial.head.state_dict())
-    head.double().train()
-    optimiser = torch.optim.SGD(head.parameters(), lr=1.0, momentum=0.9, weight_decay=settings["weight_decay"])
+    settings, dropout = trial.settings, copy.copy(trial.dropout)
+    head = copy.deepcopy(trial.head).double().train()
+    optimiser = torch.optim.SGD(
+        head.parameters(), settings["lr"], settings["momentum"], weight_decay=settings["weight_decay"]
+    )
     order, size = trial.order(0), settings["batch_size"]
-    for step in range(total):
+    for step in range(min(trial.steps_per_epoch, CHECKED)):  # before the rate falls
         rows = torch.from_numpy(order[step * size : (step + 1) * size]).to(features.device)
-        dropout = Dropout(settings["dropout"], *trial.dropout.stream)
         dropout.step = step
         emotion, identity = head(features[rows], dropout)
         loss = emotion_loss(emotion, trial.labels[rows])
         chosen = trial.identities[rows], trial.supervised, settings["alpha"], settings["gamma"]
-        optimiser.param_groups[0]["lr"] = settings["lr"] if step < total else 0.0
         optimiser.zero_grad()
         (loss + identity_loss(identity, *chosen)).backward()
         optimiser.step()
@@ -195,11 +190,10 @@ def bank_seconds(work: Work, device: torch.device, seconds: float) -> dict[str, 
     trunks, _ = peers.trunks_and_head(work.depth)
     trunks.to(device)
     offsets = np.random.default_rng(0).integers(0, 13, (len(work.faces), 2))
-    pictures = faces_only(work.faces) if work.faces.shape[1] > 60 else work.faces
     found = {}
     for precision in PRECISIONS:
-        bank = Bank(pictures, list(trunks), device, MAPS[precision])  # type: ignore[arg-type]
-        found[precision] = timed(lambda bank=bank: bank.fill(offsets), device, seconds) / len(pictures)  # type: ignore[misc]
+        bank = Bank(work.faces, list(trunks), device, MAPS[precision])  # type: ignore[arg-type]
+        found[precision] = timed(lambda bank=bank: bank.fill(offsets), device, seconds) / len(work.faces)  # type: ignore[misc]
         print(f"  a bank's picture, both trunks, {precision} {found[precision] * 1e6:10.2f} µs", flush=True)
     return found
 
@@ -208,10 +202,10 @@ def floor(depth: int, batch: int) -> dict[str, Any]:
     """The least that a member-step can take: its arithmetic, and its maps written and read as seldom as can be."""
     architecture = {"depth": depth, "bottleneck": 12, "compression": 1.0}
     flops = cost.head_flops(architecture, 2) * batch
-    width = cost.trunk_width(architecture)
-    out = width + 12 * ((depth - 4) // 6)
+    width, count = cost.trunk_width(architecture), layers_per_block(depth)
+    out = width + count * GROWTH
     # bank's rows twice; each layer reads what is before it, forward and twice backward, and writes its gradient once
-    layers = sum(width + 12 * index for index in range((depth - 4) // 6))
+    layers = sum(width + index * GROWTH for index in range(count))
     values = batch * batched.PIXELS * (2 * 2 * width + 2 * width + 4 * out + 4 * layers)
     seconds = {
         name: max(flops / FLOOR["flops"][name], values * size / FLOOR["bytes"])  # type: ignore[index,operator]

@@ -20,8 +20,7 @@ from benchmarks import peers, steps
 from benchmarks.peers import Work
 from idennet_core import checkpoint, cost, packed
 from idennet_core.config import canonical
-from idennet_core.network import Trunk
-from idennet_core.training import Member, keep_freed_memory
+from idennet_core.training import keep_freed_memory
 
 CASES = [  # depth, members, batch, pictures, whether they are augmented
     (16, 1, 128, 1440, False),
@@ -48,12 +47,7 @@ def trained(depth: int, members: int, batch: int, pictures: int, augment: bool, 
     """Bytes at the peak of this process, or of the GPU, of a pack that trains in it for two epochs."""
     keep_freed_memory()
     device = torch.device("cpu" if stack is None else "cuda")
-    work = Work.drawn(depth, batch, pictures)
-    faces, (trunks, _) = steps.faces_of(work), peers.trunks_and_head(depth)
-    settings = canonical({"depth": depth, "batch_size": batch, "epochs": 2, "augment": augment})
-    examples, start = packed.examples(faces, augment), peers.emotion_network(depth).state_dict()
-    frozen: list[Trunk] = list(trunks)  # type: ignore[arg-type]
-    pack = [Member(settings, i % 10, i // 10, examples, frozen[0].out_width, start, device) for i in range(members)]
+    pack, frozen, faces = steps.pack_of(Work.drawn(depth, batch, pictures), members, 2, augment, device)
     for member in pack:  # a short epoch has the peak of a long one
         member.steps_per_epoch = min(member.steps_per_epoch, 2)
     with tempfile.TemporaryDirectory() as folder:

@@ -2,15 +2,12 @@
 
     python -m benchmarks.pretraining [--depth 40] [--batch 128] [--rounds 7] [--steps 2] [--json FILE]
 
-Each way of training is a process of its own. They take turns of a few steps, so that whatever else the machine does
-slows all of them; figures are medians over the rounds, ratios are taken within a round. Pictures are drawn noise.
+The ways of training take turns of a few steps, as `benchmarks/turns.py` says. Pictures are drawn noise.
 """
 
 import argparse
 import json
-import multiprocessing
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks import turns
 from idennet_core import config, pretraining
 from idennet_core.config import CROP_SIZE, FACE_SIZE, GROWTH, STEM, layers_per_block
 from idennet_core.datasets import prepared
@@ -127,7 +125,7 @@ def work(pipe: Connection, steps: int, count: int, train: Callable[..., None], *
 def measure(depth: int, batch: int, rounds: int, steps: int) -> dict[str, list[float]]:
     """Images a second of each way of training, a value a round."""
     cores = len(os.sched_getaffinity(0))
-    ways: dict[str, tuple[int, Callable[..., None], tuple[object, ...]]] = {
+    ways: dict[str, tuple[int, Callable[..., None], tuple[Any, ...]]] = {  # trunks, what trains them, how
         PLAIN: (1, train_plain, ()),
         "idenctl, one trunk on one core": (1, train_trunks, (1, "fp32")),
         f"idenctl, {cores} trunks on {cores} cores": (cores, train_trunks, (cores, "fp32")),
@@ -138,35 +136,20 @@ def measure(depth: int, batch: int, rounds: int, steps: int) -> dict[str, list[f
         pixels = generator("benchmark").integers(0, 256, (count, 80, 80), dtype=np.uint8)
         rows = [Face(f"{i * IDENTITIES // count:04}", "", f"{i:06}", "0", "", f"{i}") for i in range(count)]
         prepared.save(folder, "noise", (), True, pixels, rows, [], {})
-        context, pipes, processes = multiprocessing.get_context("spawn"), {}, []
-        for name, (trunks, train, more) in ways.items():
-            pipes[name], end = context.Pipe()
-            arguments = (end, steps, trunks, train, folder, depth, batch, *more)
-            processes.append(context.Process(target=work, args=arguments, daemon=True))
-            processes[-1].start()
-            pipes[name].recv()  # it is ready
-        speeds: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(rounds + 1):
-            for name, (trunks, *_rest) in ways.items():
-                pipes[name].send(True)
-                speeds[name].append(trunks * steps * batch / pipes[name].recv())
-        for pipe, process in zip(pipes.values(), processes, strict=True):
-            pipe.send(False)
-            process.join()
-    return {name: values[1:] for name, values in speeds.items()}  # the first turn warms up
+        workers: dict[str, turns.Worker] = {
+            name: (work, (steps, trunks, train, folder, depth, batch, *more))
+            for name, (trunks, train, more) in ways.items()
+        }
+        spent = turns.take_turns(workers, rounds + 1)
+    # the first turn warms up
+    return {name: [ways[name][0] * steps * batch / one for one in values[1:]] for name, values in spent.items()}
 
 
 def table(depth: int, batch: int, rounds: int, steps: int) -> dict[str, dict[str, Any]]:
     """Images a second of every way and the ratio to the plain loop, printed and returned."""
     speeds = measure(depth, batch, rounds, steps)
-    found = {}
     print(f"pre-training, images a second, depth {depth}, batch {batch}, median of {rounds} rounds (least to most)")
-    for name, values in speeds.items():
-        ratio = statistics.median(one / plain for one, plain in zip(values, speeds[PLAIN], strict=True))
-        found[name] = {"images_per_second": values, "ratio": ratio}
-        spread = f"({min(values):.1f} to {max(values):.1f})"
-        print(f"  {name:40} {statistics.median(values):8.1f} {spread:20} {ratio:6.1f}x")
-    return found
+    return turns.table(speeds, PLAIN, "images_per_second", digits=1)
 
 
 def main() -> None:

@@ -17,14 +17,12 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks import peers, steps
+from benchmarks.peers import Work
 from benchmarks.simulated import Simulated, accuracies, truth
 from idennet_core import packed
-from idennet_core.config import canonical
-from idennet_core.network import Trunk
-from idennet_core.training import Member, keep_freed_memory
+from idennet_core.training import keep_freed_memory
 from orchestrator.design import Cell
 from orchestrator.search.procedure import Procedure, Result
 from orchestrator.statistics.folds import estimates
@@ -122,13 +120,8 @@ def searches(seeds: int) -> None:
 def pack(members: int, depth: int, batch: int) -> None:
     """Print CPU seconds of each of six epochs of a pack that two thirds of its members leave after three."""
     keep_freed_memory()
-    work, cpu = peers.Work.drawn(depth, batch, 720), torch.device("cpu")
-    faces, (trunks, _) = steps.faces_of(work), peers.trunks_and_head(depth)
-    frozen: list[Trunk] = list(trunks)  # type: ignore[arg-type]
-    settings = canonical({"depth": depth, "batch_size": batch, "epochs": 6, "augment": False})
-    examples, start = packed.examples(faces, False), peers.emotion_network(depth).state_dict()
-    heads = [Member(settings, i % 10, i // 10, examples, frozen[0].out_width, start, cpu) for i in range(members)]
-    spent: dict[str, list[float]] = {"bank": [], "heads": []}
+    heads, frozen, faces = steps.pack_of(Work.drawn(depth, batch, 720), members, epochs=6)
+    spent: dict[str, list[float]] = {"bank": [], "heads": [], "between": []}
     mark, doing = time.process_time(), ""
 
     def lap(stage: str) -> None:
@@ -148,16 +141,15 @@ def pack(members: int, depth: int, batch: int) -> None:
             for head in heads[members // 3 :]:
                 head.leave()
 
-    spent["between"] = []
     packed.train(
-        heads, frozen, faces, first_epoch=0, device=cpu, threads=len(os.sched_getaffinity(0)),
+        heads, frozen, faces, first_epoch=0, device=peers.CPU, threads=len(os.sched_getaffinity(0)),
         on_progress=on_progress, on_epoch=on_epoch,
     )  # fmt: skip
     bank = spent["bank"]
     bank[0] /= 2  # two banks, that of the centre crops too
     print(f"CPU seconds an epoch, depth {depth}, batch {batch}: {members} members, then {members // 3}")
     for stage, values in (("bank", bank), ("heads", spent["heads"])):
-        before, after = sum(values[:3]) / 3, sum(values[3:]) / 3
+        before, after = fmean(values[:3]), fmean(values[3:])
         print(f"  {stage:6} {before:8.2f} {after:8.2f}   {after / before:.2f}x   each: {[round(v, 2) for v in values]}")
 
 

@@ -143,7 +143,7 @@ class Measured:
         return self.store.trials
 
     def report(self) -> Callable[[], object]:
-        """The numbers of a report of one cell in a hundred."""
+        """The numbers of a report of ten cells."""
         plan = read_plan(self.store.studies / self.file.stem / "plan.json")
         plan["cells"] = plan["cells"][:: max(len(plan["cells"]) // 10, 1)]
         return lambda: tables.build(plan, self.store.trials(), None)

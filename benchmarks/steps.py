@@ -1,13 +1,7 @@
-"""Member-steps a second: one optimiser step of one trial at batch 128, everything it needs counted.
-
-Each way of training is a process of its own that waits while the others measure; they take turns, so that whatever
-else the machine does slows all of them. Figures are medians over the rounds, ratios are taken within a round.
-"""
+"""Member-steps a second: one optimiser step of one trial at batch 128, everything it needs counted."""
 
 import logging
-import multiprocessing
 import os
-import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
@@ -18,6 +12,7 @@ import torch
 
 from benchmarks import peers
 from benchmarks.peers import Work
+from benchmarks.turns import Worker
 from idennet_core import packed
 from idennet_core.config import STORED_SIZE, canonical
 from idennet_core.datasets.prepared import FaceSet
@@ -31,15 +26,14 @@ PART = (
 )
 
 Measure = Callable[[], float]  # member-steps a second, measured once
-Contender = tuple[Callable[..., Measure], tuple[Any, ...]]  # what makes a measure, in a process of its own
 
 
-def contenders(work: Work, steps: int, members: int, sizes: Sequence[int]) -> dict[str, Contender]:
+def contenders(work: Work, steps: int, members: int, sizes: Sequence[int]) -> dict[str, Worker]:
     """Every way of training the same trials, by name; `members` are a pack of ours, `steps` what the others take.
 
     `sizes` are further packs, to see how the speed grows with the members.
     """
-    return {
+    measures: dict[str, tuple[Callable[..., Measure], tuple[Any, ...]]] = {
         RAY: (on_ray, (work, steps, False)),
         f"{RAY}, reuse_actors": (on_ray, (work, steps, True)),
         "PyTorch, one process": (in_turn, (peers.plain_steps, (work,), steps, 1)),
@@ -50,6 +44,7 @@ def contenders(work: Work, steps: int, members: int, sizes: Sequence[int]) -> di
         f"a bank and plain modules, {members} members": (in_packs, (work, members, True)),
         **{ours(size): (in_packs, (work, size)) for size in sorted({*sizes, members})},
     }
+    return {name: (_serve, measure) for name, measure in measures.items()}
 
 
 def ours(members: int) -> str:
@@ -96,24 +91,15 @@ def in_turn(make: Callable[..., Callable[[], None]], arguments: tuple[Any, ...],
 def in_packs(work: Work, members: int, plain: bool = False) -> Measure:
     """A short epoch of a pack of so many members, its bank counted; `plain`, with PyTorch's modules in our threads."""
     keep_freed_memory()
-    short = Work.drawn(
-        work.depth,
-        work.batch,
-        PART * peers.PICTURES // (peers.PICTURES * (peers.FOLDS - 1) // peers.FOLDS // work.batch),
-    )
-    cpu, faces, (trunks, _) = torch.device("cpu"), faces_of(short), peers.trunks_and_head(work.depth)
-    chosen = {"depth": work.depth, "batch_size": work.batch, "epochs": 1, "augment": False}
-    settings, start = canonical(chosen), peers.emotion_network(work.depth).state_dict()
-    examples, threads = packed.examples(faces, False), len(os.sched_getaffinity(0))
-    frozen: list[Trunk] = list(trunks)  # type: ignore[arg-type]
+    short, threads = part_of(work), len(os.sched_getaffinity(0))
 
     def measure(members: int = members) -> float:
-        pack = [Member(settings, i % 10, i // 10, examples, frozen[0].out_width, start, cpu) for i in range(members)]
+        pack, frozen, faces = pack_of(short, members, 1)
         if plain:
             with single_threads(threads) as pool:
                 return peers.banked_steps(frozen, pack, faces, pool)
         _, seconds = packed.train(
-            pack, frozen, faces, first_epoch=0, device=cpu, threads=threads,
+            pack, frozen, faces, first_epoch=0, device=peers.CPU, threads=threads,
             on_progress=lambda _: None, on_epoch=lambda epoch, records: None,
         )  # fmt: skip
         # two banks were filled, one of them, of the centre crops, for the test folds of all epochs
@@ -126,6 +112,19 @@ def in_packs(work: Work, members: int, plain: bool = False) -> Measure:
 def part_of(work: Work) -> Work:
     """So many of its pictures that an epoch of a trial has PART steps."""
     return Work.drawn(work.depth, work.batch, PART * peers.PICTURES // peers.steps_an_epoch(work.batch))
+
+
+def pack_of(
+    work: Work, members: int, epochs: int, augment: bool = False, device: torch.device = peers.CPU
+) -> tuple[list[Member], list[Trunk], FaceSet]:
+    """So many trials of variant `if`, a fold each and the seeds they take, with the trunks and the faces they read."""
+    faces, (trunks, _) = faces_of(work), peers.trunks_and_head(work.depth)
+    chosen = {"depth": work.depth, "batch_size": work.batch, "epochs": epochs, "augment": augment}
+    settings, start = canonical(chosen), peers.emotion_network(work.depth).state_dict()
+    frozen: list[Trunk] = list(trunks)  # type: ignore[arg-type]
+    examples, width, folds = packed.examples(faces, augment), frozen[0].out_width, peers.FOLDS
+    pack = [Member(settings, i % folds, i // folds, examples, width, start, device) for i in range(members)]
+    return pack, frozen, faces
 
 
 def faces_of(work: Work) -> FaceSet:
@@ -144,30 +143,3 @@ def _serve(pipe: Connection, make: Callable[..., Measure], arguments: tuple[Any,
     pipe.send(0.0)
     while pipe.recv():
         pipe.send(measure())
-
-
-def take_turns(contenders: dict[str, Contender], rounds: int) -> dict[str, list[float]]:
-    """Each contender's measurements, a value a round."""
-    context, pipes, processes = multiprocessing.get_context("spawn"), {}, []
-    for name, (make, arguments) in contenders.items():
-        pipes[name], end = context.Pipe()
-        processes.append(context.Process(target=_serve, args=(end, make, arguments), daemon=True))
-        processes[-1].start()
-        pipes[name].recv()
-    values: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, pipe in pipes.items():
-            pipe.send(True)
-            values[name].append(pipe.recv())
-    for pipe, process in zip(pipes.values(), processes, strict=True):
-        pipe.send(False)
-        process.join()
-    return values
-
-
-def ratios(values: dict[str, list[float]], to: str) -> dict[str, float]:
-    """The median over rounds of each way's speed against that of `to` in the same round."""
-    return {
-        name: statistics.median(one / other for one, other in zip(found, values[to], strict=True))
-        for name, found in values.items()
-    }

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from idennet_core.config import GROWTH
+from idennet_core.network import EPSILON
 
-EPSILON = 1e-5  # of nn.BatchNorm2d
 SIDE = 12  # pixels, of a bank's maps
 PIXELS = SIDE * SIDE
 

@@ -18,10 +18,9 @@ from idennet_core.kernels.norm import centre_gradient, moments, pool, pool_backw
 from idennet_core.kernels.pointwise import pointwise, pointwise_backward
 from idennet_core.kernels.spatial import spatial, spatial_backward
 from idennet_core.kernels.vectors import FILTERS
-from idennet_core.network import DenseBlock, Dropout, Head, PretrainedNetwork, Trunk
+from idennet_core.network import MOMENTUM, DenseBlock, Dropout, Head, PretrainedNetwork, Trunk
 
 Array = NDArray[Any]
-MOMENTUM = 0.1  # of running statistics, as of nn.BatchNorm2d
 NOTHING_DROPPED = np.empty((0, 0), np.uint8)
 
 

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from idennet_core import streams
 from idennet_core.config import GROWTH, STEM, layers_per_block
 
+MOMENTUM, EPSILON = 0.1, 1e-5  # of running statistics and of variances, as nn.BatchNorm2d has them
+
 
 class DenseLayer(nn.Module):
     """BN-ReLU-Conv1x1-BN-ReLU-Conv3x3: `GROWTH` new maps from all before it (paper Sec. 3.3)."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from idennet_core import bank, cost, packed, pretraining, streams
+from idennet_core import bank, cost, packed, pretraining, stacked, streams
 from idennet_core.config import ARCHITECTURE, CROP_SIZE, FACE_SIZE, tasks
 from idennet_core.network import PretrainedNetwork, initialise
 from idennet_core.training import Examples, Member, single_threads
@@ -80,8 +80,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
     began, times = 0.0, -1
     while times < 1 or time.monotonic() - began < AT_LEAST:
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        stacked.finish(device)
         times += 1
         if times == 0:
             began = time.monotonic()

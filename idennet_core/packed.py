@@ -102,9 +102,9 @@ def train(
 
     The members share data, trunks, epochs, augmentation and bank seed. On a CPU each runs on a thread; with `stack`,
     that many train as one set of tensors, which is how a GPU is filled. `on_epoch(epoch, records by member's
-    place)` follows each epoch; a member whose loss is not finite has no record there, sits out the rest and
-    has no probabilities. Nor has one that `on_epoch` lets leave: it takes no more time, and without members the
-    pack ends.
+    place)` follows each epoch; a member whose loss is not finite has no record there, gives its head's memory back,
+    sits out the rest and has no probabilities. Nor has one that `on_epoch` lets leave: it takes no more time, and
+    without members the pack ends.
     """
     shared = members[0].settings
     epochs, seconds = shared["epochs"], Seconds()
@@ -147,6 +147,8 @@ def train(
                     place = place_of[id(member)]
                     if member.failure is None:
                         records[place] = record
+                    else:
+                        member.release()
                     done += steps[place]
                     on_progress(Progress(done, total, epoch, "heads"))
                 on_epoch(epoch, dict(sorted(records.items())))

@@ -19,11 +19,10 @@ from idennet_core import batched, philox
 from idennet_core.config import GROWTH
 from idennet_core.faces.augmentation import Pictures
 from idennet_core.losses import emotion_losses, identity_losses
-from idennet_core.network import Trunk
+from idennet_core.network import MOMENTUM, Trunk
 from idennet_core.resident import MAPS, Bank
 from idennet_core.training import EpochRecord, Member, Probabilities
 
-MOMENTUM = 0.1  # of running statistics, as of nn.BatchNorm2d
 WARM_UP = 3  # steps before a CUDA graph is captured; they leave no trace
 MOST, TIMED, NOISE = 64, 10, 2048  # of the measurement of stack sizes: the largest, its steps, its bank's pictures
 

@@ -160,7 +160,12 @@ class Member:
 
     def leave(self) -> None:
         """Train no more, and give the head's memory back."""
+        if self.active:
+            self.release()
         self.left = True
+
+    def release(self) -> None:
+        """Give the head's memory back; from now on the member knows how it ended, and no more."""
         del self.head
         self.parameters, self.momenta = [], []
 

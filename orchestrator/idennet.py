@@ -252,10 +252,12 @@ def _resume(store: Store, pack: Pack, members: "Sequence[Member]") -> list[list[
             raise ValueError(f"the checkpoint {path} changed after the study was planned; run the study again")
         tensors, metadata = found
         prefix = f"{trial.trial_id}/"
-        if trial.trial_id not in json.loads(metadata.get("left", "[]")):  # it leaves again, at the same rung
-            member.load_state({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         curves[place] = json.loads(metadata["curves"])[trial.trial_id]
         member.failure = json.loads(metadata["failures"]).get(trial.trial_id)
+        if member.failure is not None:
+            member.release()
+        elif trial.trial_id not in json.loads(metadata.get("left", "[]")):  # it leaves again, at the same rung
+            member.load_state({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
     return curves
 
 
@@ -269,7 +271,7 @@ def _checkpoint(
     tensors = {
         f"{name}/{key}": value
         for name, member in zip(ids, members, strict=True)
-        if not member.left
+        if member.active
         for key, value in member.state().items()
     }
     metadata = {

@@ -21,20 +21,20 @@ def size(store: Store, settings: Mapping[str, Any]) -> int:
 
 
 def chosen(context: Context, members: "Sequence[Member]") -> int | None:
-    """How many members train as one: on a GPU as many as the knee of throughput says."""
+    """How many members train as one: on a GPU as many as the knee of throughput says, measured on those that train."""
     from idennet_core import stacked
 
-    settings = members[0].settings
+    settings, training = members[0].settings, [member for member in members if member.active]
     if context.device == "cpu":
         return on_cpu(settings)
     known = _measured(context.store)
     speeds = known.get(_shape(settings), {})
     tried = max(map(int, speeds), default=0)
     full = speeds.get(str(tried)) == 0
-    if not full and tried * 2 <= min(len(members), stacked.MOST):
-        speeds = {str(size): speed for size, speed in stacked.speeds(members).items()}
+    if not full and max(tried * 2, 1) <= min(len(training), stacked.MOST):
+        speeds = {str(size): speed for size, speed in stacked.speeds(training).items()}
         write_text(_file(context.store), json.dumps(known | {_shape(settings): speeds}))
-    return _knee(context.store, settings)
+    return size(context.store, settings)
 
 
 def on_cpu(settings: Mapping[str, Any]) -> int | None:

@@ -1,31 +1,24 @@
 """What the benchmarks compare is the same work."""
 
 import pytest
-import torch
 
-from benchmarks import peers, plot, steps
+from benchmarks import plot, steps, turns
 from benchmarks.peers import Work
-from idennet_core import packed
-from idennet_core.config import canonical
-from idennet_core.training import Member
 
 
 @pytest.mark.parametrize("batch", [32, 128])
 def test_a_round_of_ours_has_as_many_pictures_of_a_bank_to_a_step_as_a_whole_epoch(batch):
-    whole, start = Work.drawn(16, batch), peers.emotion_network(16).state_dict()
-    chosen = canonical({"depth": 16, "batch_size": batch, "epochs": 1, "augment": False})
-    shares = []
+    whole, shares = Work.drawn(16, batch), []
     for work in (whole, steps.part_of(whole)):
-        examples = packed.examples(steps.faces_of(work), False)
-        pack = [Member(chosen, fold, 0, examples, 72, start, torch.device("cpu")) for fold in range(10)]
-        shares.append(sum(member.steps_per_epoch for member in pack) / len(work.faces))
+        pack, _, faces = steps.pack_of(work, 10, epochs=1)
+        shares.append(sum(member.steps_per_epoch for member in pack) / len(faces.faces))
     assert shares[1] == pytest.approx(shares[0], rel=0.02)
 
 
 def test_a_ratio_is_taken_within_a_round_so_that_a_slow_round_does_not_show():
     slow = 0.1
     values = {"peer": [1.0, slow * 1.0, 1.0], "ours": [20.0, slow * 20.0, 20.0]}
-    assert steps.ratios(values, to="peer") == {"peer": 1.0, "ours": 20.0}
+    assert turns.ratios(values, to="peer") == {"peer": 1.0, "ours": 20.0}
 
 
 def test_the_plot_shows_the_median_of_every_pack_and_its_spread():

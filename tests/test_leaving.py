@@ -269,6 +269,23 @@ def test_a_designs_checkpoint_past_a_rung_goes_on_in_a_search_as_if_it_had_been_
     assert len(list(store.checkpoints.glob("*"))) == 1, "the design still has a use for those that left"
 
 
+@pytest.mark.usefixtures("every_report")
+def test_a_trial_that_failed_before_a_stop_has_failed_the_same_after_it(store, trained_store, tmp_path_factory):
+    found = []
+    for one, stops in ((store, True), (bare(trained_store, tmp_path_factory.mktemp("failed")), False)):
+        file = one.root / "leaving.yaml"
+        file.write_text(STUDY.replace("[0.02, 0.1, 0.5]", "[0.02, 1.0e+30]"))
+        if stops:
+            with pytest.raises(Killed):
+                run(one, *planned(one).packs, kill_when(lambda event: begins(event, 2)))
+        (pack,) = planned(one).packs
+        assert (pack.first_epoch, len(pack.trials)) == (2 if stops else 0, 6)
+        run(one, pack)
+        found.append(rows(one))
+    assert_same(*found)
+    assert sorted(found[0][0]["state"]) == ["complete"] * 3 + ["failed"] * 3
+
+
 # what the store and the rest make of it
 
 
@@ -304,9 +321,9 @@ def test_what_is_told_of_a_pack_says_who_left_and_how_much_less_there_is_to_do(p
     progress = [event for event in heard if isinstance(event, Progress)]
     assert all(not event.pruned for event in progress if event.epoch < 2)
     assert progress[-1].pruned.keys() == gone
-    steps = dict(zip((0, 3, 9), (216 // 16,) * 3, strict=True))  # 240 pictures, a tenth of them in each fold
-    assert progress[0].total_steps == 3 * 4 * sum(steps.values())
-    assert progress[-1].steps == progress[-1].total_steps == progress[0].total_steps - sum(steps.values())
+    steps = 3 * (216 // 16)  # an epoch of a configuration: 240 pictures, a tenth of them in each fold
+    assert progress[0].total_steps == 3 * 4 * steps
+    assert progress[-1].steps == progress[-1].total_steps == progress[0].total_steps - steps
     done = heard[-1]
     assert isinstance(done, PackDone)
     assert done.pruned.keys() == gone

@@ -3,6 +3,7 @@
 import copy
 import math
 import shutil
+import weakref
 from threading import Event
 
 import numpy as np
@@ -239,6 +240,26 @@ def test_a_pack_of_stacked_members_trains_as_the_pack_on_the_kernels(face_set):
         np.testing.assert_allclose(one, other, atol=1e-3)
 
 
+@pytest.mark.parametrize("stack", [None, 2])
+def test_a_member_that_fails_gives_the_memory_of_its_head_back(stack, face_set):
+    settings = canonical({"depth": 10, "epochs": 2, "batch_size": 16, "augment": False})
+    start, examples, trunks = PretrainedNetwork(6, 10), packed.examples(face_set, False), [Trunk(10), Trunk(10)]
+    for number, network_ in enumerate((start, *trunks)):
+        initialise(network_, "gone", number)
+    members = [
+        Member(settings | {"lr": lr}, 0, seed, examples, 48, start.state_dict(), CPU)
+        for seed, lr in enumerate((0.05, 1e30, 0.05))
+    ]
+    heads, alive = [weakref.ref(trial.head) for trial in members], []
+    packed.train(
+        members, trunks, face_set, first_epoch=0, device=CPU, threads=2, stack=stack,
+        on_progress=lambda _: None, on_epoch=lambda *_: alive.append([head() is not None for head in heads]),
+    )  # fmt: skip
+    assert alive == [[True, False, True]] * 2
+    members[1].leave()  # as it may at a rung before its failure, when it goes on in a search
+    assert members[1].failure is not None
+
+
 def test_maps_in_bf16_train_beside_parameters_in_single_precision(alone):
     trial, heads = member(0, torch.float32), stacks(1, torch.bfloat16)
     (record,) = train(heads, [trial], 0, torch.bfloat16)
@@ -291,6 +312,17 @@ def test_the_size_of_stacks_is_measured_once_and_ends_where_memory_does(tmp_path
     assert measured.count(4) == 1
     for was, trial in zip(before, members, strict=True):
         assert all(torch.equal(value, trial.state()[name]) for name, value in was.items()), "nobody was trained"
+
+
+def test_the_size_of_stacks_is_measured_on_those_that_train(tmp_path):
+    context = Context(Store(tmp_path).open(), "gpu", 1, lambda event: None)
+    members = [member(place, torch.float32) for place in (0, 1, 4)]
+    members[0].leave()
+    assert stacks_of.chosen(context, members) in (1, 2)
+    gone = [member(3, variant="original")]  # another kind of head, of which nobody is left to measure
+    for trial in gone:
+        trial.leave()
+    assert stacks_of.chosen(context, gone) == stacks_of.UNMEASURED
 
 
 def test_losses_of_several_members_are_those_of_each():

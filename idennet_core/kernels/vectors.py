@@ -97,11 +97,7 @@ def store_block(_: Any, block: Any, array: Any, row: Any, index: Any, count: Any
 @_instruction
 def zeros(_: Any, array: Any) -> _Operation:
     """A block of zeros of this array's type."""
-
-    def write(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return ir.Constant(context.get_value_type(signature.return_type), None)
-
-    return Block(array.dtype)(array), write
+    return Block(array.dtype)(array), _write_zeros
 
 
 @_instruction
@@ -189,11 +185,7 @@ def where_positive(_: Any, condition: Any, vector: Any) -> _Operation:
 @_instruction
 def nothing(_: Any, array: Any) -> _Operation:
     """A vector of zeros of this array's type."""
-
-    def write(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return ir.Constant(context.get_value_type(signature.return_type), None)
-
-    return Vector(array.dtype)(array), write
+    return Vector(array.dtype)(array), _write_zeros
 
 
 @_instruction
@@ -255,6 +247,10 @@ def prefetch(_: Any, array: Any, row: Any, index: Any) -> _Operation:
 
 
 _INT = ir.IntType(32)
+
+
+def _write_zeros(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    return ir.Constant(context.get_value_type(signature.return_type), None)
 
 
 def _vector(kind: _Lanes) -> Any:
