@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, Field, PlainValidator, model_validator
 
 from orchestrator.search.pruning import Pruning
-from orchestrator.sections import STRICT, Settings, Value, distinct, some
+from orchestrator.sections import STRICT, Settings, Value, distinct, some, suggest
 from orchestrator.strict_yaml import Place
 from orchestrator.trial import Setting
 
@@ -137,7 +137,6 @@ def refused(
     defaults: Mapping[str, Setting],
     costs: Sequence[str],
     refusal: Callable[[Mapping[str, Setting]], str | None],
-    suggest: Callable[[str, Sequence[str]], str],
 ) -> Iterator[tuple[Place, str]]:
     """The place in the search section and the reason of each thing that a workload does not accept.
 
@@ -147,7 +146,7 @@ def refused(
         yield ("space",), "space must name a setting to vary, got {}"
     for name, parameter in search.space.items():
         if name not in defaults:
-            yield ("space", name), f"unknown setting '{name}'; {suggest(name, [*defaults])}"
+            yield ("space", name), f"unknown setting '{name}'; {suggest(name, defaults)}"
             continue
         for value in parameter.typed(defaults[name]).values():
             if reason := refusal({name: value}):
@@ -155,7 +154,7 @@ def refused(
                 steps = "; set step, or list choices" if between else ""
                 yield ("space", name), f"{reason}{steps}"
                 break
-    yield from _conditions(search.space, suggest)
+    yield from _conditions(search.space)
     yield from _enqueued(search, defaults)
     for index, objective in enumerate(search.objectives):
         if objective not in (ACCURACY, *costs):
@@ -167,9 +166,7 @@ def refused(
         yield ("nested",), "a nested estimate is of one chosen configuration; set one objective"
 
 
-def _conditions(
-    space: Mapping[str, Parameter], suggest: Callable[[str, Sequence[str]], str]
-) -> Iterator[tuple[Place, str]]:
+def _conditions(space: Mapping[str, Parameter]) -> Iterator[tuple[Place, str]]:
     for name, parameter in space.items():
         for other, value in parameter.when.items():
             place: Place = ("space", name, "when", other)
