@@ -4,8 +4,10 @@ What was measured is kept in the store, a file for each kind of network and mach
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -121,10 +123,17 @@ def _pack_work(pack: Pack, store: Store, together: int) -> dict[str, float]:
 
 def _parts(store: Store, dataset: str, other: str) -> tuple[int, int]:
     """How many pictures are trained on, and how many are in the split `other`; nine to one in a set without splits."""
-    splits = prepared.load(store.data / dataset).split.tolist()
+    folder = store.data / dataset
+    splits = _splits(folder, prepared.read_metadata(folder)["data_id"])
     if "train" not in splits:
-        return len(splits) - len(splits) // 10, len(splits) // 10
-    return splits.count("train"), splits.count(other)
+        return splits.total() - splits.total() // 10, splits.total() // 10
+    return splits["train"], splits[other]
+
+
+@cache
+def _splits(folder: Path, data_id: str) -> Counter[str]:
+    """How many pictures are in each split; read once, as a plan asks for every trunk and pack."""
+    return Counter(prepared.load(folder).split.tolist())
 
 
 def _pack_guess(pack: Pack, device: str, threads: int) -> Pace:

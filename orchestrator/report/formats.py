@@ -10,7 +10,7 @@ from orchestrator.report import Format
 from orchestrator.report.blocks import Block, blocks
 from orchestrator.report.model import Expression, Report, Row
 from orchestrator.report.search_blocks import search_blocks
-from orchestrator.report.wording import compared, folds_done, number, provenance_lines, with_interval
+from orchestrator.report.wording import compared, folds_done, number, provenance_lines, synthetic_mark, with_interval
 from orchestrator.statistics.folds import Comparison, Estimate
 
 
@@ -34,7 +34,7 @@ def render(reports: Sequence[Report], format: Format, width: int = 120, styled: 
 
 
 def _markdown(report: Report) -> str:
-    mark = "SYNTHETIC " if report.synthetic else ""
+    mark = synthetic_mark(report)
     header = [report.by, "folds", f"{mark}accuracy %", "pooled", "sequences"]
     for baseline in report.baselines:
         header += [f"minus {baseline}", f"p Holm ({baseline})"]

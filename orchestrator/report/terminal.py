@@ -36,9 +36,7 @@ def to_terminal(report: Report, width: int, styled: bool) -> str:
 
 
 def _print(console: Console, report: Report) -> None:
-    title = Text(report.title, style="bold")
-    title.highlight_words(["SYNTHETIC"], style="bold yellow")
-    console.print(title)
+    _print_title(console, report.title)
     if report.across or not report.rows:
         console.print()
     else:
@@ -50,6 +48,12 @@ def _print(console: Console, report: Report) -> None:
     console.print()
     for name, value in provenance_lines(report):
         _print_hanging(console, f"{name:<8}", value, "dim")
+
+
+def _print_title(console: Console, text: str) -> None:
+    title = Text(text, style="bold")
+    title.highlight_words(["SYNTHETIC"], style="bold yellow")
+    console.print(title)
 
 
 def _print_one_way(console: Console, report: Report) -> None:
@@ -73,9 +77,7 @@ def _print_block(console: Console, block: Block) -> None:
         parts = [_block_table(block, start, start + size) for start in range(0, count, size)]
         if size == 1 or all(_width(console, part) <= console.width for part in parts):
             break
-    title = Text(block.title, style="bold")
-    title.highlight_words(["SYNTHETIC"], style="bold yellow")
-    console.print(title)
+    _print_title(console, block.title)
     for part in parts:
         console.print(part)
 

@@ -11,6 +11,11 @@ DETAILS = ("p", "p Holm", "effect", "over subjects", "settled by")
 MOST_SEEDS = 1000  # a larger number of seeds is not told exactly
 
 
+def synthetic_mark(report: Report) -> str:
+    """What stands before whatever the report says of drawn data."""
+    return "SYNTHETIC " if report.synthetic else ""
+
+
 def number(value: float | None, spec: str = "z.2f") -> str:
     """A number as tables show it, `-` where there is none; `z` keeps a rounded zero from reading -0.00."""
     return "-" if value is None else format(value, spec)

@@ -67,6 +67,13 @@ class Parameter(_Section):
         if not math.isclose((high - low) / step, round((high - low) / step), abs_tol=1e-9):
             raise ValueError("must have high a whole number of steps above low")
 
+    @property
+    def integers(self) -> range | None:
+        """The values of a range of integers; None for other ranges and for choices."""
+        if isinstance(self.low, int) and isinstance(self.high, int) and isinstance(self.step, int | None):
+            return range(self.low, self.high + 1, self.step or 1)
+        return None
+
     def typed(self, default: Setting) -> "Parameter":
         """The range in floats where the setting is a float: 0 to 1 is then more than two values."""
         if self.low is None or self.high is None or not isinstance(default, float):
@@ -78,11 +85,8 @@ class Parameter(_Section):
         """Values of the parameter to hold against its setting's rule: all choices and integers, else the ends."""
         if self.low is None or self.high is None:
             return list(self.choices)
-        if isinstance(self.low, int) and isinstance(self.high, int) and isinstance(self.step or 1, int):
-            integers = range(self.low, self.high + 1, int(self.step or 1))
-            if len(integers) <= _MOST_CHECKED:
-                return list(integers)
-        return [self.low, self.high]
+        integers = self.integers
+        return [self.low, self.high] if integers is None or len(integers) > _MOST_CHECKED else list(integers)
 
     def holds(self, value: Setting) -> bool:
         """Whether the value is in the range, or one of the choices."""
@@ -90,7 +94,7 @@ class Parameter(_Section):
             return any(type(value) is type(choice) and value == choice for choice in self.choices)
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             return False
-        step = self.step or (1 if isinstance(self.low, int) and isinstance(self.high, int) else None)
+        step = self.step or (1 if self.integers else None)
         return step is None or math.isclose((value - self.low) / step, round((value - self.low) / step), abs_tol=1e-9)
 
 
