@@ -16,7 +16,7 @@ from idennet_core import config, cost
 from idennet_core.datasets import prepared
 from orchestrator import stacks
 from orchestrator.planning import Estimate
-from orchestrator.store import Store, this_host, write_text
+from orchestrator.store import Store, this_host, write_json
 from orchestrator.trial import Pack, Setting
 
 FLOPS = {"cpu": {"trunk": 9e9, "head": 11e9}, "gpu": {"trunk": 5e12, "head": 1e12}}  # a guess; a thread's, a GPU's
@@ -164,4 +164,4 @@ def _stored(store: Store, conditions: Mapping[str, Any]) -> Pace | None:
 
 def _keep(store: Store, conditions: Mapping[str, Any], pace: Pace, source: str) -> None:
     content = {**conditions, "pace": dict(pace), "measured_by": source}
-    write_text(_path(store, conditions), json.dumps(content, indent=1) + "\n")
+    write_json(_path(store, conditions), content)

@@ -16,7 +16,7 @@ from orchestrator import costs, study, trunks
 from orchestrator.costs import Took
 from orchestrator.machine import processor
 from orchestrator.runner import Plan
-from orchestrator.store import Store, write_text
+from orchestrator.store import Store, write_json, write_text
 from orchestrator.study import SELECTED
 
 
@@ -32,8 +32,8 @@ def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
         frozen.replace(folder / f"study-{used:%Y%m%dT%H%M%S.%f}.yaml")
     write_text(frozen, text)
     content = _cells(planned, command) | {"predicted": _predicted(planned, store, folder)}
-    write_text(folder / "plan.json", json.dumps(content, indent=1) + "\n")
-    write_text(folder / "provenance.json", json.dumps(_provenance(planned, command), indent=1) + "\n")
+    write_json(folder / "plan.json", content)
+    write_json(folder / "provenance.json", _provenance(planned, command))
     return folder
 
 

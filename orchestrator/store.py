@@ -268,6 +268,11 @@ def write_text(path: Path, text: str) -> None:
     beside.replace(path)
 
 
+def write_json(path: Path, content: object) -> None:
+    """Write a JSON file that people read, as `write_text` does."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
 def checkpoint_metadata(path: Path) -> dict[str, str]:
     """The metadata in a safetensors file's header; empty for a file that is damaged or gone."""
     try:

@@ -156,7 +156,8 @@ def classes_of(store: "Store", trial: Trial) -> list[str]:
     """The names of the trial's classes, in the order of its probabilities."""
     import polars as pl
 
-    rows = store.predictions().filter(pl.col("trial_id") == trial["trial_id"])
+    own = pl.col("trial_id") == trial["trial_id"]
+    rows = store.predictions(store.trials(["trial_id", "pack_id"]).filter(own)).filter(own)
     return list(rows["classes"][0])
 
 
