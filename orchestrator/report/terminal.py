@@ -13,7 +13,7 @@ from rich.text import Text
 from orchestrator.report.blocks import Block, blocks
 from orchestrator.report.model import Report, Row
 from orchestrator.report.search_blocks import search_blocks
-from orchestrator.report.wording import compared, folds_done, number, provenance_lines, with_interval
+from orchestrator.report.wording import beside_paper, compared, measured, number, provenance_lines
 
 NARROWEST = 80  # columns; a narrower terminal wraps by itself rather than lose digits
 STRIP_WIDTHS = (24, 48)  # columns of the strip, least and most
@@ -120,17 +120,8 @@ def _accuracies(report: Report, strip: int) -> Table:
     if strip:
         table.add_column(_ticks(axis, strip), no_wrap=True, header_style="dim")
     for row in report.rows:
-        cells = [
-            row.label,
-            folds_done(row, report),
-            with_interval(row.accuracy),
-            number(row.pooled),
-            number(row.sequence_accuracy.mean),
-        ]
-        if report.reference_source:
-            cells += [number(row.reference), number(row.deviation, "+z.2f")]
-        cells.append(number(row.seconds, ".2f"))
-        table.add_row(*cells, *([_strip(row, axis, strip)] if strip else []))
+        drawn = [_strip(row, axis, strip)] if strip else []
+        table.add_row(*measured(row, report), *beside_paper(row, report), number(row.seconds, ".2f"), *drawn)
     return table
 
 

@@ -32,6 +32,17 @@ def folds_done(row: Row, report: Report) -> str:
     return f"{row.accuracy.num_folds}/{report.num_folds}" if report.folds else "none"
 
 
+def measured(row: Row, report: Report) -> list[str]:
+    """A row's name, folds, accuracy, pooled accuracy and sequences, as tables show them."""
+    accuracies = with_interval(row.accuracy), number(row.pooled), number(row.sequence_accuracy.mean)
+    return [row.label, folds_done(row, report), *accuracies]
+
+
+def beside_paper(row: Row, report: Report) -> list[str]:
+    """The paper's value and the distance to it; nothing where the report has no paper beside it."""
+    return [number(row.reference), number(row.deviation, "+z.2f")] if report.reference_source else []
+
+
 def p_value(p: float | None) -> str:
     """Three decimals, never 0."""
     return "<0.001" if p is not None and p < 0.001 else number(p, ".3f")
