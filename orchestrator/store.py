@@ -72,7 +72,7 @@ def _trials(settings: Mapping[str, Setting]) -> pa.Schema:
 AT_ONCE = 500  # packs that are read together
 ORDER = ("trial_id", "state", "trained_epochs", "finished_at", "pack_id")  # which row of a trial counts
 RESERVED = frozenset(_trials({}).names)  # the columns of `trials` that are no settings
-CURVE = frozenset(_curves.names)
+CURVE = frozenset(_curves.names) - {"trial_id", "pack_id"}  # what a workload may say of an epoch
 
 
 class Store:
