@@ -24,7 +24,6 @@ from typing import Any
 
 from benchmarks.simulated import Simulated
 from orchestrator import record, runner
-from orchestrator.cli.report import read_plan
 from orchestrator.cli.screen import screen
 from orchestrator.cli.study import _facts, _print_plan
 from orchestrator.design import describe
@@ -144,7 +143,7 @@ class Measured:
 
     def report(self) -> Callable[[], object]:
         """The numbers of a report of ten cells."""
-        plan = read_plan(self.store.studies / self.file.stem / "plan.json")
+        plan = record.read_plan(self.store.studies / self.file.stem / "plan.json")
         plan["cells"] = plan["cells"][:: max(len(plan["cells"]) // 10, 1)]
         return lambda: tables.build(plan, self.store.trials(), None)
 

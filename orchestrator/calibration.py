@@ -4,8 +4,10 @@ What was measured is kept in the store, a file for each kind of network and mach
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from idennet_core import config, cost
 from idennet_core.datasets import prepared
 from orchestrator import stacks
 from orchestrator.planning import Estimate
-from orchestrator.store import Store, this_host, write_text
+from orchestrator.store import Store, this_host, write_json
 from orchestrator.trial import Pack, Setting
 
 FLOPS = {"cpu": {"trunk": 9e9, "head": 11e9}, "gpu": {"trunk": 5e12, "head": 1e12}}  # a guess; a thread's, a GPU's
@@ -121,10 +123,17 @@ def _pack_work(pack: Pack, store: Store, together: int) -> dict[str, float]:
 
 def _parts(store: Store, dataset: str, other: str) -> tuple[int, int]:
     """How many pictures are trained on, and how many are in the split `other`; nine to one in a set without splits."""
-    splits = prepared.load(store.data / dataset).split.tolist()
+    folder = store.data / dataset
+    splits = _splits(folder, prepared.read_metadata(folder)["data_id"])
     if "train" not in splits:
-        return len(splits) - len(splits) // 10, len(splits) // 10
-    return splits.count("train"), splits.count(other)
+        return splits.total() - splits.total() // 10, splits.total() // 10
+    return splits["train"], splits[other]
+
+
+@cache
+def _splits(folder: Path, data_id: str) -> Counter[str]:
+    """How many pictures are in each split; read once, as a plan asks for every trunk and pack."""
+    return Counter(prepared.load(folder).split.tolist())
 
 
 def _pack_guess(pack: Pack, device: str, threads: int) -> Pace:
@@ -155,4 +164,4 @@ def _stored(store: Store, conditions: Mapping[str, Any]) -> Pace | None:
 
 def _keep(store: Store, conditions: Mapping[str, Any], pace: Pace, source: str) -> None:
     content = {**conditions, "pace": dict(pace), "measured_by": source}
-    write_text(_path(store, conditions), json.dumps(content, indent=1) + "\n")
+    write_json(_path(store, conditions), content)

@@ -1,13 +1,12 @@
 """The design section of a study file: which configurations an enumerated study compares."""
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, PlainValidator, model_validator
 
-from orchestrator.sections import STRICT, Settings, Value, distinct, some
+from orchestrator.sections import STRICT, Settings, Value, distinct, some, suggest
 from orchestrator.strict_yaml import Place
 from orchestrator.trial import Setting
 
@@ -101,7 +100,8 @@ class Design(BaseModel):
         owners: dict[str, str] = {}
         for component, switch in self.components.items():
             for name in switch.on:
-                if owner := owners.setdefault(name, component) != component and owners[name]:
+                owner = owners.setdefault(name, component)
+                if owner != component:
                     reason = f"a setting belongs to one component, got {name} in {owner} and {component}"
                     yield (COMPONENTS, component), f"{reason}; find settings that switch them apart"
         parts = {"leave_one_out": self.leave_one_out, "add_one_in": self.add_one_in}
@@ -147,6 +147,4 @@ def not_empty(design: Design) -> Design:
 def _unknown(names: Sequence[str], components: Mapping[str, Component]) -> Iterator[tuple[int, str]]:
     for index, name in enumerate([] if names == "all" else names):
         if name not in components:
-            close = difflib.get_close_matches(name, components, n=1)
-            hint = f"did you mean '{close[0]}'? " if close else ""
-            yield index, f"unknown component '{name}'; {hint}valid: {', '.join(components)}"
+            yield index, f"unknown component '{name}'; {suggest(name, components)}"

@@ -3,8 +3,9 @@
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,7 +54,8 @@ class Idennet:
 
         Raises FileNotFoundError or ValueError where a prepared set is missing or cannot be studied.
         """
-        data = _metadata(self.store, study.dataset)
+        facts = cache(partial(_metadata, self.store))  # each set's once, not for each cell
+        data = facts(study.dataset)
         check_data(study, data["classes"], data["subjects"])
         if study.folds == [None]:
             check_splits(study.dataset, prepared.load(self.store.data / study.dataset).split.tolist())
@@ -69,7 +71,7 @@ class Idennet:
                 )
             inputs = {"data": data["data_id"], "recipe": str(config.RECIPE)}
             for task in config.tasks(str(settings["variant"])):
-                recipe = _trunk_recipe(study, settings, task, self.store)
+                recipe = _trunk_recipe(study, settings, task, facts)
                 inputs[f"trunk_{task}"] = config.content_id(recipe)
                 needed[inputs[f"trunk_{task}"]] = recipe
             found.append(Configuration({"dataset": study.dataset, **settings}, inputs))
@@ -127,14 +129,10 @@ class Idennet:
 
     def run(self, pack: Pack, context: Context) -> list[TrialResult]:
         """Build the members, go on from their checkpoints, train, and measure them on their test folds."""
-        import torch
-
         from idennet_core import packed
-        from idennet_core.training import keep_freed_memory
 
-        keep_freed_memory()
         settings: dict[str, Any] = dict(pack.trials[0].configuration.settings)
-        device = torch.device("cuda" if context.device == "gpu" else "cpu")
+        device = calibration.place_of(context.device)
         faces = _faces(self.store, pack.trials[0])
         trunks = [self.trunk(task, pack, faces) for task in config.tasks(settings["variant"])]
         members = self.members(pack, faces, trunks[0].out_width, device)
@@ -227,9 +225,12 @@ def _faces(store: Store, trial: Trial) -> prepared.FaceSet:
     return faces
 
 
-def _trunk_recipe(study: Study, settings: Mapping[str, Setting], task: str, store: Store) -> dict[str, Setting]:
+def _trunk_recipe(
+    study: Study, settings: Mapping[str, Setting], task: str, facts: Callable[[str], Mapping[str, Any]]
+) -> dict[str, Setting]:
+    """What a trunk is trained on and how; `facts` gives a data set's metadata."""
     wanted = config.complete(study.trunks.get(task, {}), config.TRUNK_DEFAULTS[task])
-    data = _metadata(store, str(wanted["dataset"]))
+    data = facts(str(wanted["dataset"]))
     if not data["classes" if task == "emotion" else "subjects"]:
         lacking = "expressions" if task == "emotion" else "subjects"
         raise ValueError(f"the {task} trunk needs a data set with {lacking}, {wanted['dataset']} has none; set another")

@@ -6,6 +6,7 @@ size or time of change than the index names, or that it does not name, is read f
 
 import json
 import os
+import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 LEAST, GROWTH = 64, 8  # packs that are worth an index, and the part of the indexed packs that is worth a new one
+
+ABANDONED = 3600.0  # seconds since its last change after which a half-written index is nobody's; one takes seconds
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,20 @@ def write(root: Path, trials: pl.DataFrame, present: Present) -> None:
     table = table.replace_schema_metadata({"packs": json.dumps(named)})
     try:
         path.parent.mkdir(exist_ok=True)
+        _sweep(path)
         pq.write_table(table, beside, compression="zstd", write_page_checksum=True)
         beside.replace(path)
     except OSError:
         with suppress(OSError):
             beside.unlink()
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writers that were killed left beside the index: a whole one each, in time more than the store."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                left.unlink()
 
 
 def _path(root: Path) -> Path:

@@ -149,7 +149,7 @@ class RunState:
         trial_steps = pack.trial_steps if pack.latest else max(event.total_steps / max(len(pack.trial_ids), 1), 1.0)
         after = RunningPack(pack.trial_ids, event, trial_steps)
         # a first report past the first epoch: what came before a checkpoint is not this run's work
-        before = event.steps if pack.latest is None and event.epoch > 1 else pack.latest.steps if pack.latest else 0
+        before = pack.latest.steps if pack.latest else event.steps if event.epoch > 1 else 0
         gained = event.steps - before
         running = {**self.running, event.pack_id: after}
         return replace(self, running=running)._sampled(now, gained / trial_steps, gained)

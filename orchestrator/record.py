@@ -16,7 +16,7 @@ from orchestrator import costs, study, trunks
 from orchestrator.costs import Took
 from orchestrator.machine import processor
 from orchestrator.runner import Plan
-from orchestrator.store import Store, write_text
+from orchestrator.store import Store, write_json, write_text
 from orchestrator.study import SELECTED
 
 
@@ -32,9 +32,20 @@ def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
         frozen.replace(folder / f"study-{used:%Y%m%dT%H%M%S.%f}.yaml")
     write_text(frozen, text)
     content = _cells(planned, command) | {"predicted": _predicted(planned, store, folder)}
-    write_text(folder / "plan.json", json.dumps(content, indent=1) + "\n")
-    write_text(folder / "provenance.json", json.dumps(_provenance(planned, command), indent=1) + "\n")
+    write_json(folder / "plan.json", content)
+    write_json(folder / "provenance.json", _provenance(planned, command))
     return folder
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """A study's plan; raises ValueError, naming the file, when it is missing or not JSON."""
+    try:
+        plan: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing; run the study again: idenctl study run FILE") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}; run it again: idenctl study run FILE") from None
+    return plan
 
 
 def stored_studies(store: Store) -> list[dict[str, Any]]:
@@ -43,7 +54,7 @@ def stored_studies(store: Store) -> list[dict[str, Any]]:
     states = {(configuration_id, fold, seed): state for configuration_id, fold, seed, state in rows}
     found = []
     for path in sorted(store.studies.glob("*/plan.json")):
-        kept = json.loads(path.read_text())
+        kept = read_plan(path)
         ids = {cell["configuration_id"] for cell in kept["cells"]}
         wanted = [(i, fold, seed) for i in sorted(ids) for fold in kept["folds"] for seed in kept["seeds"]]
         counts = [states.get(trial) for trial in wanted]
@@ -66,20 +77,20 @@ def _search_of(folder: Path) -> dict[str, int] | None:
     """How many configurations a stored search has asked for and how many have an outcome; None for a design."""
     if not (record := folder / "search.json").is_file():
         return None
-    procedures = json.loads(record.read_text())["procedures"]
+    procedures = read_plan(record)["procedures"]
     states = [point["state"] for each in procedures for point in each["points"] if point["repeats"] is None]
     return {"asked": len(states), "done": len(states) - states.count("waiting")}
 
 
 def stored_by_study(planned: Plan, store: Store) -> dict[str, int]:
     """How many of the plan's stored trials each study that was run holds, by name."""
-    plans = {path.parent.name: json.loads(path.read_text()) for path in sorted(store.studies.glob("*/plan.json"))}
+    plans = {path.parent.name: read_plan(path) for path in sorted(store.studies.glob("*/plan.json"))}
     return costs.shared((trial for trial in planned.trials if trial.trial_id in planned.states), plans)
 
 
 def took(store: Store, name: str) -> list[Took]:
     """What the trunks and packs of a study that was run were to take, beside what they took."""
-    kept = json.loads((store.studies / name / "plan.json").read_text())
+    kept = read_plan(store.studies / name / "plan.json")
     rows = list(store.every_trial(["trial_id", "pack_id", "seconds"]).iter_rows())
     stored = [json.loads(path.read_text()) for path in store.trunks.glob("[!.]*/trunk.json")]
     seconds = {trunk["trunk_id"]: float(trunk["seconds"]) for trunk in stored}
@@ -138,10 +149,10 @@ def _cells(planned: Plan, command: Sequence[str]) -> dict[str, Any]:
 
 
 def _predicted(planned: Plan, store: Store, folder: Path) -> dict[str, Any]:
-    """What this run is expected to take, with what earlier runs of the study were."""
+    """What this run is expected to take, with what earlier runs of the study were as far as their plan is readable."""
     try:
-        earlier = json.loads((folder / "plan.json").read_text()).get("predicted", {})
-    except FileNotFoundError:
+        earlier = read_plan(folder / "plan.json").get("predicted", {})
+    except ValueError:
         earlier = {}
     first = trunks.estimates(planned.trunks, store, planned.capacity)
     return costs.predicted(planned.packs, planned.estimates, first, earlier)

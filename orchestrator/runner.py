@@ -178,7 +178,9 @@ def run_packs(
     if packs.over:
         return
     busy = 1 if engine == "inline" else planned.capacity.devices
-    ends = deadline(planned.study.budget, _seconds(planned, store), busy, time.time())
+    budget = planned.study.budget
+    spent = 0.0 if budget.device_hours is None else _seconds(planned, store)
+    ends = deadline(budget, spent, busy, time.time())
     if engine == "inline":
         inline_engine.run(packs, runs, store, planned.capacity, listen, ends)
         return

@@ -1,7 +1,9 @@
 """What the sections of a study file are made of."""
 
+import difflib
 import math
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, PlainValidator
@@ -22,6 +24,19 @@ def masked(text: str) -> str:
         lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***",
         text,
     )
+
+
+def shown(value: object) -> str:
+    """A value as messages show it, cut where it is long."""
+    text = masked(repr(value))
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def suggest(word: str, choices: Iterable[str]) -> str:
+    """The end of a message that refuses `word`: the nearest choice, and all."""
+    close = difflib.get_close_matches(word, list(choices), n=1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}valid: {', '.join(choices) or 'none'}"
 
 
 def some(values: list[Any]) -> list[Any]:
@@ -54,4 +69,6 @@ Value = Annotated[Setting, PlainValidator(_setting)]
 Settings = dict[str, Value]
 
 
-STRICT = ConfigDict(strict=True, frozen=True, extra="forbid")  # of every section: the keys it names, in their types
+# of every section: the keys it names, in their types; each file gives it to its own, as ruff knows no pydantic
+# model from another one
+STRICT = ConfigDict(strict=True, frozen=True, extra="forbid")

@@ -72,7 +72,7 @@ def _trials(settings: Mapping[str, Setting]) -> pa.Schema:
 AT_ONCE = 500  # packs that are read together
 ORDER = ("trial_id", "state", "trained_epochs", "finished_at", "pack_id")  # which row of a trial counts
 RESERVED = frozenset(_trials({}).names)  # the columns of `trials` that are no settings
-CURVE = frozenset(_curves.names)
+CURVE = frozenset(_curves.names) - {"trial_id", "pack_id"}  # what a workload may say of an epoch
 
 
 class Store:
@@ -266,6 +266,11 @@ def write_text(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     beside.write_text(text)
     beside.replace(path)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a JSON file that people read, as `write_text` does."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def checkpoint_metadata(path: Path) -> dict[str, str]:

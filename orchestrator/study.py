@@ -20,7 +20,7 @@ from orchestrator import strict_yaml
 from orchestrator.design_sections import Component, Design, not_empty
 from orchestrator.search.pruning import Pruning
 from orchestrator.search.space import Number, Parameter, Search
-from orchestrator.sections import STRICT, Settings, Value, distinct, masked, some, storage
+from orchestrator.sections import STRICT, Settings, Value, distinct, masked, shown, some, storage, suggest
 from orchestrator.strict_yaml import Place
 
 NUM_FOLDS = 10
@@ -343,19 +343,6 @@ def _at(places: Mapping[Place, str], place: Place) -> str:
     while place not in places:
         place = place[:-1]
     return places[place]
-
-
-def suggest(word: str, choices: Iterable[str]) -> str:
-    """The end of a message that refuses `word`: the nearest choice, and all."""
-    close = difflib.get_close_matches(word, list(choices), n=1)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}valid: {', '.join(choices) or 'none'}"
-
-
-def shown(value: object) -> str:
-    """A value as messages show it, cut where it is long."""
-    text = masked(repr(value))
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _text(path: Path) -> str:

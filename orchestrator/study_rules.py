@@ -7,8 +7,9 @@ from itertools import chain
 from orchestrator.design_sections import COMPONENTS, Design
 from orchestrator.search import space
 from orchestrator.search.pruning import Pruning
+from orchestrator.sections import shown, suggest
 from orchestrator.strict_yaml import Place
-from orchestrator.study import Profile, Reference, Study, axes, shown, suggest
+from orchestrator.study import Profile, Reference, Study, axes
 from orchestrator.trial import Configuration, Setting
 
 EXPRESSION = "expression"  # an axis of a reference beside the settings; its value `all` is the whole test set
@@ -85,7 +86,7 @@ class Rules:
         if study.search.nested and len(study.folds) < 3:
             yield ("search", "nested"), f"a nested search needs 3 folds or more, got {len(study.folds)}"
         reasons = space.refused(
-            study.search, self.settings, [*self.costs], lambda settings: self._refusal(settings, self.settings), suggest
+            study.search, self.settings, [*self.costs], lambda settings: self._refusal(settings, self.settings)
         )
         yield from ((("search", *place), reason) for place, reason in reasons)
         if study.search.pruning is not None:

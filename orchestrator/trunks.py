@@ -64,13 +64,10 @@ def _in_threads(
     threads: int,
     on_progress: "Callable[[Progress], None]",
 ) -> None:
-    import torch
-
     from idennet_core.pretraining import train_trunk
-    from idennet_core.training import keep_freed_memory, single_threads
+    from idennet_core.training import single_threads
 
-    keep_freed_memory()
-    place = torch.device("cuda" if device == "gpu" else "cpu")
+    place = calibration.place_of(device)
 
     def one(recipe: Mapping[str, Setting]) -> None:
         faces = prepared.load(store.data / str(recipe["dataset"]))

@@ -15,9 +15,10 @@ from typing import Protocol, runtime_checkable
 from orchestrator.design import Cell
 from orchestrator.planning import Estimate, halves
 from orchestrator.progress import Event, PackCut, PackDone, PackFailed, PackStarted, PackStopped
+from orchestrator.sections import suggest
 from orchestrator.source import Stopped
 from orchestrator.store import CURVE, RESERVED, Run, Store, this_host
-from orchestrator.study import Study, suggest
+from orchestrator.study import Study
 from orchestrator.study_rules import Rules
 from orchestrator.trial import Configuration, Pack, Setting, Trial, TrialResult
 

@@ -153,6 +153,19 @@ def test_a_plan_says_in_which_studies_its_stored_trials_are(store):
     assert "stored trials by study: 8 in tiny" in said
 
 
+def test_a_damaged_plan_in_the_store_is_named_and_mended_by_its_own_run(store):
+    damaged = store / "studies/tiny/plan.json"
+    damaged.write_text("{")
+    for command in (["list"], ["status", "tiny"], ["plan", store / "tiny.yaml"]):
+        done = idenctl("study", *command, "--store", store)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert f"{damaged} is not JSON" in done.stderr
+        assert "run it again: idenctl study run FILE" in done.stderr
+    again = idenctl("study", "run", store / "tiny.yaml", "--store", store, "--engine", "inline")
+    assert again.returncode == 0, again.stderr
+    assert "8 of 8 trials complete" in idenctl("study", "status", "tiny", "--store", store).stdout
+
+
 def test_status_holds_what_was_predicted_against_what_the_store_says_it_took(store):
     done = idenctl("study", "status", "tiny", "--json", "--store", store)
     assert done.returncode == 0, done.stderr

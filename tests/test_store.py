@@ -1,4 +1,5 @@
 import json
+import os
 import stat
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -229,6 +230,17 @@ def test_a_file_that_is_damaged_after_it_was_indexed_is_named_and_left_out(large
     assert large_store.trials().filter(pl.col("fold") == 1)["state"].to_list() == ["failed"]
     assert set(large_store.curves()["pack_id"]) == set(large_store.trials()["pack_id"])
     assert str(victim) in caplog.text
+
+
+def test_what_killed_writers_of_the_index_left_goes_with_the_next_one_and_that_of_a_living_one_stays(large_store):
+    folder = large_store.root / "index"
+    killed, living = folder / ".trials.parquet.1.tmp", folder / ".trials.parquet.2.tmp"
+    for path in (killed, living):
+        path.write_bytes(b"half")
+    os.utime(killed, (0, 0))
+    (folder / "trials.parquet").unlink()
+    assert large_store.trials().shape[0] == 2
+    assert sorted(folder.iterdir()) == [living, folder / "trials.parquet"]
 
 
 def test_a_store_that_cannot_be_written_is_read_without_an_index(large_store):

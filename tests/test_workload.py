@@ -74,7 +74,8 @@ class Percent(Coin):
 
 class Curved(Coin):
     def run(self, pack, context):
-        return [replace(result, curve=[{"epoch": 0, "los": 1.0}]) for result in super().run(pack, context)]
+        curve = [{"epoch": 0, "los": 1.0, "trial_id": "x"}]
+        return [replace(result, curve=curve) for result in super().run(pack, context)]
 
 
 class Shy(Coin):
@@ -173,7 +174,7 @@ def test_a_study_may_say_what_its_own_workload_accepts(here, old, new, message):
     [
         ("Lazy", "run must give a result for each of the pack's 4 trials, gave 3"),
         ("Percent", "accuracy must be a share from 0 to 1, got 75.0"),
-        ("Curved", "got los; leave them out"),
+        ("Curved", "got los, trial_id; leave them out"),
     ],
 )
 def test_results_that_cannot_be_fail_the_pack_with_a_reason(here, name, message):

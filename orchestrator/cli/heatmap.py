@@ -66,6 +66,8 @@ def heatmap(
     Every face is of a person that the networks beside it never saw. Without --subject these are the people with
     the most expressions, first by name, of the first fold that all cells have.
     """
+    import polars as pl
+
     from idennet_core import heatmaps
     from idennet_core.datasets import prepared
     from orchestrator.store import Store
@@ -75,8 +77,10 @@ def heatmap(
         raise ValueError("--subject and --people exclude each other, got both; give one")
     results = Store(store).check()
     study, plan = find_plan(results, name)
-    trials = trials_of(plan, results.trials(), cell or [])
-    predictions = results.predictions()
+    stored = results.trials()
+    trials = trials_of(plan, stored, cell or [])
+    first = [trial["trial_id"] for trial in next(iter(trials.values())).values()]
+    predictions = results.predictions(stored.filter(pl.col("trial_id").is_in(first)))
     sitters = sitters_of(predictions, list(trials.values()), subject or [], people or 1)
     faces = prepared.load(results.data / plan["dataset"])
     if faces.data_id != plan["data_id"]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.report import check_out, read_plan, resolve, write
+from orchestrator.cli.report import check_out, resolve, write
 from orchestrator.cli.trunk import StoreFolder
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ def best_trial(store: "Store", name: str) -> Trial:
 
 def find_plan(store: "Store", name: str) -> tuple[str, dict[str, Any]]:
     """The stored study that `name` means, and its plan. Raises ValueError where there is none with networks."""
+    from orchestrator.record import read_plan
     from orchestrator.study import IDENNET
 
     study = resolve(name, sorted(path.name for path in store.studies.glob("*") if path.is_dir()))
@@ -155,7 +156,8 @@ def classes_of(store: "Store", trial: Trial) -> list[str]:
     """The names of the trial's classes, in the order of its probabilities."""
     import polars as pl
 
-    rows = store.predictions().filter(pl.col("trial_id") == trial["trial_id"])
+    own = pl.col("trial_id") == trial["trial_id"]
+    rows = store.predictions(store.trials(["trial_id", "pack_id"]).filter(own)).filter(own)
     return list(rows["classes"][0])
 
 

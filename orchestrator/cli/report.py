@@ -1,7 +1,6 @@
 """`idenctl report`: what the store knows of a study, as tables."""
 
 import difflib
-import json
 import os
 import shutil
 import sys
@@ -23,6 +22,7 @@ def report(
     figure: Annotated[Path | None, typer.Option(help="Also draw the study: a file .svg, .png or .pdf.")] = None,
 ) -> None:
     """Print a study's accuracies, intervals, differences and the paper's values beside them."""
+    from orchestrator.record import read_plan
     from orchestrator.report import formats, search, tables
     from orchestrator.report.tables import full_name
     from orchestrator.store import Store
@@ -86,17 +86,6 @@ def resolve(name: str, known: Collection[str]) -> str:
     similar = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(similar)}?" if similar else f"the store holds {', '.join(known)}"
     raise ValueError(f"no study '{name}' in the store; {hint}")
-
-
-def read_plan(path: Path) -> dict[str, Any]:
-    """A study's plan; raises ValueError, naming the file, when it is missing or not JSON."""
-    try:
-        plan: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing; run the study again: idenctl study run FILE") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}; run it again: idenctl study run FILE") from None
-    return plan
 
 
 def check_figure(path: Path, names: Sequence[str]) -> None:

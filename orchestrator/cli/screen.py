@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.status import several
 from orchestrator.progress import Asked, Event, PackCut, PackDone, PackFailed, PackStarted, PackStopped, RunState
 
 QUIET = 20.0  # seconds between plain lines
@@ -51,7 +52,7 @@ def _pack_rows(state: RunState) -> Table:
         latest = pack.latest
         rows.add_row(
             pack_id[:8],
-            _count(len(pack.trial_ids), "trial"),
+            several(len(pack.trial_ids), "trial"),
             ProgressBar(total=1.0, completed=pack.share),
             f"{pack.share:.0%}",
             f"epoch {latest.epoch}/{latest.epochs}" if latest else "",
@@ -59,7 +60,7 @@ def _pack_rows(state: RunState) -> Table:
         )
     more = len(state.running) - MOST_PACKS
     if more > 0:
-        rows.add_row("", f"and {_count(more, 'more pack')}")
+        rows.add_row("", f"and {several(more, 'more pack')}")
     return rows
 
 
@@ -146,8 +147,8 @@ def screen(
         for line in lines:
             say(line)
 
-    plan = f"{len(cells.keys() - stored.keys())} to train in {_count(packs, 'pack')}" if packs else "more as it asks"
-    say(f"{title}: {_count(len(cells), 'trial')}, {len(stored)} stored, {plan}")
+    plan = f"{len(cells.keys() - stored.keys())} to train in {several(packs, 'pack')}" if packs else "more as it asks"
+    say(f"{title}: {several(len(cells), 'trial')}, {len(stored)} stored, {plan}")
     try:
         with live or nullcontext():
             yield listen
@@ -179,7 +180,7 @@ def _best(state: RunState) -> str:
     if state.best is None:
         return ""
     cell, accuracy, seen, trials = state.best
-    return f"{cell}: {accuracy:.1%} over {seen} of {_count(trials, 'trial')}"
+    return f"{cell}: {accuracy:.1%} over {seen} of {several(trials, 'trial')}"
 
 
 def _times(state: RunState, now: float) -> str:
@@ -191,10 +192,6 @@ def _times(state: RunState, now: float) -> str:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _plain(reason: str) -> str:

@@ -44,6 +44,11 @@ def _difference(times: Sequence["Took"]) -> str:
     return f"{actual / predicted - 1:+.0%}" if predicted and actual else "-"
 
 
+def several(count: int, what: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 def duration(seconds: float) -> str:
     """`12 s`, `5 min` or `1.7 h`."""
     if seconds < 90:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.status import duration, show_status
+from orchestrator.cli.status import duration, several, show_status
 from orchestrator.cli.trunk import Address, Profile, Set, StoreFolder, train_missing
 
 if TYPE_CHECKING:
@@ -235,10 +235,10 @@ def _print_plan(planned: "Plan", facts: dict[str, Any], store: "Store") -> None:
         console.print(_search_line(planned))
         console.print(f"chosen: {cells or 'nothing yet'}; {planned.search.progress}")
     else:
-        console.print(f"{_several(len(planned.cells), 'cell')}: {cells}")
+        console.print(f"{several(len(planned.cells), 'cell')}: {cells}")
     for labels in same(planned.cells, planned.configurations):
         console.print(f"the same configuration, run once: {labels}")
-    folds, seeds = _several(len(planned.study.folds), "fold"), _several(len(planned.study.seeds), "seed")
+    folds, seeds = several(len(planned.study.folds), "fold"), several(len(planned.study.seeds), "seed")
     parts = "train and test split" if planned.study.folds == [None] else folds
     so_far = " so far" if planned.search else ""
     console.print(
@@ -267,12 +267,12 @@ def _print_plan(planned: "Plan", facts: dict[str, Any], store: "Store") -> None:
         )
     console.print(table)
     capacity = planned.capacity
-    device = "the CPU" if capacity.kind == "cpu" else _several(capacity.devices, "GPU")
+    device = "the CPU" if capacity.kind == "cpu" else several(capacity.devices, "GPU")
     beside = f", {capacity.share} side by side" if capacity.share > 1 else ""
     what = "trunks and packs" if planned.trunks else "the packs"
     console.print(
         f"about {duration(facts['seconds'])} for {what} on {device}{beside} "
-        f"with {_several(capacity.threads, 'thread')} each, once started"
+        f"with {several(capacity.threads, 'thread')} each, once started"
     )
     unit = "GPU" if capacity.kind == "gpu" else "machine"
     money = "" if facts["money"] is None else f", {facts['money']:.2f} at {facts['price_per_hour']:g} an hour"
@@ -282,10 +282,6 @@ def _print_plan(planned: "Plan", facts: dict[str, Any], store: "Store") -> None:
         some = f"{facts['guesses']} of " if facts["guesses"] < times else ""
         way = "; --calibrate measures it in seconds" if runner.measures(planned, store) else ""
         console.print(f"{some}these times are guesses, for nothing like it has run here{way}")
-
-
-def _several(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _search_line(planned: "Plan") -> str:

@@ -6,7 +6,7 @@ from functools import partial
 from statistics import fmean
 
 from orchestrator.report.model import Expression, Report, Row
-from orchestrator.report.wording import DETAILS, compared, detailed, number, p_value, with_interval
+from orchestrator.report.wording import DETAILS, compared, detailed, number, p_value, synthetic_mark, with_interval
 
 Lines = Mapping[str, str]  # of a cell, by name; the first one's name is ''
 
@@ -62,7 +62,7 @@ def _two_way(report: Report) -> list[Block]:
         return {"": difference, "p Holm": p}
 
     over = f"mean of {report.num_folds} folds" if report.folds else "on the test split"
-    mark = _mark(report)
+    mark = synthetic_mark(report)
     found = [grid(f"{mark}accuracy %, {over}", accuracy)]
     for index, baseline in enumerate(report.baselines):
         found.append(
@@ -79,7 +79,7 @@ def _pooled(row: Row) -> Lines:
 
 def _details(index: int, report: Report) -> Block:
     lines = tuple(Line(row.label, detailed(row.comparisons[index])) for row in report.rows)
-    return Block(f"{_mark(report)}minus {report.baselines[index]} in detail", report.by, DETAILS, lines)
+    return Block(f"{synthetic_mark(report)}minus {report.baselines[index]} in detail", report.by, DETAILS, lines)
 
 
 def _by_expression(report: Report) -> list[Block]:
@@ -87,7 +87,7 @@ def _by_expression(report: Report) -> list[Block]:
 
     def grid(title: str, lines: Callable[[Expression], Lines]) -> Block:
         cells = {row.label: {part.name: lines(part) for part in row.expressions} for row in report.rows}
-        return _grid(f"{_mark(report)}{title}", report.by, {name: name for name in report.expressions}, cells)
+        return _grid(f"{synthetic_mark(report)}{title}", report.by, {name: name for name in report.expressions}, cells)
 
     def accuracy(part: Expression) -> Lines:
         lines = {"": number(part.accuracy.mean, "z.1f"), "±": number(part.accuracy.half_width, ".1f")}
@@ -127,7 +127,7 @@ def _confusion(row: Row, report: Report) -> Block:
     for name, taken in zip(report.expressions, counts, strict=True):
         shares = [100 * count / sum(taken) if sum(taken) else None for count in taken]
         lines.append(Line(name, (*(number(share, ".1f") for share in shares), f"{sum(taken):,}")))
-    title = f"{row.label}: {_mark(report)}what the frames of an expression (line) were taken for, %"
+    title = f"{row.label}: {synthetic_mark(report)}what the frames of an expression (line) were taken for, %"
     return Block(title, "expression", (*report.expressions, "frames"), tuple(lines))
 
 
@@ -141,7 +141,7 @@ def _by_subject(report: Report) -> Block:
         for name in sorted(names, key=lambda name: (mean[name], name))
     ]
     columns = tuple(row.label for row in report.rows)
-    return Block(f"{_mark(report)}accuracy % by subject, hardest first", "subject", columns, tuple(lines))
+    return Block(f"{synthetic_mark(report)}accuracy % by subject, hardest first", "subject", columns, tuple(lines))
 
 
 def _grid(title: str, corner: str, heads: Mapping[str, str], cells: Mapping[str, Mapping[str, Lines]]) -> Block:
@@ -153,7 +153,3 @@ def _grid(title: str, corner: str, heads: Mapping[str, str], cells: Mapping[str,
             texts = tuple(by_column.get(column, {}).get(name, "-") for column in heads)
             lines.append(Line(name or row, texts, first=not name))
     return Block(title, corner, tuple(heads.values()), tuple(lines))
-
-
-def _mark(report: Report) -> str:
-    return "SYNTHETIC " if report.synthetic else ""

@@ -10,7 +10,7 @@ from orchestrator.report import Format
 from orchestrator.report.blocks import Block, blocks
 from orchestrator.report.model import Expression, Report, Row
 from orchestrator.report.search_blocks import search_blocks
-from orchestrator.report.wording import compared, folds_done, number, provenance_lines, with_interval
+from orchestrator.report.wording import beside_paper, compared, measured, number, provenance_lines, synthetic_mark
 from orchestrator.statistics.folds import Comparison, Estimate
 
 
@@ -34,7 +34,7 @@ def render(reports: Sequence[Report], format: Format, width: int = 120, styled: 
 
 
 def _markdown(report: Report) -> str:
-    mark = "SYNTHETIC " if report.synthetic else ""
+    mark = synthetic_mark(report)
     header = [report.by, "folds", f"{mark}accuracy %", "pooled", "sequences"]
     for baseline in report.baselines:
         header += [f"minus {baseline}", f"p Holm ({baseline})"]
@@ -65,18 +65,8 @@ def _markdown_block(block: Block) -> str:
 
 
 def _markdown_row(row: Row, report: Report) -> list[str]:
-    cells = [
-        row.label,
-        folds_done(row, report),
-        with_interval(row.accuracy),
-        number(row.pooled),
-        number(row.sequence_accuracy.mean),
-    ]
-    for comparison in row.comparisons:
-        cells += compared(comparison)
-    if report.reference_source:
-        cells += [number(row.reference), number(row.deviation, "+z.2f")]
-    return [*cells, number(row.seconds, ".2f")]
+    differences = [text for comparison in row.comparisons for text in compared(comparison)]
+    return [*measured(row, report), *differences, *beside_paper(row, report), number(row.seconds, ".2f")]
 
 
 def _csv(reports: Sequence[Report]) -> str:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from idennet_core import streams
 from orchestrator.statistics import folds, power
@@ -70,14 +71,10 @@ class FoldScores:
 
     def __init__(self, trials: pl.DataFrame, metric: str) -> None:
         measured = trials.drop_nulls(metric)
-        axes = [measured[name].rank("dense").to_numpy() - 1 for name in ("configuration_id", "fold", "seed")]
-        places = tuple(axis.astype(np.int64) for axis in axes)
-        shape = [int(axis.max(initial=-1)) + 1 for axis in places]
-        size = (shape[0] + 1, *shape[1:])
+        places, size, self.cells = _placed(measured, "configuration_id", "fold", "seed")
         self.values, self.n_test, self.n_train = np.full(size, np.nan), np.zeros(size), np.zeros(size)
         self.values[places], self.n_test[places] = measured[metric], measured["n_test"]
         self.n_train[places] = measured["n_train"]
-        self.cells = {cell: row for row, cell in enumerate(measured["configuration_id"].unique().sort())}
 
     def estimates(self, cells: Sequence[str]) -> list[Estimate]:
         """Seeds are averaged within a fold."""
@@ -160,12 +157,9 @@ class SubjectScores:
         self.names = names
         keys = ("configuration_id", "subject", "seed")
         rows = outcomes.filter(pl.col("subject") != "").group_by(keys).agg(pl.col("right").sum(), pl.len())
-        places = tuple((rows[name].rank("dense").to_numpy() - 1).astype(np.int64) for name in keys)
-        shape = [int(axis.max(initial=-1)) + 1 for axis in places]
-        size = (shape[0] + 1, *shape[1:])
+        places, size, self.cells = _placed(rows, *keys)
         self.sums, self.frames = np.zeros(size), np.zeros(size)
         self.sums[places], self.frames[places] = rows["right"], rows["len"]
-        self.cells = {cell: row for row, cell in enumerate(rows["configuration_id"].unique().sort())}
 
     def minus(self, cells: Sequence[str], others: Sequence[str]) -> list[Estimate]:
         """Each cell minus the other over all frames of the people and seeds that both have; seeds are averaged."""
@@ -175,3 +169,16 @@ class SubjectScores:
         differences = np.where(both, self.sums[own] - self.sums[other], 0.0).sum(-1) / seeds
         frames = np.where(both, self.frames[own], 0.0).sum(-1) / seeds
         return over_subjects(differences.T, frames.T, streams.generator("bootstrap", *self.names, "subjects"))
+
+
+def _placed(
+    rows: pl.DataFrame, cell: str, *others: str
+) -> tuple[tuple[NDArray[np.int64], ...], tuple[int, ...], dict[str, int]]:
+    """Where each row lies in an array over these columns, the array's size, and the place of each cell.
+
+    The array has a cell more than there are, the last, for what has no row.
+    """
+    places = tuple((rows[name].rank("dense").to_numpy() - 1).astype(np.int64) for name in (cell, *others))
+    size = tuple(int(axis.max(initial=-1)) + 1 for axis in places)
+    known = {name: place for place, name in enumerate(rows[cell].unique().sort())}
+    return places, (size[0] + 1, *size[1:]), known

@@ -29,7 +29,7 @@ def build(
     by, across = axes(plan["report"]["by"])
     single = {**plan, "report": {**plan["report"], "by": by}}
     tested = not tables.chosen(single, trials).is_empty()
-    report = tables.build(single, trials, predictions) if tested else _untested(single, by, trials.clear())
+    report = tables.build(single, trials, predictions) if tested else tables.without_rows(single, trials.clear())
     found = searched(record, by, across)
     on_test = "SELECTED ON TEST FOLDS, so optimistic: " if plan["search"]["select"] == "test" else ""
     labels = {cell["configuration_id"]: listed(cell["label"]) for cell in plan["cells"]}
@@ -177,29 +177,3 @@ def _notes(found: Searched) -> list[str]:
             f"{saved:.0%} saved."
         )
     return notes
-
-
-def _untested(plan: Mapping[str, Any], by: str, none: pl.DataFrame) -> Report:
-    synthetic = bool(plan["synthetic"])
-    return Report(
-        study=plan["study"],
-        profile=plan["profile"] or "",
-        question=plan["question"],
-        dataset=plan["dataset"],
-        synthetic=synthetic,
-        title=tables.title(plan, synthetic),
-        unit="percent",
-        by=by,
-        across="",
-        show=(),
-        folds=True,
-        num_folds=len(plan["folds"]),
-        num_seeds=len(plan["seeds"]),
-        baselines=(),
-        reference_source="",
-        num_comparisons=0,
-        expressions=(),
-        rows=(),
-        notes=(),
-        provenance=tables.provenance(plan, none),
-    )

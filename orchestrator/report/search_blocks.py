@@ -2,7 +2,7 @@
 
 from orchestrator.report.blocks import Block, Line
 from orchestrator.report.model import Report, Searched, Tried
-from orchestrator.report.wording import number, with_interval
+from orchestrator.report.wording import number, synthetic_mark, with_interval
 
 BEST = 10  # configurations in the table of the best
 
@@ -12,7 +12,7 @@ def search_blocks(report: Report) -> list[Block]:
     found = report.searched
     if found is None:
         return []
-    mark = "SYNTHETIC " if report.synthetic else ""
+    mark = synthetic_mark(report)
     blocks = [_answer(found, report, mark)] if found.chosen else []
     blocks += [_best(found, mark), _progress(found, mark)]
     if found.surface:

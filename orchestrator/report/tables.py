@@ -47,7 +47,6 @@ def build(plan: Mapping[str, Any], trials: pl.DataFrame, predictions: pl.DataFra
     if wanted.is_empty():
         raise ValueError(f"study '{full_name(plan)}' has no trial in the store yet; run it first: {_command(plan)}")
     found = None if predictions is None or predictions.is_empty() else by_class.outcomes(predictions, wanted)
-    by, across = axes(plan["report"]["by"])
     others = baselines(plan)
     measured = _measured(plan, wanted, found)
     differences, num_comparisons = _differences(plan, others, measured["accuracy"], found)
@@ -66,21 +65,10 @@ def build(plan: Mapping[str, Any], trials: pl.DataFrame, predictions: pl.DataFra
             )
             for row, parts in zip(rows, expressions, strict=True)
         ]
-    synthetic = bool(plan["synthetic"]) or bool(wanted["synthetic"].any())
-    return Report(
-        study=plan["study"],
-        profile=plan["profile"] or "",
-        question=plan.get("question", ""),
-        dataset=plan["dataset"],
-        synthetic=synthetic,
-        title=title(plan, synthetic),
-        unit="percent",
-        by=by,
-        across=across,
+    bare = without_rows(plan, wanted)
+    return replace(
+        bare,
         show=show,
-        folds=plan["folds"] != [None],
-        num_folds=len(plan["folds"]),
-        num_seeds=len(plan["seeds"]),
         baselines=tuple(others),
         reference_source=plan["reference"]["source"] if plan["reference"] else "",
         num_comparisons=num_comparisons,
@@ -89,9 +77,36 @@ def build(plan: Mapping[str, Any], trials: pl.DataFrame, predictions: pl.DataFra
         notes=(
             *cell_notes(rows, wanted, plan),
             *prediction_notes(rows, found, show, by_expression),
-            *method_notes(num_comparisons, plan, max(wanted["n_test"], default=0) if found else 0, synthetic),
+            *method_notes(num_comparisons, plan, max(wanted["n_test"], default=0) if found else 0, bare.synthetic),
         ),
-        provenance=provenance(plan, wanted),
+    )
+
+
+def without_rows(plan: Mapping[str, Any], trials: pl.DataFrame) -> Report:
+    """What a report says of its study before it says anything of a cell; `trials` are the plan's."""
+    by, across = axes(plan["report"]["by"])
+    synthetic = bool(plan["synthetic"]) or bool(trials["synthetic"].any())
+    return Report(
+        study=plan["study"],
+        profile=plan["profile"] or "",
+        question=plan.get("question", ""),
+        dataset=plan["dataset"],
+        synthetic=synthetic,
+        title=_title(plan, synthetic),
+        unit="percent",
+        by=by,
+        across=across,
+        show=(),
+        folds=plan["folds"] != [None],
+        num_folds=len(plan["folds"]),
+        num_seeds=len(plan["seeds"]),
+        baselines=(),
+        reference_source="",
+        num_comparisons=0,
+        expressions=(),
+        rows=(),
+        notes=(),
+        provenance=_provenance(plan, trials),
     )
 
 
@@ -189,7 +204,7 @@ def _reference_metric(plan: Mapping[str, Any]) -> str:
     return str(metric)
 
 
-def title(plan: Mapping[str, Any], synthetic: bool) -> str:
+def _title(plan: Mapping[str, Any], synthetic: bool) -> str:
     """The question, and on which data."""
     about = [plan["dataset"]]
     if plan["profile"]:
@@ -199,7 +214,7 @@ def title(plan: Mapping[str, Any], synthetic: bool) -> str:
     return f"{plan.get('question') or plan['study']} - {', '.join(about)}"
 
 
-def provenance(plan: Mapping[str, Any], trials: pl.DataFrame) -> dict[str, Any]:
+def _provenance(plan: Mapping[str, Any], trials: pl.DataFrame) -> dict[str, Any]:
     """Where the numbers of these rows of `trials` come from."""
     complete = trials.filter(state="complete")
     cells = plan["cells"]

@@ -13,7 +13,7 @@ from rich.text import Text
 from orchestrator.report.blocks import Block, blocks
 from orchestrator.report.model import Report, Row
 from orchestrator.report.search_blocks import search_blocks
-from orchestrator.report.wording import compared, folds_done, number, provenance_lines, with_interval
+from orchestrator.report.wording import beside_paper, compared, measured, number, provenance_lines
 
 NARROWEST = 80  # columns; a narrower terminal wraps by itself rather than lose digits
 STRIP_WIDTHS = (24, 48)  # columns of the strip, least and most
@@ -36,9 +36,7 @@ def to_terminal(report: Report, width: int, styled: bool) -> str:
 
 
 def _print(console: Console, report: Report) -> None:
-    title = Text(report.title, style="bold")
-    title.highlight_words(["SYNTHETIC"], style="bold yellow")
-    console.print(title)
+    _print_title(console, report.title)
     if report.across or not report.rows:
         console.print()
     else:
@@ -50,6 +48,12 @@ def _print(console: Console, report: Report) -> None:
     console.print()
     for name, value in provenance_lines(report):
         _print_hanging(console, f"{name:<8}", value, "dim")
+
+
+def _print_title(console: Console, text: str) -> None:
+    title = Text(text, style="bold")
+    title.highlight_words(["SYNTHETIC"], style="bold yellow")
+    console.print(title)
 
 
 def _print_one_way(console: Console, report: Report) -> None:
@@ -73,9 +77,7 @@ def _print_block(console: Console, block: Block) -> None:
         parts = [_block_table(block, start, start + size) for start in range(0, count, size)]
         if size == 1 or all(_width(console, part) <= console.width for part in parts):
             break
-    title = Text(block.title, style="bold")
-    title.highlight_words(["SYNTHETIC"], style="bold yellow")
-    console.print(title)
+    _print_title(console, block.title)
     for part in parts:
         console.print(part)
 
@@ -118,17 +120,8 @@ def _accuracies(report: Report, strip: int) -> Table:
     if strip:
         table.add_column(_ticks(axis, strip), no_wrap=True, header_style="dim")
     for row in report.rows:
-        cells = [
-            row.label,
-            folds_done(row, report),
-            with_interval(row.accuracy),
-            number(row.pooled),
-            number(row.sequence_accuracy.mean),
-        ]
-        if report.reference_source:
-            cells += [number(row.reference), number(row.deviation, "+z.2f")]
-        cells.append(number(row.seconds, ".2f"))
-        table.add_row(*cells, *([_strip(row, axis, strip)] if strip else []))
+        drawn = [_strip(row, axis, strip)] if strip else []
+        table.add_row(*measured(row, report), *beside_paper(row, report), number(row.seconds, ".2f"), *drawn)
     return table
 
 

@@ -11,6 +11,11 @@ DETAILS = ("p", "p Holm", "effect", "over subjects", "settled by")
 MOST_SEEDS = 1000  # a larger number of seeds is not told exactly
 
 
+def synthetic_mark(report: Report) -> str:
+    """What stands before whatever the report says of drawn data."""
+    return "SYNTHETIC " if report.synthetic else ""
+
+
 def number(value: float | None, spec: str = "z.2f") -> str:
     """A number as tables show it, `-` where there is none; `z` keeps a rounded zero from reading -0.00."""
     return "-" if value is None else format(value, spec)
@@ -25,6 +30,17 @@ def with_interval(estimate: Estimate, sign: str = "") -> str:
 def folds_done(row: Row, report: Report) -> str:
     """How many of the folds a row is the mean of: `9/10`, or `none` where the study has no folds."""
     return f"{row.accuracy.num_folds}/{report.num_folds}" if report.folds else "none"
+
+
+def measured(row: Row, report: Report) -> list[str]:
+    """A row's name, folds, accuracy, pooled accuracy and sequences, as tables show them."""
+    accuracies = with_interval(row.accuracy), number(row.pooled), number(row.sequence_accuracy.mean)
+    return [row.label, folds_done(row, report), *accuracies]
+
+
+def beside_paper(row: Row, report: Report) -> list[str]:
+    """The paper's value and the distance to it; nothing where the report has no paper beside it."""
+    return [number(row.reference), number(row.deviation, "+z.2f")] if report.reference_source else []
 
 
 def p_value(p: float | None) -> str:

@@ -15,7 +15,6 @@ from statistics import fmean
 from threading import Event, Thread
 from typing import Any
 
-import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -270,6 +269,3 @@ def _finish(storage: BaseStorage, trial_id: int, trial: FrozenTrial) -> None:
     for key, value in trial.user_attrs.items():
         storage.set_trial_user_attr(trial_id, key, value)
     storage.set_trial_state_values(trial_id, trial.state, trial.values)
-
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)

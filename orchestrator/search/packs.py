@@ -1,6 +1,5 @@
 """The packs of a search: asked as results come in, taken by an engine, and at the end the chosen trained again."""
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from orchestrator.planning import Capacity, Estimate
 from orchestrator.progress import Asked, Event
 from orchestrator.search.procedure import Procedure, Result, folder_of
 from orchestrator.search.space import Parameter
-from orchestrator.store import Store, write_text
+from orchestrator.store import Store, write_json
 from orchestrator.study import Study
 from orchestrator.trial import Configuration, Pack, Rungs, Setting, Trial
 from orchestrator.workload import Configured, Workload
@@ -124,7 +123,7 @@ class SearchPacks:
     def write(self) -> None:
         """Write what a report shows to the study's folder."""
         self.written = time.monotonic()
-        write_text(self.store.studies / self.study.folder / "search.json", json.dumps(self.record(), indent=1) + "\n")
+        write_json(self.store.studies / self.study.folder / "search.json", self.record())
 
     @property
     def progress(self) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from orchestrator.search import pruning
 from orchestrator.search.sampler import MOST_REPEATS, Outcome, Point, Search
@@ -249,12 +248,9 @@ class Procedure:
         some = self.trials(Configuration({}, {}))
         folds = list(dict.fromkeys(trial.fold for trial in some))
         held = 1 if some[0].without is None else 2
-        epochs = int(self.configure(self._first_values()).settings["epochs"])
+        epochs = int(self.configure(_first_values(self.search.space)).settings["epochs"])
         ratio = 1 / (NUM_FOLDS - held)
         return pruning.freeze(earlier, self.wanted.pruning, epochs, folds, self.study.seeds, ratio)
-
-    def _first_values(self) -> dict[str, Setting]:
-        return {name: parameter.values()[0] for name, parameter in self.search.space.items() if not parameter.when}
 
     def _file(self) -> Path:
         return self.folder / f"{self.batches:05}.json"
@@ -270,10 +266,14 @@ class Procedure:
 def folder_of(study: Study, space: Mapping[str, Parameter], configure: Configure, root: Path) -> Path:
     """Where the batches of a search are kept; with another space or other data the study has another place."""
     assert study.search is not None
-    first = {name: parameter.values()[0] for name, parameter in space.items() if not parameter.when}
-    asked: dict[str, Any] = as_plain(study.search)
-    content = [asked, configure(first).configuration_id, list(study.folds), list(study.seeds)]
+    first = configure(_first_values(space)).configuration_id
+    content = [as_plain(study.search), first, list(study.folds), list(study.seeds)]
     return root / study.folder / "asked" / content_id(content)[:16]
+
+
+def _first_values(space: Mapping[str, Parameter]) -> dict[str, Setting]:
+    """A point of the space, from which is read what all have in common."""
+    return {name: parameter.values()[0] for name, parameter in space.items() if not parameter.when}
 
 
 def _curves(trials: Iterable[Trial], results: Results) -> dict[pruning.FoldSeed, Sequence[float]]:

@@ -201,6 +201,6 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
     high: Any = parameter.high
     if parameter.choices:
         return CategoricalDistribution(parameter.choices)
-    if isinstance(low, int) and isinstance(high, int) and isinstance(parameter.step or 1, int):
-        return IntDistribution(low, high, log=parameter.log, step=int(parameter.step or 1))
+    if integers := parameter.integers:
+        return IntDistribution(low, high, log=parameter.log, step=integers.step)
     return FloatDistribution(low, high, log=parameter.log, step=parameter.step)

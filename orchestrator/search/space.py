@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, Field, PlainValidator, model_validator
 
 from orchestrator.search.pruning import Pruning
-from orchestrator.sections import STRICT, Settings, Value, distinct, some
+from orchestrator.sections import STRICT, Settings, Value, distinct, some, suggest
 from orchestrator.strict_yaml import Place
 from orchestrator.trial import Setting
 
@@ -67,6 +67,13 @@ class Parameter(_Section):
         if not math.isclose((high - low) / step, round((high - low) / step), abs_tol=1e-9):
             raise ValueError("must have high a whole number of steps above low")
 
+    @property
+    def integers(self) -> range | None:
+        """The values of a range of integers; None for other ranges and for choices."""
+        if isinstance(self.low, int) and isinstance(self.high, int) and isinstance(self.step, int | None):
+            return range(self.low, self.high + 1, self.step or 1)
+        return None
+
     def typed(self, default: Setting) -> "Parameter":
         """The range in floats where the setting is a float: 0 to 1 is then more than two values."""
         if self.low is None or self.high is None or not isinstance(default, float):
@@ -78,11 +85,8 @@ class Parameter(_Section):
         """Values of the parameter to hold against its setting's rule: all choices and integers, else the ends."""
         if self.low is None or self.high is None:
             return list(self.choices)
-        if isinstance(self.low, int) and isinstance(self.high, int) and isinstance(self.step or 1, int):
-            integers = range(self.low, self.high + 1, int(self.step or 1))
-            if len(integers) <= _MOST_CHECKED:
-                return list(integers)
-        return [self.low, self.high]
+        integers = self.integers
+        return [self.low, self.high] if integers is None or len(integers) > _MOST_CHECKED else list(integers)
 
     def holds(self, value: Setting) -> bool:
         """Whether the value is in the range, or one of the choices."""
@@ -90,7 +94,7 @@ class Parameter(_Section):
             return any(type(value) is type(choice) and value == choice for choice in self.choices)
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             return False
-        step = self.step or (1 if isinstance(self.low, int) and isinstance(self.high, int) else None)
+        step = self.step or (1 if self.integers else None)
         return step is None or math.isclose((value - self.low) / step, round((value - self.low) / step), abs_tol=1e-9)
 
 
@@ -137,7 +141,6 @@ def refused(
     defaults: Mapping[str, Setting],
     costs: Sequence[str],
     refusal: Callable[[Mapping[str, Setting]], str | None],
-    suggest: Callable[[str, Sequence[str]], str],
 ) -> Iterator[tuple[Place, str]]:
     """The place in the search section and the reason of each thing that a workload does not accept.
 
@@ -147,7 +150,7 @@ def refused(
         yield ("space",), "space must name a setting to vary, got {}"
     for name, parameter in search.space.items():
         if name not in defaults:
-            yield ("space", name), f"unknown setting '{name}'; {suggest(name, [*defaults])}"
+            yield ("space", name), f"unknown setting '{name}'; {suggest(name, defaults)}"
             continue
         for value in parameter.typed(defaults[name]).values():
             if reason := refusal({name: value}):
@@ -155,7 +158,7 @@ def refused(
                 steps = "; set step, or list choices" if between else ""
                 yield ("space", name), f"{reason}{steps}"
                 break
-    yield from _conditions(search.space, suggest)
+    yield from _conditions(search.space)
     yield from _enqueued(search, defaults)
     for index, objective in enumerate(search.objectives):
         if objective not in (ACCURACY, *costs):
@@ -167,9 +170,7 @@ def refused(
         yield ("nested",), "a nested estimate is of one chosen configuration; set one objective"
 
 
-def _conditions(
-    space: Mapping[str, Parameter], suggest: Callable[[str, Sequence[str]], str]
-) -> Iterator[tuple[Place, str]]:
+def _conditions(space: Mapping[str, Parameter]) -> Iterator[tuple[Place, str]]:
     for name, parameter in space.items():
         for other, value in parameter.when.items():
             place: Place = ("space", name, "when", other)

@@ -11,6 +11,7 @@ import numpy as np
 from orchestrator.statistics.folds import CONFIDENCE, ROUNDING, Comparison, Estimate, Floats
 
 RESAMPLES = 9999
+ENDS = [100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2]  # percentiles of an interval
 COLUMNS_AT_ONCE = 256  # of the differences over subjects, 20 MB of resamples
 
 
@@ -30,7 +31,7 @@ def bootstrap_estimate(mean: float, resampled: Floats) -> Estimate:
     """A mean over test pictures with the percentile interval of its resamples [RESAMPLES]."""
     if np.ptp(resampled) < ROUNDING:
         return Estimate(1, mean, reason="all test pictures count the same, so there is no interval")
-    low, high = np.percentile(resampled, [100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2]).tolist()
+    low, high = np.percentile(resampled, ENDS).tolist()
     return Estimate(1, mean, half_width=(high - low) / 2, low=low, high=high)
 
 
@@ -62,7 +63,7 @@ def over_subjects(sums: Floats, frames: Floats, generator: np.random.Generator) 
             columns = members[start : start + COLUMNS_AT_ONCE]
             totals, counts = sums[own][:, columns], frames[own][:, columns]
             resampled = (drawn @ totals) / (drawn @ counts)
-            ends = np.percentile(resampled, [100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2], axis=0)
+            ends = np.percentile(resampled, ENDS, axis=0)
             same = np.ptp(totals / counts, axis=0) < ROUNDING
             for place, column in enumerate(columns):
                 mean = float(totals[:, place].sum() / counts[:, place].sum())
