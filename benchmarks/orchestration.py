@@ -9,7 +9,6 @@ The work is simulated but for the start: a pack sleeps. Everything is measured h
 
 import argparse
 import importlib
-import os
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 from benchmarks.simulated import SETTINGS, Simulated
 from benchmarks.studies import prepare
 from orchestrator import machine, runner
+from orchestrator.cluster import token
 from orchestrator.planning import Capacity
 from orchestrator.progress import Event, PackDone, PackFailed, PackStarted, Progress
 from orchestrator.source import Listed
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=5)
     parser.add_argument("--marks", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # before Ray is imported
+    token.for_own_ray()  # before Ray is imported
     if given.marks:
         mark_start(given.marks)
     if given.startup:

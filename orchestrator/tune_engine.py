@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from orchestrator.cluster import token
+
 # Read by Ray when it is imported.
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # this machine's own Ray listens for this process alone
+os.environ[token.MODE] = "token"
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "256"  # packs to ask the cluster for beyond those that run
@@ -182,8 +184,10 @@ def _cluster(capacity: Capacity, address: str | None, verbose: bool) -> Iterator
     scratch = _scratch()
     try:
         if address:
+            token.for_cluster()
             ray.init(address=address, log_to_driver=verbose, logging_level=logging.ERROR)
         else:
+            token.for_own_ray()
             ray.init(
                 address="local",
                 num_cpus=capacity.cpus * capacity.devices,

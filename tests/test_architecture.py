@@ -40,7 +40,7 @@ OWNERS = {
     "optuna": {"orchestrator.search.sampler", "orchestrator.search.mirror"},
     "optuna_dashboard": {"orchestrator.cli.dashboard"},
     "psycopg": {"orchestrator.search.mirror"},
-    "ray": {"orchestrator.tune_engine"},
+    "ray": {"orchestrator.tune_engine", "orchestrator.cluster"},
     "pyarrow": {"orchestrator.store", "orchestrator.index"},
     "scipy": {"orchestrator.statistics.folds", "orchestrator.statistics.power"},
     "polars": {
