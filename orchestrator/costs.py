@@ -57,9 +57,16 @@ def shared(stored: Iterable[Trial], plans: Mapping[str, Mapping[str, Any]]) -> d
 
 
 def predicted(
-    packs: Sequence[Pack], estimates: Sequence[Estimate], trunks: Mapping[str, Estimate], earlier: Mapping[str, Any]
+    packs: Sequence[Pack],
+    estimates: Sequence[Estimate],
+    alone: Sequence[Estimate],
+    trunks: Mapping[str, Estimate],
+    earlier: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What a run is expected to take, for plan.json; with what `earlier` runs expected of other trials and trunks."""
+    """What a run is expected to take, for plan.json; with what `earlier` runs expected of other trials and trunks.
+
+    `alone` is what the first trial of each pack would take in a pack of its own.
+    """
     planned = {trial.trial_id for pack in packs for trial in pack.trials}
     return {
         "packs": [
@@ -70,10 +77,11 @@ def predicted(
                     "trial_id": pack.trials[0].trial_id,  # the trials of a pack are stored together
                     "trials": len(pack.trials),
                     "seconds": estimate.seconds,
+                    "alone_seconds": one.seconds * len(pack.trials),
                     "memory_bytes": estimate.memory,
                     "measured": estimate.measured,
                 }
-                for pack, estimate in zip(packs, estimates, strict=True)
+                for pack, estimate, one in zip(packs, estimates, alone, strict=True)
             ),
         ],
         "trunks": {
@@ -81,6 +89,12 @@ def predicted(
             **{name: {"seconds": e.seconds, "measured": e.measured} for name, e in trunks.items()},
         },
     }
+
+
+def packing(frozen: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Predicted seconds of packs, each trial alone and together; None where nothing was predicted of both."""
+    both = [(pack["alone_seconds"], pack["seconds"]) for pack in frozen.get("packs", ()) if "alone_seconds" in pack]
+    return (sum(one for one, _ in both), sum(packed for _, packed in both)) if both else None
 
 
 def took(

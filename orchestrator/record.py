@@ -6,13 +6,13 @@ import platform
 import shlex
 import subprocess
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from orchestrator import costs, study, trunks
+from orchestrator import costs, runner, study, trunks
 from orchestrator.costs import Took
 from orchestrator.machine import processor
 from orchestrator.runner import Plan
@@ -149,13 +149,21 @@ def _cells(planned: Plan, command: Sequence[str]) -> dict[str, Any]:
 
 
 def _predicted(planned: Plan, store: Store, folder: Path) -> dict[str, Any]:
-    """What this run is expected to take, with what earlier runs of the study were as far as their plan is readable."""
-    try:
-        earlier = read_plan(folder / "plan.json").get("predicted", {})
-    except ValueError:
-        earlier = {}
+    """What this run is expected to take, with what earlier runs of the study were as far as their plan is readable.
+
+    `reused` are the trials that were complete before the study was first run.
+    """
+    earlier: dict[str, Any] = {}
+    if not (folder / "plan.json").exists():
+        earlier = {"reused": [trial_id for trial_id, state in planned.states.items() if state == "complete"]}
+    else:
+        with suppress(ValueError):
+            earlier = read_plan(folder / "plan.json").get("predicted", {})
     first = trunks.estimates(planned.trunks, store, planned.capacity)
-    return costs.predicted(planned.packs, planned.estimates, first, earlier)
+    alone = runner.alone(planned, store)
+    return costs.predicted(planned.packs, planned.estimates, alone, first, earlier) | {
+        "reused": earlier.get("reused", [])
+    }
 
 
 def _provenance(planned: Plan, command: Sequence[str]) -> dict[str, Any]:

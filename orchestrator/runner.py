@@ -149,6 +149,14 @@ def calibrate(planned: Plan, store: Store) -> None:
     runs.calibrate(planned.packs, planned.capacity.kind, planned.capacity.threads)
 
 
+def alone(planned: Plan, store: Store) -> list[Estimate]:
+    """What the first trial of each of the plan's packs would take in a pack of its own."""
+    runs, capacity = workload.load(planned.study.workload, store), planned.capacity
+    return [
+        runs.estimate(replace(pack, trials=pack.trials[:1]), capacity.kind, capacity.threads) for pack in planned.packs
+    ]
+
+
 def cost(planned: Plan, store: Store) -> Cost:
     """What the plan will take, trunks first."""
     first = trunks.estimates(planned.trunks, store, planned.capacity)

@@ -56,8 +56,9 @@ OWNERS = {
     "torch": {"idennet_core", *DOORS},
     "numba": {"idennet_core.kernels"},
     "llvmlite": {"idennet_core.kernels"},
-    "altair": {"orchestrator.report.figure"},
-    "vl_convert": {"orchestrator.report.figure"},
+    "altair": {"orchestrator.report.figure", "orchestrator.report.page_charts"},
+    "vl_convert": {"orchestrator.report.figure", "orchestrator.report.page_charts"},
+    "jinja2": {"orchestrator.report.page"},
 }
 
 

@@ -78,8 +78,8 @@ def test_stored_trials_are_counted_for_each_study_that_holds_them():
 
 def test_a_run_again_keeps_what_was_expected_of_the_trials_that_are_stored():
     first, second = Pack((trial(10), trial(10, 1))), Pack((trial(16),))
-    before = costs.predicted([first, second], estimates(5, 7), {"t": Estimate(3, 0, False)}, {})
-    after = costs.predicted([second], estimates(9), {}, before)
+    before = costs.predicted([first, second], estimates(5, 7), estimates(3, 7), {"t": Estimate(3, 0, False)}, {})
+    after = costs.predicted([second], estimates(9), estimates(9), {}, before)
     rows = [(trial(10).trial_id, "file 1", 2.0), (trial(10, 1).trial_id, "file 1", 2.5)]
     found = costs.took(json.loads(json.dumps(after)), rows, {"t": 4.0})
     assert [(t.trials, t.predicted, t.actual, t.measured) for t in found] == [
@@ -87,6 +87,8 @@ def test_a_run_again_keeps_what_was_expected_of_the_trials_that_are_stored():
         (2, 5, 4.5, True),
         (1, 9, None, True),
     ]
+    assert costs.packing(after) == (2 * 3 + 9, 5 + 9)
+    assert costs.packing({"packs": [{"seconds": 5}]}) is None
 
 
 def test_the_work_of_a_pack_is_what_its_training_does(store):

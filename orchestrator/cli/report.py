@@ -1,16 +1,26 @@
 """`idenctl report`: what the store knows of a study, as tables."""
 
 import difflib
+import logging
 import os
 import shutil
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestrator.report import Format
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from orchestrator.report.evidence import Evidence
+    from orchestrator.report.model import Report
+    from orchestrator.store import Store
+
+log = logging.getLogger("idenctl")
 
 
 def report(
@@ -20,6 +30,9 @@ def report(
     store: Annotated[Path, typer.Option(envvar="IDENCTL_STORE", help="The store's folder.")] = Path("runs"),
     details: Annotated[bool, typer.Option("--details", help="Say more of each difference.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Also draw the study: a file .svg, .png or .pdf.")] = None,
+    mixed: Annotated[
+        bool, typer.Option("--mixed", help="Let drawn and real data stand in one report, marked.")
+    ] = False,
 ) -> None:
     """Print a study's accuracies, intervals, differences and the paper's values beside them."""
     from orchestrator.record import read_plan
@@ -30,9 +43,13 @@ def report(
     results = Store(store).check()
     if figure:
         check_figure(figure, names)
+    if out:
+        check_out(out)
     known = sorted(path.name for path in results.studies.glob("*") if path.is_dir())
     plans = [read_plan(results.studies / resolve(name, known) / "plan.json") for name in names]
-    if details:
+    if format is Format.HTML:
+        plans = [with_everything(plan) for plan in plans]
+    elif details:
         plans = [with_details(plan) for plan in plans]
         for plan in plans:
             if not plan["report"]["baselines"]:
@@ -46,11 +63,13 @@ def report(
             reports.append(search.build(plan, record, trials, predictions))
         else:
             reports.append(tables.build(plan, trials, predictions))
+    check_mixed(reports, mixed)
     if figure and not reports[0].rows:
         raise ValueError(f"--figure draws what was tested, the search {names[0]} has chosen nothing yet; run it again")
     # a file or a pipe has no width of its own: COLUMNS, or enough for the drawn intervals
     width = shutil.get_terminal_size(fallback=(120, 24)).columns if out is None else 120
-    text = formats.render(reports, format, width, styled=out is None and sys.stdout.isatty())
+    shown = [evidence(plan, results, trials) for plan in plans] if format is Format.HTML else []
+    text = formats.render(reports, format, width, out is None and sys.stdout.isatty(), shown)
     if out is None:
         typer.echo(text, nl=False)
     else:
@@ -69,6 +88,51 @@ def with_details(plan: dict[str, Any]) -> dict[str, Any]:
     return plan | {"report": plan["report"] | {"show": ["details", *shown]}}
 
 
+def with_everything(plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan, asking for every table that there is."""
+    details = ["details"] if plan["report"]["baselines"] else []
+    return plan | {"report": plan["report"] | {"show": [*details, "expressions", "confusion", "subjects"]}}
+
+
+def check_mixed(reports: "Sequence[Report]", mixed: bool) -> None:
+    """Raise ValueError where drawn and real data would stand in one report that nobody asked to be `mixed`."""
+    drawn = [report.study for report in reports if report.synthetic]
+    if not mixed and 0 < len(drawn) < len(reports):
+        raise ValueError(
+            f"drawn and real data stand apart, {', '.join(drawn)} is SYNTHETIC and the others are real; "
+            "report them one by one, or ask for --mixed"
+        )
+
+
+def evidence(plan: dict[str, Any], store: "Store", trials: "pl.DataFrame") -> "Evidence":
+    """What the page shows of a study beyond its report; what is damaged is named in a warning and left out."""
+    from orchestrator import costs, record
+    from orchestrator.report import cells, tables
+    from orchestrator.report.evidence import Evidence
+
+    name = tables.full_name(plan)
+    own, predicted = tables.chosen(plan, trials), plan.get("predicted", {})
+    first = (
+        plan | {"report": plan["report"] | {"by": cells.axes(plan["report"]["by"])[0]}} if plan.get("search") else plan
+    )
+    alone, packed = costs.packing(predicted) or (None, None)
+    try:
+        provenance = record.read_plan(store.studies / name / "provenance.json")
+    except ValueError as error:
+        log.warning("%s", error)
+        provenance = {}
+    return Evidence(
+        trials=own,
+        curves=store.curves(own),
+        baselines=cells.baselines(first) if not own.is_empty() else {},
+        took=record.took(store, name),
+        alone=alone,
+        packed=packed,
+        reused=own.filter(own["trial_id"].is_in(predicted.get("reused", [])))["seconds"].to_list(),
+        record=provenance,
+    )
+
+
 def resolve(name: str, known: Collection[str]) -> str:
     """The stored study that `name` means: itself, or its only profiled run, `name@profile`.
 
@@ -84,8 +148,8 @@ def resolve(name: str, known: Collection[str]) -> str:
     if not known:
         raise ValueError(f"no study '{name}': the store holds no study yet; next: idenctl study run FILE")
     similar = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(similar)}?" if similar else f"the store holds {', '.join(known)}"
-    raise ValueError(f"no study '{name}' in the store; {hint}")
+    hint = f"did you mean {' or '.join(similar)}? " if similar else ""
+    raise ValueError(f"no study '{name}' in the store; {hint}the store holds {', '.join(known)}")
 
 
 def check_figure(path: Path, names: Sequence[str]) -> None:

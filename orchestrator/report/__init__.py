@@ -10,6 +10,7 @@ class Format(StrEnum):
     MARKDOWN = "markdown"
     CSV = "csv"
     JSON = "json"
+    HTML = "html"
 
 
 FIGURES = (".svg", ".png", ".pdf")  # the kinds of picture a figure can be written as

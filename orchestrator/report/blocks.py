@@ -32,19 +32,20 @@ class Block:
 
 def blocks(report: Report) -> list[Block]:
     """A two-way report's tables, the details of comparisons, then what the study asks to show of the predictions."""
-    found = _two_way(report) if report.across else []
+    found = two_way(report) if report.across else []
     if "details" in report.show:
-        found += [_details(index, report) for index in range(len(report.baselines))]
+        found += [details(index, report) for index in range(len(report.baselines))]
     if report.expressions and "expressions" in report.show:
-        found += _by_expression(report)
+        found += by_expression(report)
     if report.expressions and "confusion" in report.show:
-        found += [_confusion(row, report) for row in report.rows if row.confusion and row.complete]
+        found += [confusion(row, report) for row in report.rows if row.confusion and row.complete]
     if "subjects" in report.show and any(row.subjects for row in report.rows):
-        found.append(_by_subject(report))
+        found.append(by_subject(report))
     return found
 
 
-def _two_way(report: Report) -> list[Block]:
+def two_way(report: Report) -> list[Block]:
+    """Accuracies, differences and times with a column a value of `across`."""
     columns = list(dict.fromkeys(row.column for row in report.rows))
 
     def grid(title: str, lines: Callable[[Row], Lines]) -> Block:
@@ -77,17 +78,20 @@ def _pooled(row: Row) -> Lines:
     return {"": number(row.pooled), "sequences": number(row.sequence_accuracy.mean)}
 
 
-def _details(index: int, report: Report) -> Block:
+def details(index: int, report: Report) -> Block:
+    """What the comparisons with a baseline say beside their differences."""
     lines = tuple(Line(row.label, detailed(row.comparisons[index])) for row in report.rows)
     return Block(f"{synthetic_mark(report)}minus {report.baselines[index]} in detail", report.by, DETAILS, lines)
 
 
-def _by_expression(report: Report) -> list[Block]:
+def by_expression(report: Report) -> list[Block]:
     """Intervals stand under the means, so that eight expressions fit side by side in 80 columns."""
 
     def grid(title: str, lines: Callable[[Expression], Lines]) -> Block:
         cells = {row.label: {part.name: lines(part) for part in row.expressions} for row in report.rows}
         return _grid(f"{synthetic_mark(report)}{title}", report.by, {name: name for name in report.expressions}, cells)
+
+    published = any(part.reference is not None for row in report.rows for part in row.expressions)
 
     def accuracy(part: Expression) -> Lines:
         lines = {"": number(part.accuracy.mean, "z.1f"), "±": number(part.accuracy.half_width, ".1f")}
@@ -95,7 +99,7 @@ def _by_expression(report: Report) -> list[Block]:
             lines["pooled"] = number(part.pooled, "z.1f")
         if part.sequence_accuracy is not None:
             lines["sequences"] = number(part.sequence_accuracy, "z.1f")
-        return lines | _paper(part, report, digits=1)
+        return lines | (_paper(part, report, digits=1) if published else {})
 
     def against(part: Expression, index: int) -> Lines:
         comparison = part.comparisons[index]
@@ -121,7 +125,8 @@ def _paper(of: Row | Expression, report: Report, digits: int = 2) -> dict[str, s
     return {"paper": number(of.reference, f"z.{digits}f"), "minus paper": number(of.deviation, f"+z.{digits}f")}
 
 
-def _confusion(row: Row, report: Report) -> Block:
+def confusion(row: Row, report: Report) -> Block:
+    """What the frames of each expression were taken for, in percent."""
     counts = row.confusion.frames if row.confusion else ()
     lines = []
     for name, taken in zip(report.expressions, counts, strict=True):
@@ -131,7 +136,7 @@ def _confusion(row: Row, report: Report) -> Block:
     return Block(title, "expression", (*report.expressions, "frames"), tuple(lines))
 
 
-def _by_subject(report: Report) -> Block:
+def by_subject(report: Report) -> Block:
     """The subjects, hardest first."""
     of_row = [{subject.name: subject.accuracy for subject in row.subjects} for row in report.rows]
     names = {name for found in of_row for name in found}

@@ -32,7 +32,7 @@ def chart(report: Report, trials: pl.DataFrame) -> alt.FacetChart:
     scale = alt.Scale(zero=False, nice=True)
     x = alt.X("cell:N", sort=order, title=report.by, axis=alt.Axis(labelAngle=0, labelLimit=WIDTH))
     y = alt.Y("accuracy:Q", scale=scale, title="accuracy %" + (", dots and bars SYNTHETIC" if report.synthetic else ""))
-    table = alt.Chart(alt.InlineData(_values(report, trials)))
+    table = alt.Chart(alt.InlineData(values(report, trials)))
     folds = table.transform_filter("datum.kind == 'fold'").mark_circle(size=22, color=FOLD, opacity=0.7)
     jitter = folds.transform_calculate(offset="datum.fold").encode(x=x, y=y, xOffset=alt.XOffset("offset:N", sort=None))
     means = table.transform_filter("datum.kind == 'mean'")
@@ -48,21 +48,22 @@ def chart(report: Report, trials: pl.DataFrame) -> alt.FacetChart:
     return layers.facet(column=alt.Column("column:N", sort=None, header=header)).properties(title=title)
 
 
-def _values(report: Report, trials: pl.DataFrame) -> list[Mapping[str, Any]]:
-    values: list[Mapping[str, Any]] = []
+def values(report: Report, trials: pl.DataFrame) -> list[Mapping[str, Any]]:
+    """What the figure shows of each row, in percent: of `kind` fold, mean (with `low` and `high`) or paper."""
+    found: list[Mapping[str, Any]] = []
     for row in report.rows:
         place = {"cell": _name(row, report), "column": row.column if report.across else ""}
         own = trials.filter(configuration_id=row.configuration_id, state="complete")
         if report.folds:
             folds = own.group_by("fold").agg(pl.col("accuracy").mean() * 100).sort("fold")
-            values += [place | {"kind": "fold", **fold} for fold in folds.iter_rows(named=True)]
+            found += [place | {"kind": "fold", **fold} for fold in folds.iter_rows(named=True)]
         if row.accuracy.mean is not None:
             half = row.accuracy.half_width or 0.0
             ends = {"low": row.accuracy.mean - half, "high": row.accuracy.mean + half}
-            values.append(place | {"kind": "mean", "accuracy": row.accuracy.mean, **ends})
+            found.append(place | {"kind": "mean", "accuracy": row.accuracy.mean, **ends})
         if row.reference is not None:
-            values.append(place | {"kind": "paper", "accuracy": row.reference})
-    return values
+            found.append(place | {"kind": "paper", "accuracy": row.reference})
+    return found
 
 
 def _name(row: Row, report: Report) -> str:

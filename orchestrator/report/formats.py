@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, astuple
+from typing import TYPE_CHECKING
 
 from orchestrator.report import Format
 from orchestrator.report.blocks import Block, blocks
@@ -13,9 +14,18 @@ from orchestrator.report.search_blocks import search_blocks
 from orchestrator.report.wording import beside_paper, compared, measured, number, provenance_lines, synthetic_mark
 from orchestrator.statistics.folds import Comparison, Estimate
 
+if TYPE_CHECKING:
+    from orchestrator.report.evidence import Evidence
 
-def render(reports: Sequence[Report], format: Format, width: int = 120, styled: bool = False) -> str:
-    """The reports as one text; `width` and `styled` (colours) matter to the terminal only.
+
+def render(
+    reports: Sequence[Report],
+    format: Format,
+    width: int = 120,
+    styled: bool = False,
+    evidence: Sequence["Evidence"] = (),
+) -> str:
+    """The reports as one text; `width` and `styled` (colours) matter to the terminal only, `evidence` to HTML.
 
     CSV is one table over all reports; JSON, in full precision, one object for one report, else a list.
     """
@@ -31,6 +41,10 @@ def render(reports: Sequence[Report], format: Format, width: int = 120, styled: 
         case Format.JSON:
             found = [asdict(report) for report in reports]
             return json.dumps(found[0] if len(found) == 1 else found, indent=2, allow_nan=False) + "\n"
+        case Format.HTML:
+            from orchestrator.report.page import to_html  # altair and jinja2, for this format only
+
+            return to_html(reports, evidence)
 
 
 def _markdown(report: Report) -> str:

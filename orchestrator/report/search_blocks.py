@@ -44,7 +44,7 @@ def _answer(found: Searched, report: Report, mark: str) -> Block:
         anew = "-" if found.select == "test" else "not trained yet"
         if found.select != "test" and index < len(tested):
             anew = with_interval(tested[index])
-        lines.append(Line(_settings(found.points[choice]), (with_interval(score), anew)))
+        lines.append(Line(settings(found.points[choice]), (with_interval(score), anew)))
     if found.nested is not None:
         lines.append(Line("nested: the procedure, on subjects it never saw", ("-", with_interval(found.nested))))
     by = "test folds, optimistic" if found.select == "test" else "validation, chosen by it"
@@ -53,7 +53,7 @@ def _answer(found: Searched, report: Report, mark: str) -> Block:
 
 def _best(found: Searched, mark: str) -> Block:
     ranked = sorted((p for p in found.points if p.accuracy is not None and p.repeats is None), key=_rank)
-    lines = [Line(_settings(point), (str(point.number), *_values(point, found))) for point in ranked[:BEST]]
+    lines = [Line(settings(point), (str(point.number), *_values(point, found))) for point in ranked[:BEST]]
     heads = tuple("accuracy %" if name == "accuracy" else name for name in found.objectives)
     return Block(f"{mark}the best configurations, by {found.select}", "settings", ("asked as", *heads), tuple(lines))
 
@@ -77,7 +77,8 @@ def _values(point: Tried, found: Searched) -> list[str]:
     return [number(100 * value) if name == "accuracy" else number(value, ".4g") for name, value in names]
 
 
-def _settings(point: Tried) -> str:
+def settings(point: Tried) -> str:
+    """A point as people read it."""
     return ", ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in point.settings.items()

@@ -1,0 +1,207 @@
+"""The page's charts as SVG, wide or narrow; their colours are the page's own (CSS variables)."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+WIDE, HALF, NARROW = 880, 420, 318  # pixels: a desktop's column, half of it, a phone's
+STEP = 30  # pixels of a cell's line
+LETTER = 6.6  # pixels, about
+INK, DIM, RULE, SURFACE = "var(--ink)", "var(--dim)", "var(--rule)", "var(--surface)"
+OURS, PAPER, FOLD = "var(--ours)", "var(--paper)", "var(--fold)"
+
+CONFIG: dict[str, Any] = {
+    "background": None,
+    "font": "sans-serif",
+    "padding": 4,
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": INK,
+        "titleColor": DIM,
+        "gridColor": RULE,
+        "domainColor": DIM,
+        "tickColor": DIM,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+    },
+    "header": {"labelColor": INK, "labelFontSize": 12, "labelFontWeight": "bold", "titleColor": DIM},
+    "title": {"color": INK, "fontSize": 13, "anchor": "start", "offset": 8},
+    "legend": {"labelColor": INK, "titleColor": DIM, "labelFontSize": 12, "titleFontSize": 12},
+}
+
+Layers = alt.LayerChart | alt.FacetChart  # what altair says that layers are
+Drawing = Layers | alt.VConcatChart | alt.ConcatChart
+Points = Sequence[Mapping[str, Any]]
+Panel = tuple[str, Sequence[str], Points]  # title, cells from the top, what to show of them
+
+
+def svg(chart: Drawing) -> str:
+    """The chart as SVG to stand within HTML, where it needs no name spaces."""
+    import vl_convert
+
+    spec = chart.to_dict() | {"config": CONFIG}
+    drawn: str = vl_convert.vegalite_to_svg(spec)
+    return re.sub(r' (xmlns(:xlink)?|version)="[^"]*"', "", drawn, count=3)
+
+
+def dots(panels: Sequence[Panel], title: str, width: int, zero: bool) -> alt.VConcatChart:
+    """Panels under each other, a line a cell: points of `kind` fold, mean, open or paper at `accuracy`, intervals."""
+    room = _room([cell for _, cells, _ in panels for cell in cells], width)
+    ends = [point.get(name) for _, _, points in panels for point in points for name in ("accuracy", "low", "high")]
+    scale = _scale([*ends, 0.0] if zero else ends, 0.04)
+    charts = []
+    for name, cells, points in panels:
+        x = alt.X("accuracy:Q", scale=scale, title=title, axis=alt.Axis(tickCount=max(3, width // 90)))
+        y = alt.Y(
+            "cell:N",
+            sort=list(cells),
+            title=None,
+            scale=alt.Scale(paddingInner=0.45, paddingOuter=0.3),
+            axis=alt.Axis(labelLimit=room, domain=False, ticks=False, minExtent=room, maxExtent=room, grid=True),
+        )
+        table = alt.Chart(alt.InlineData(list(points)))
+        text = alt.Description("text:N")
+        jitter = alt.YOffset("fold:N", sort=None)
+        layers: list[alt.Chart] = []
+        if zero:
+            layers.append(
+                alt.Chart(alt.InlineData([{"at": 0}]))
+                .mark_rule(color=DIM, strokeDash=[4, 3], aria=False)
+                .encode(x=alt.X("at:Q", scale=scale))
+            )
+        folds = table.transform_filter("datum.kind == 'fold'").mark_circle(size=26, color=FOLD, opacity=0.9)
+        layers.append(folds.encode(x=x, y=y, yOffset=jitter, description=text))
+        means = table.transform_filter("isValid(datum.low)").mark_rule(color=OURS, strokeWidth=2.5, aria=False)
+        layers.append(means.encode(x=alt.X("low:Q", scale=scale, title=title), x2="high:Q", y=y))
+        marks: dict[str, dict[str, Any]] = {
+            "mean": {"fill": OURS, "stroke": SURFACE, "strokeWidth": 1},
+            "open": {"fill": SURFACE, "stroke": OURS, "strokeWidth": 2},
+            "paper": {"fill": PAPER, "stroke": SURFACE, "strokeWidth": 1, "shape": "diamond"},
+        }
+        for kind, mark in marks.items():
+            own = table.transform_filter(f"datum.kind == '{kind}'")
+            layers.append(own.mark_point(size=110, opacity=1, **mark).encode(x=x, y=y, description=text))
+        layered = alt.layer(*layers).properties(width=width - room - 24, height=STEP * len(cells))
+        charts.append(layered.properties(title=name) if name else layered)
+    return alt.vconcat(*charts, spacing=18)
+
+
+def curves(data: Points, order: Sequence[str], title: str, width: int) -> alt.ConcatChart:
+    """A panel a cell: `tested` with its band from `low` to `high`, and `trained`, by epoch."""
+    columns = _columns(len(order), width)
+    scale = _scale([point[name] for point in data for name in ("low", "high", "trained")], 0.03)
+
+    def panel(cell: str, left: bool, bottom: bool) -> Layers:
+        table = alt.Chart(alt.InlineData([point for point in data if point["cell"] == cell]))
+        axis = alt.Axis(tickMinStep=1, tickCount=4, grid=False)
+        x = alt.X("epoch:Q", title="epoch" if bottom else None, axis=axis, scale=alt.Scale(nice=False))
+        axis = alt.Axis(tickCount=4, labels=left, ticks=False, domain=False)
+        y = {name: alt.Y(f"{name}:Q", title=title if left else None, scale=scale, axis=axis)
+             for name in ("tested", "trained", "low")}  # fmt: skip
+        band = table.mark_area(color=OURS, opacity=0.2, aria=False).encode(x=x, y=y["low"], y2="high:Q")
+        train = table.mark_line(color=DIM, strokeDash=[4, 3], strokeWidth=1.5, aria=False)
+        line = table.mark_line(color=OURS, strokeWidth=2, aria=False).encode(x=x, y=y["tested"])
+        points = table.transform_filter("datum.marked").mark_circle(color=OURS, size=34, opacity=1)
+        points = points.encode(x=x, y=y["tested"], description="text:N")
+        layers = alt.layer(band, train.encode(x=x, y=y["trained"]), line, points)
+        return layers.properties(width=(width - 52) // columns - 20, height=110)
+
+    return _grid(order, columns, panel)
+
+
+def expressions(data: Points, order: Sequence[str], title: str, width: int) -> alt.ConcatChart:
+    """A panel an expression, a line a cell: `accuracy` with its interval from `low` to `high`."""
+    panels = list(dict.fromkeys(point["panel"] for point in data))
+    columns, room = _columns(len(panels), width), _room(order, width)
+    scale = _scale([point[name] for point in data for name in ("accuracy", "low", "high")], 0.03)
+
+    def panel(name: str, left: bool, bottom: bool) -> Layers:
+        table = alt.Chart(alt.InlineData([point for point in data if point["panel"] == name]))
+        x = alt.X("accuracy:Q", title=title if bottom else None, scale=scale, axis=alt.Axis(tickCount=4))
+        axis = alt.Axis(labelLimit=room, labels=left, domain=False, ticks=False, grid=True)
+        y = alt.Y("cell:N", sort=list(order), title=None, axis=axis)
+        bars = table.transform_filter("isValid(datum.low)").mark_rule(color=OURS, strokeWidth=2, aria=False)
+        bars = bars.encode(x=alt.X("low:Q", scale=scale), x2="high:Q", y=y)
+        points = table.mark_circle(color=OURS, size=60, opacity=1).encode(x=x, y=y, description="text:N")
+        size = {"width": (width - room - 16) // columns - 20, "height": 20 * len(order)}
+        return alt.layer(bars, points).properties(**size)
+
+    return _grid(panels, columns, panel)
+
+
+def history(data: Points, title: str, width: int) -> Layers:
+    """The `accuracy` of configurations by `number`, and the `best` so far."""
+    table = alt.Chart(alt.InlineData(list(data)))
+    axis = alt.Axis(tickMinStep=1, tickCount=5, grid=False)
+    x = alt.X("number:Q", title="configuration", axis=axis, scale=alt.Scale(nice=False))
+    scale = _scale([point["accuracy"] for point in data], 0.06)
+    y, best = (
+        alt.Y(f"{name}:Q", title=title, scale=scale, axis=alt.Axis(tickCount=5)) for name in ("accuracy", "best")
+    )
+    line = table.mark_line(interpolate="step-after", color=OURS, strokeWidth=2, aria=False).encode(x=x, y=best)
+    points = table.mark_circle(color=OURS, size=50, opacity=1).encode(x=x, y=y, description="text:N")
+    return alt.layer(line, points).properties(width=width - 64, height=240)
+
+
+def surface(data: Points, axes: tuple[str, str], title: str, width: int) -> Layers:
+    """Configurations by their settings `x` and `y`, which `axes` name, the `accuracy` as colour, hollow without."""
+    x, y = (_setting(*pair, [point[pair[0]] for point in data]) for pair in zip("xy", axes, strict=True))
+    place = {"x": alt.X(**x), "y": alt.Y(**y), "description": alt.Description("text:N")}
+    table = alt.Chart(alt.InlineData(list(data)))
+    legend = alt.Legend(
+        orient="bottom",
+        title=title,
+        titleFontWeight="normal",
+        type="symbol",
+        symbolType="circle",
+        symbolStrokeWidth=0,
+        columns=width // 60,
+    )
+    colour = alt.Color("accuracy:Q", scale=alt.Scale(scheme="viridis", zero=False), legend=legend)
+    left = table.transform_filter("!isValid(datum.accuracy)").mark_point(stroke=DIM, size=45, strokeWidth=1.5)
+    whole = table.transform_filter("isValid(datum.accuracy)")
+    whole = whole.mark_circle(size=110, opacity=1, stroke=INK, strokeWidth=0.7)
+    layers = alt.layer(left.encode(**place), whole.encode(**place, color=colour))
+    return layers.properties(width=width - 64, height=240)
+
+
+def _setting(field: str, title: str, found: Sequence[Any]) -> dict[str, Any]:
+    """A setting's axis: of names, of numbers, or logarithmic where they are of different size."""
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in found):
+        return {"shorthand": f"{field}:N", "title": title}
+    log = min(found) > 0 and max(found) / min(found) >= 100
+    scale = alt.Scale(type="log") if log else alt.Scale(zero=False)
+    return {"shorthand": f"{field}:Q", "title": title, "scale": scale, "axis": alt.Axis(tickCount=4)}
+
+
+def _columns(count: int, width: int) -> int:
+    """How many panels stand side by side: where it goes, so that the last row is as long as the others."""
+    most = 4 if width == WIDE else 2
+    return next((columns for columns in range(most, 1, -1) if count % columns == 0), min(count, most))
+
+
+def _grid(names: Sequence[str], columns: int, panel: Callable[[str, bool, bool], Layers]) -> alt.ConcatChart:
+    """Panels under their names; those at the left and at the bottom say what their axes are."""
+    charts = [
+        panel(name, place % columns == 0, place >= len(names) - columns).properties(
+            title=alt.TitleParams(name, fontSize=12, offset=6, limit=(WIDE - 52) // columns)
+        )
+        for place, name in enumerate(names)
+    ]
+    return alt.concat(*charts, columns=columns, spacing=20)
+
+
+def _scale(found: Sequence[float | None], room: float) -> alt.Scale:
+    """From the least to the most, with a share of the way between as room at both ends."""
+    known = [value for value in found if value is not None]
+    space = (max(known) - min(known)) * room or 1.0
+    return alt.Scale(domain=[min(known) - space, max(known) + space], nice=False)
+
+
+def _room(cells: Sequence[str], width: int) -> int:
+    """Pixels for the names of cells."""
+    longest = max((len(cell) for cell in cells), default=0)
+    return int(min(longest * LETTER + 12, width * 0.36))
