@@ -85,7 +85,10 @@ class Tried:
 
 @dataclass(frozen=True)
 class Surface:
-    """Mean accuracies in percent and numbers of configurations, [rows][columns], by two settings of a search."""
+    """Mean accuracies in percent and numbers of configurations, [rows][columns], by two settings of a search.
+
+    `log` says of rows and columns whether the setting was sampled on a logarithmic scale.
+    """
 
     rows: str
     columns: str
@@ -93,6 +96,7 @@ class Surface:
     column_names: tuple[str, ...]
     means: tuple[tuple[float | None, ...], ...]
     counts: tuple[tuple[int, ...], ...]
+    log: tuple[bool, bool]
 
 
 @dataclass(frozen=True)

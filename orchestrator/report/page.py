@@ -19,7 +19,8 @@ from orchestrator.report.page_figures import Figure
 from orchestrator.report.search_blocks import search_blocks
 
 FOLDER = Path(__file__).parent
-NOTHING = Evidence(pl.DataFrame(schema={"configuration_id": pl.String, "state": pl.String}), pl.DataFrame())
+TRIALS = {"configuration_id": pl.String, "state": pl.String, "fold": pl.Int64, "seed": pl.Int64, "accuracy": pl.Float64}
+NOTHING = Evidence(pl.DataFrame(schema=TRIALS), pl.DataFrame())
 OPEN_TABLES = 4  # of confusions, those that need no click
 
 

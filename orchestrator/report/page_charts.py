@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import altair as alt
+from altair.utils import schemapi
 
 WIDE, HALF, NARROW = 880, 420, 318  # pixels: a desktop's column, half of it, a phone's
 STEP = 30  # pixels of a cell's line
 LETTER = 6.6  # pixels, about
+POINTS = alt.NamedData(name="points")  # of a panel, which `_part` says by its place
 INK, DIM, RULE, SURFACE = "var(--ink)", "var(--dim)", "var(--rule)", "var(--surface)"
 OURS, PAPER, FOLD = "var(--ours)", "var(--paper)", "var(--fold)"
 
@@ -33,27 +36,42 @@ CONFIG: dict[str, Any] = {
 }
 
 Layers = alt.LayerChart | alt.FacetChart  # what altair says that layers are
-Drawing = Layers | alt.VConcatChart | alt.ConcatChart
+Spec = dict[str, Any]  # of Vega-Lite
 Points = Sequence[Mapping[str, Any]]
+ZERO: Mapping[str, Any] = {"kind": "zero", "accuracy": 0.0}
 Panel = tuple[str, Sequence[str], Points]  # title, cells from the top, what to show of them
 
 
-def svg(chart: Drawing) -> str:
+def svg(draw: Callable[[int], Spec], width: int) -> str:
     """The chart as SVG to stand within HTML, where it needs no name spaces."""
     import vl_convert
 
-    spec = chart.to_dict() | {"config": CONFIG}
+    with schemapi.debug_mode(False):  # checking every part against the schema takes most of a second a chart
+        spec = draw(width)
     drawn: str = vl_convert.vegalite_to_svg(spec)
+    drawn = re.sub(r'<g class="mark-[^>]*></g>', "", drawn)  # layers without a mark, which have no name to be read
     return re.sub(r' (xmlns(:xlink)?|version)="[^"]*"', "", drawn, count=3)
 
 
-def dots(panels: Sequence[Panel], title: str, width: int, zero: bool) -> alt.VConcatChart:
+def _part(layers: Layers, place: int = 0) -> Spec:
+    """What the layers draw of the points in this place, as a dictionary: altair's own parts are copied at each step."""
+    found: Spec = layers.to_dict(validate=False)
+    return {name: value for name, value in found.items() if name not in ("$schema", "config")} | {
+        "data": {"name": str(place)}
+    }
+
+
+def _whole(spec: Spec, *points: Points) -> Spec:
+    return spec | {"config": CONFIG, "datasets": {str(place): list(own) for place, own in enumerate(points)}}
+
+
+def dots(panels: Sequence[Panel], title: str, width: int, zero: bool) -> Spec:
     """Panels under each other, a line a cell: points of `kind` fold, mean, open or paper at `accuracy`, intervals."""
     room = _room([cell for _, cells, _ in panels for cell in cells], width)
     ends = [point.get(name) for _, _, points in panels for point in points for name in ("accuracy", "low", "high")]
     scale = _scale([*ends, 0.0] if zero else ends, 0.04)
     charts = []
-    for name, cells, points in panels:
+    for place, (name, cells, _) in enumerate(panels):
         x = alt.X("accuracy:Q", scale=scale, title=title, axis=alt.Axis(tickCount=max(3, width // 90)))
         y = alt.Y(
             "cell:N",
@@ -62,16 +80,13 @@ def dots(panels: Sequence[Panel], title: str, width: int, zero: bool) -> alt.VCo
             scale=alt.Scale(paddingInner=0.45, paddingOuter=0.3),
             axis=alt.Axis(labelLimit=room, domain=False, ticks=False, minExtent=room, maxExtent=room, grid=True),
         )
-        table = alt.Chart(alt.InlineData(list(points)))
+        table = alt.Chart(POINTS)
         text = alt.Description("text:N")
         jitter = alt.YOffset("fold:N", sort=None)
         layers: list[alt.Chart] = []
         if zero:
-            layers.append(
-                alt.Chart(alt.InlineData([{"at": 0}]))
-                .mark_rule(color=DIM, strokeDash=[4, 3], aria=False)
-                .encode(x=alt.X("at:Q", scale=scale))
-            )
+            line = table.transform_filter("datum.kind == 'zero'").mark_rule(color=DIM, strokeDash=[4, 3], aria=False)
+            layers.append(line.encode(x=x))
         folds = table.transform_filter("datum.kind == 'fold'").mark_circle(size=26, color=FOLD, opacity=0.9)
         layers.append(folds.encode(x=x, y=y, yOffset=jitter, description=text))
         means = table.transform_filter("isValid(datum.low)").mark_rule(color=OURS, strokeWidth=2.5, aria=False)
@@ -85,17 +100,18 @@ def dots(panels: Sequence[Panel], title: str, width: int, zero: bool) -> alt.VCo
             own = table.transform_filter(f"datum.kind == '{kind}'")
             layers.append(own.mark_point(size=110, opacity=1, **mark).encode(x=x, y=y, description=text))
         layered = alt.layer(*layers).properties(width=width - room - 24, height=STEP * len(cells))
-        charts.append(layered.properties(title=name) if name else layered)
-    return alt.vconcat(*charts, spacing=18)
+        charts.append(_part(layered.properties(title=name) if name else layered, place))
+    return _whole({"vconcat": charts, "spacing": 18}, *([*points, ZERO] for _, _, points in panels))
 
 
-def curves(data: Points, order: Sequence[str], title: str, width: int) -> alt.ConcatChart:
+def curves(data: Points, order: Sequence[str], title: str, width: int) -> Spec:
     """A panel a cell: `tested` with its band from `low` to `high`, and `trained`, by epoch."""
     columns = _columns(len(order), width)
     scale = _scale([point[name] for point in data for name in ("low", "high", "trained")], 0.03)
 
-    def panel(cell: str, left: bool, bottom: bool) -> Layers:
-        table = alt.Chart(alt.InlineData([point for point in data if point["cell"] == cell]))
+    @cache
+    def panel(left: bool, bottom: bool) -> Layers:
+        table = alt.Chart(POINTS)
         axis = alt.Axis(tickMinStep=1, tickCount=4, grid=False)
         x = alt.X("epoch:Q", title="epoch" if bottom else None, axis=axis, scale=alt.Scale(nice=False))
         axis = alt.Axis(tickCount=4, labels=left, ticks=False, domain=False)
@@ -109,17 +125,18 @@ def curves(data: Points, order: Sequence[str], title: str, width: int) -> alt.Co
         layers = alt.layer(band, train.encode(x=x, y=y["trained"]), line, points)
         return layers.properties(width=(width - 52) // columns - 20, height=110)
 
-    return _grid(order, columns, panel)
+    return _whole(_grid(order, columns, panel), *([p for p in data if p["cell"] == cell] for cell in order))
 
 
-def expressions(data: Points, order: Sequence[str], title: str, width: int) -> alt.ConcatChart:
+def expressions(data: Points, order: Sequence[str], title: str, width: int) -> Spec:
     """A panel an expression, a line a cell: `accuracy` with its interval from `low` to `high`."""
     panels = list(dict.fromkeys(point["panel"] for point in data))
     columns, room = _columns(len(panels), width), _room(order, width)
     scale = _scale([point[name] for point in data for name in ("accuracy", "low", "high")], 0.03)
 
-    def panel(name: str, left: bool, bottom: bool) -> Layers:
-        table = alt.Chart(alt.InlineData([point for point in data if point["panel"] == name]))
+    @cache
+    def panel(left: bool, bottom: bool) -> Layers:
+        table = alt.Chart(POINTS)
         x = alt.X("accuracy:Q", title=title if bottom else None, scale=scale, axis=alt.Axis(tickCount=4))
         axis = alt.Axis(labelLimit=room, labels=left, domain=False, ticks=False, grid=True)
         y = alt.Y("cell:N", sort=list(order), title=None, axis=axis)
@@ -129,12 +146,12 @@ def expressions(data: Points, order: Sequence[str], title: str, width: int) -> a
         size = {"width": (width - room - 16) // columns - 20, "height": 20 * len(order)}
         return alt.layer(bars, points).properties(**size)
 
-    return _grid(panels, columns, panel)
+    return _whole(_grid(panels, columns, panel), *([p for p in data if p["panel"] == name] for name in panels))
 
 
-def history(data: Points, title: str, width: int) -> Layers:
+def history(data: Points, title: str, width: int) -> Spec:
     """The `accuracy` of configurations by `number`, and the `best` so far."""
-    table = alt.Chart(alt.InlineData(list(data)))
+    table = alt.Chart(POINTS)
     axis = alt.Axis(tickMinStep=1, tickCount=5, grid=False)
     x = alt.X("number:Q", title="configuration", axis=axis, scale=alt.Scale(nice=False))
     scale = _scale([point["accuracy"] for point in data], 0.06)
@@ -143,14 +160,17 @@ def history(data: Points, title: str, width: int) -> Layers:
     )
     line = table.mark_line(interpolate="step-after", color=OURS, strokeWidth=2, aria=False).encode(x=x, y=best)
     points = table.mark_circle(color=OURS, size=50, opacity=1).encode(x=x, y=y, description="text:N")
-    return alt.layer(line, points).properties(width=width - 64, height=240)
+    return _whole(_part(alt.layer(line, points).properties(width=width - 64, height=240)), data)
 
 
-def surface(data: Points, axes: tuple[str, str], title: str, width: int) -> Layers:
+def surface(data: Points, axes: tuple[str, str], log: tuple[bool, bool], title: str, width: int) -> Spec:
     """Configurations by their settings `x` and `y`, which `axes` name, the `accuracy` as colour, hollow without."""
-    x, y = (_setting(*pair, [point[pair[0]] for point in data]) for pair in zip("xy", axes, strict=True))
+    x, y = (
+        _setting(field, name, is_log, [point[field] for point in data])
+        for field, name, is_log in zip("xy", axes, log, strict=True)
+    )
     place = {"x": alt.X(**x), "y": alt.Y(**y), "description": alt.Description("text:N")}
-    table = alt.Chart(alt.InlineData(list(data)))
+    table = alt.Chart(POINTS)
     legend = alt.Legend(
         orient="bottom",
         title=title,
@@ -165,14 +185,13 @@ def surface(data: Points, axes: tuple[str, str], title: str, width: int) -> Laye
     whole = table.transform_filter("isValid(datum.accuracy)")
     whole = whole.mark_circle(size=110, opacity=1, stroke=INK, strokeWidth=0.7)
     layers = alt.layer(left.encode(**place), whole.encode(**place, color=colour))
-    return layers.properties(width=width - 64, height=240)
+    return _whole(_part(layers.properties(width=width - 64, height=240)), data)
 
 
-def _setting(field: str, title: str, found: Sequence[Any]) -> dict[str, Any]:
-    """A setting's axis: of names, of numbers, or logarithmic where they are of different size."""
+def _setting(field: str, title: str, log: bool, found: Sequence[Any]) -> dict[str, Any]:
+    """A setting's axis: of numbers, or of names."""
     if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in found):
         return {"shorthand": f"{field}:N", "title": title}
-    log = min(found) > 0 and max(found) / min(found) >= 100
     scale = alt.Scale(type="log") if log else alt.Scale(zero=False)
     return {"shorthand": f"{field}:Q", "title": title, "scale": scale, "axis": alt.Axis(tickCount=4)}
 
@@ -183,15 +202,14 @@ def _columns(count: int, width: int) -> int:
     return next((columns for columns in range(most, 1, -1) if count % columns == 0), min(count, most))
 
 
-def _grid(names: Sequence[str], columns: int, panel: Callable[[str, bool, bool], Layers]) -> alt.ConcatChart:
+def _grid(names: Sequence[str], columns: int, panel: Callable[[bool, bool], Layers]) -> Spec:
     """Panels under their names; those at the left and at the bottom say what their axes are."""
-    charts = [
-        panel(name, place % columns == 0, place >= len(names) - columns).properties(
-            title=alt.TitleParams(name, fontSize=12, offset=6, limit=(WIDE - 52) // columns)
-        )
+    title = {"fontSize": 12, "offset": 6, "limit": (WIDE - 52) // columns}
+    parts = [
+        _part(panel(place % columns == 0, place >= len(names) - columns), place) | {"title": {"text": name, **title}}
         for place, name in enumerate(names)
     ]
-    return alt.concat(*charts, columns=columns, spacing=20)
+    return {"concat": parts, "columns": columns, "spacing": 20}
 
 
 def _scale(found: Sequence[float | None], room: float) -> alt.Scale:

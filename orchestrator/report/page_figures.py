@@ -14,7 +14,7 @@ from orchestrator.report.evidence import Evidence, fold_differences, learning_cu
 from orchestrator.report.figure import values
 from orchestrator.report.model import Report, Row, Searched, Tried
 from orchestrator.report.page_blocks import full_name
-from orchestrator.report.page_charts import HALF, NARROW, WIDE, Drawing, Panel
+from orchestrator.report.page_charts import HALF, NARROW, WIDE, Panel, Spec
 from orchestrator.report.search_blocks import settings
 from orchestrator.report.wording import number, p_value, synthetic_mark, with_interval
 
@@ -173,7 +173,7 @@ def search(report: Report) -> list[Figure]:
         )
     ]
     if found.surface:
-        axes = found.surface.columns, found.surface.rows
+        axes, log = (found.surface.columns, found.surface.rows), found.surface.log[::-1]
         points = _in_space(found, axes)
         figures.append(
             _figure(
@@ -181,7 +181,7 @@ def search(report: Report) -> list[Figure]:
                 label=f"{mark}every configuration by two of its settings, its accuracy as colour",
                 note="",
                 legend=[("point", "trained to the end, its colour the accuracy"), ("pruned", "pruned or failed")],
-                draw=lambda width: charts.surface(points, axes, f"{mark}accuracy %", width),
+                draw=lambda width: charts.surface(points, axes, log, f"{mark}accuracy %", width),
                 half=True,
             )
         )
@@ -237,8 +237,8 @@ def _figure(
     label: str,
     note: str,
     legend: Sequence[tuple[str, str]],
-    draw: Callable[[int], Drawing],
+    draw: Callable[[int], Spec],
     half: bool = False,
 ) -> Figure:
-    wide, narrow = (charts.svg(draw(width)) for width in (HALF if half else WIDE, NARROW))
+    wide, narrow = (charts.svg(draw, width) for width in (HALF if half else WIDE, NARROW))
     return Figure(title, label, note, tuple(legend), wide, narrow, half)

@@ -120,7 +120,8 @@ def _surface(points: Points, search: Mapping[str, Any], by: str, across: str) ->
         tuple(sum(cells[i, j]) / len(cells[i, j]) if (i, j) in cells else None for j in range(len(columns)))
         for i in range(len(rows))
     )
-    return Surface(by, across, tuple(map(_said, rows)), tuple(map(_said, columns)), means, counts)
+    log = (search["space"][by]["log"], search["space"][across]["log"])
+    return Surface(by, across, tuple(map(_said, rows)), tuple(map(_said, columns)), means, counts, log)
 
 
 def _bins(parameter: Mapping[str, Any]) -> list[Any]:
