@@ -41,6 +41,7 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
 }
 
 // What a mark says, where the pointer or the arrow keys are; the other cells step back.
+const MARK = ".role-mark [aria-label]";
 const tip = document.getElementById("tip");
 
 function leave(chart) {
@@ -52,9 +53,8 @@ function leave(chart) {
 function tell(chart, mark) {
   leave(chart);
   const said = mark.getAttribute("aria-label"), cell = said.split(" · ")[0];
-  for (const other of chart.querySelectorAll("[role='graphics-symbol']")) {
-    const label = other.getAttribute("aria-label");
-    if (label && label.split(" · ")[0] !== cell) other.classList.add("other");
+  for (const other of chart.querySelectorAll(MARK)) {
+    if (other.getAttribute("aria-label").split(" · ")[0] !== cell) other.classList.add("other");
   }
   mark.classList.add("here");
   chart.classList.add("asked");
@@ -68,10 +68,10 @@ function tell(chart, mark) {
 }
 
 for (const chart of document.querySelectorAll(".chart")) {
-  const marks = () => [...chart.querySelectorAll("[role='graphics-symbol'][aria-label]")].filter((mark) => mark.getClientRects().length);
+  const marks = () => [...chart.querySelectorAll(MARK)].filter((mark) => mark.getClientRects().length);
   let place = -1;
   chart.addEventListener("pointerover", (event) => {
-    const mark = event.target.closest("[role='graphics-symbol'][aria-label]");
+    const mark = event.target.closest(MARK);
     if (mark) tell(chart, mark); else leave(chart);
   });
   chart.addEventListener("pointerleave", () => leave(chart));
