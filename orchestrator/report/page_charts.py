@@ -11,7 +11,6 @@ from altair.utils import schemapi
 WIDE, HALF, NARROW = 880, 420, 318  # pixels: a desktop's column, half of it, a phone's
 STEP = 30  # pixels of a cell's line
 LETTER = 6.6  # pixels, about
-POINTS = alt.NamedData(name="points")  # of a panel, which `_part` says by its place
 INK, DIM, RULE, SURFACE = "var(--ink)", "var(--dim)", "var(--rule)", "var(--surface)"
 OURS, PAPER, FOLD = "var(--ours)", "var(--paper)", "var(--fold)"
 
@@ -35,7 +34,6 @@ CONFIG: dict[str, Any] = {
     "legend": {"labelColor": INK, "titleColor": DIM, "labelFontSize": 12, "titleFontSize": 12},
 }
 
-Layers = alt.LayerChart | alt.FacetChart  # what altair says that layers are
 Spec = dict[str, Any]  # of Vega-Lite
 Points = Sequence[Mapping[str, Any]]
 ZERO: Mapping[str, Any] = {"kind": "zero", "accuracy": 0.0}
@@ -53,12 +51,16 @@ def svg(draw: Callable[[int], Spec], width: int) -> str:
     return re.sub(r' (xmlns(:xlink)?|version)="[^"]*"', "", drawn, count=3)
 
 
-def _part(layers: Layers, place: int = 0) -> Spec:
-    """What the layers draw of the points in this place, as a dictionary: altair's own parts are copied at each step."""
-    found: Spec = layers.to_dict(validate=False)
-    return {name: value for name, value in found.items() if name not in ("$schema", "config")} | {
-        "data": {"name": str(place)}
-    }
+def _layers(width: int, height: int, *charts: alt.Chart) -> Spec:
+    """Charts of the same points above each other; plain, as altair copies all of a part at each step."""
+    apart = ("$schema", "config", "data")
+    layers = [{n: v for n, v in one.to_dict(validate=False).items() if n not in apart} for one in charts]
+    return {"layer": layers, "width": width, "height": height}
+
+
+def _placed(part: Spec, place: int = 0, title: Any = "") -> Spec:
+    """The part of the points in this place, under its title."""
+    return part | {"data": {"name": str(place)}} | ({"title": title} if title else {})
 
 
 def _whole(spec: Spec, *points: Points) -> Spec:
@@ -80,7 +82,7 @@ def dots(panels: Sequence[Panel], title: str, width: int, zero: bool) -> Spec:
             scale=alt.Scale(paddingInner=0.45, paddingOuter=0.3),
             axis=alt.Axis(labelLimit=room, domain=False, ticks=False, minExtent=room, maxExtent=room, grid=True),
         )
-        table = alt.Chart(POINTS)
+        table = alt.Chart()
         text = alt.Description("text:N")
         jitter = alt.YOffset("fold:N", sort=None)
         layers: list[alt.Chart] = []
@@ -99,8 +101,7 @@ def dots(panels: Sequence[Panel], title: str, width: int, zero: bool) -> Spec:
         for kind, mark in marks.items():
             own = table.transform_filter(f"datum.kind == '{kind}'")
             layers.append(own.mark_point(size=110, opacity=1, **mark).encode(x=x, y=y, description=text))
-        layered = alt.layer(*layers).properties(width=width - room - 24, height=STEP * len(cells))
-        charts.append(_part(layered.properties(title=name) if name else layered, place))
+        charts.append(_placed(_layers(width - room - 24, STEP * len(cells), *layers), place, name))
     return _whole({"vconcat": charts, "spacing": 18}, *([*points, ZERO] for _, _, points in panels))
 
 
@@ -110,8 +111,8 @@ def curves(data: Points, order: Sequence[str], title: str, width: int) -> Spec:
     scale = _scale([point[name] for point in data for name in ("low", "high", "trained")], 0.03)
 
     @cache
-    def panel(left: bool, bottom: bool) -> Layers:
-        table = alt.Chart(POINTS)
+    def panel(left: bool, bottom: bool) -> Spec:
+        table = alt.Chart()
         axis = alt.Axis(tickMinStep=1, tickCount=4, grid=False)
         x = alt.X("epoch:Q", title="epoch" if bottom else None, axis=axis, scale=alt.Scale(nice=False))
         axis = alt.Axis(tickCount=4, labels=left, ticks=False, domain=False)
@@ -122,8 +123,7 @@ def curves(data: Points, order: Sequence[str], title: str, width: int) -> Spec:
         line = table.mark_line(color=OURS, strokeWidth=2, aria=False).encode(x=x, y=y["tested"])
         points = table.transform_filter("datum.marked").mark_circle(color=OURS, size=34, opacity=1)
         points = points.encode(x=x, y=y["tested"], description="text:N")
-        layers = alt.layer(band, train.encode(x=x, y=y["trained"]), line, points)
-        return layers.properties(width=(width - 52) // columns - 20, height=110)
+        return _layers((width - 52) // columns - 20, 110, band, train.encode(x=x, y=y["trained"]), line, points)
 
     return _whole(_grid(order, columns, panel), *([p for p in data if p["cell"] == cell] for cell in order))
 
@@ -133,25 +133,26 @@ def expressions(data: Points, order: Sequence[str], title: str, width: int) -> S
     panels = list(dict.fromkeys(point["panel"] for point in data))
     columns, room = _columns(len(panels), width), _room(order, width)
     scale = _scale([point[name] for point in data for name in ("accuracy", "low", "high")], 0.03)
+    size = {"width": (width - room - 16) // columns - 20, "height": 20 * len(order)}
 
     @cache
-    def panel(left: bool, bottom: bool) -> Layers:
-        table = alt.Chart(POINTS)
-        x = alt.X("accuracy:Q", title=title if bottom else None, scale=scale, axis=alt.Axis(tickCount=4))
+    def panel(left: bool, bottom: bool) -> Spec:
+        table = alt.Chart()
+        axis = alt.Axis(tickCount=max(2, size["width"] // 45))
+        x = alt.X("accuracy:Q", title=title if bottom else None, scale=scale, axis=axis)
         axis = alt.Axis(labelLimit=room, labels=left, domain=False, ticks=False, grid=True)
         y = alt.Y("cell:N", sort=list(order), title=None, axis=axis)
         bars = table.transform_filter("isValid(datum.low)").mark_rule(color=OURS, strokeWidth=2, aria=False)
         bars = bars.encode(x=alt.X("low:Q", scale=scale), x2="high:Q", y=y)
         points = table.mark_circle(color=OURS, size=60, opacity=1).encode(x=x, y=y, description="text:N")
-        size = {"width": (width - room - 16) // columns - 20, "height": 20 * len(order)}
-        return alt.layer(bars, points).properties(**size)
+        return _layers(size["width"], size["height"], bars, points)
 
     return _whole(_grid(panels, columns, panel), *([p for p in data if p["panel"] == name] for name in panels))
 
 
 def history(data: Points, title: str, width: int) -> Spec:
     """The `accuracy` of configurations by `number`, and the `best` so far."""
-    table = alt.Chart(POINTS)
+    table = alt.Chart()
     axis = alt.Axis(tickMinStep=1, tickCount=5, grid=False)
     x = alt.X("number:Q", title="configuration", axis=axis, scale=alt.Scale(nice=False))
     scale = _scale([point["accuracy"] for point in data], 0.06)
@@ -160,7 +161,7 @@ def history(data: Points, title: str, width: int) -> Spec:
     )
     line = table.mark_line(interpolate="step-after", color=OURS, strokeWidth=2, aria=False).encode(x=x, y=best)
     points = table.mark_circle(color=OURS, size=50, opacity=1).encode(x=x, y=y, description="text:N")
-    return _whole(_part(alt.layer(line, points).properties(width=width - 64, height=240)), data)
+    return _whole(_placed(_layers(width - 64, 240, line, points)), data)
 
 
 def surface(data: Points, axes: tuple[str, str], log: tuple[bool, bool], title: str, width: int) -> Spec:
@@ -170,7 +171,7 @@ def surface(data: Points, axes: tuple[str, str], log: tuple[bool, bool], title: 
         for field, name, is_log in zip("xy", axes, log, strict=True)
     )
     place = {"x": alt.X(**x), "y": alt.Y(**y), "description": alt.Description("text:N")}
-    table = alt.Chart(POINTS)
+    table = alt.Chart()
     legend = alt.Legend(
         orient="bottom",
         title=title,
@@ -184,8 +185,8 @@ def surface(data: Points, axes: tuple[str, str], log: tuple[bool, bool], title: 
     left = table.transform_filter("!isValid(datum.accuracy)").mark_point(stroke=DIM, size=45, strokeWidth=1.5)
     whole = table.transform_filter("isValid(datum.accuracy)")
     whole = whole.mark_circle(size=110, opacity=1, stroke=INK, strokeWidth=0.7)
-    layers = alt.layer(left.encode(**place), whole.encode(**place, color=colour))
-    return _whole(_part(layers.properties(width=width - 64, height=240)), data)
+    layers = left.encode(**place), whole.encode(**place, color=colour)
+    return _whole(_placed(_layers(width - 64, 240, *layers)), data)
 
 
 def _setting(field: str, title: str, log: bool, found: Sequence[Any]) -> dict[str, Any]:
@@ -202,11 +203,11 @@ def _columns(count: int, width: int) -> int:
     return next((columns for columns in range(most, 1, -1) if count % columns == 0), min(count, most))
 
 
-def _grid(names: Sequence[str], columns: int, panel: Callable[[bool, bool], Layers]) -> Spec:
+def _grid(names: Sequence[str], columns: int, panel: Callable[[bool, bool], Spec]) -> Spec:
     """Panels under their names; those at the left and at the bottom say what their axes are."""
     title = {"fontSize": 12, "offset": 6, "limit": (WIDE - 52) // columns}
     parts = [
-        _part(panel(place % columns == 0, place >= len(names) - columns), place) | {"title": {"text": name, **title}}
+        _placed(panel(place % columns == 0, place >= len(names) - columns), place, {"text": name, **title})
         for place, name in enumerate(names)
     ]
     return {"concat": parts, "columns": columns, "spacing": 20}
