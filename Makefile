@@ -28,9 +28,9 @@ test: lint  ## the test-suite
 test-slow: .venv/ready  ## the studies whose answer is known, minutes
 	.venv/bin/python -m pytest -m slow
 
-postgres:  ## Debian's PostgreSQL, which some tests start their own cluster of; as root
+postgres:  ## Debian's PostgreSQL, which some tests start their own cluster of, and Chromium, which opens the page; as root
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends postgresql
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium postgresql
 
 bench: .venv/ready  ## speed beside what else one could run, about a quarter of an hour
 	.venv/bin/python -m benchmarks

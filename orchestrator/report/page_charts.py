@@ -11,6 +11,7 @@ from altair.utils import schemapi
 WIDE, HALF, NARROW = 880, 420, 318  # pixels: a desktop's column, half of it, a phone's
 STEP = 30  # pixels of a cell's line
 LETTER = 6.6  # pixels, about
+SAID = alt.Description("text:N")
 INK, DIM, RULE, SURFACE = "var(--ink)", "var(--dim)", "var(--rule)", "var(--surface)"
 OURS, PAPER, FOLD = "var(--ours)", "var(--paper)", "var(--fold)"
 
@@ -83,16 +84,15 @@ def dots(panels: Sequence[Panel], title: str, width: int, zero: bool) -> Spec:
             axis=alt.Axis(labelLimit=room, domain=False, ticks=False, minExtent=room, maxExtent=room, grid=True),
         )
         table = alt.Chart()
-        text = alt.Description("text:N")
         jitter = alt.YOffset("fold:N", sort=None)
         layers: list[alt.Chart] = []
         if zero:
             line = table.transform_filter("datum.kind == 'zero'").mark_rule(color=DIM, strokeDash=[4, 3], aria=False)
             layers.append(line.encode(x=x))
         folds = table.transform_filter("datum.kind == 'fold'").mark_circle(size=26, color=FOLD, opacity=0.9)
-        layers.append(folds.encode(x=x, y=y, yOffset=jitter, description=text))
+        layers.append(folds.encode(x=x, y=y, yOffset=jitter, description=SAID))
         means = table.transform_filter("isValid(datum.low)").mark_rule(color=OURS, strokeWidth=2.5, aria=False)
-        layers.append(means.encode(x=alt.X("low:Q", scale=scale, title=title), x2="high:Q", y=y))
+        layers.append(means.encode(x=alt.X("low:Q", scale=scale, title=title), x2=alt.X2("high"), y=y))
         marks: dict[str, dict[str, Any]] = {
             "mean": {"fill": OURS, "stroke": SURFACE, "strokeWidth": 1},
             "open": {"fill": SURFACE, "stroke": OURS, "strokeWidth": 2},
@@ -100,7 +100,7 @@ def dots(panels: Sequence[Panel], title: str, width: int, zero: bool) -> Spec:
         }
         for kind, mark in marks.items():
             own = table.transform_filter(f"datum.kind == '{kind}'")
-            layers.append(own.mark_point(size=110, opacity=1, **mark).encode(x=x, y=y, description=text))
+            layers.append(own.mark_point(size=110, opacity=1, **mark).encode(x=x, y=y, description=SAID))
         charts.append(_placed(_layers(width - room - 24, STEP * len(cells), *layers), place, name))
     return _whole({"vconcat": charts, "spacing": 18}, *([*points, ZERO] for _, _, points in panels))
 
@@ -118,11 +118,11 @@ def curves(data: Points, order: Sequence[str], title: str, width: int) -> Spec:
         axis = alt.Axis(tickCount=4, labels=left, ticks=False, domain=False)
         y = {name: alt.Y(f"{name}:Q", title=title if left else None, scale=scale, axis=axis)
              for name in ("tested", "trained", "low")}  # fmt: skip
-        band = table.mark_area(color=OURS, opacity=0.2, aria=False).encode(x=x, y=y["low"], y2="high:Q")
+        band = table.mark_area(color=OURS, opacity=0.2, aria=False).encode(x=x, y=y["low"], y2=alt.Y2("high"))
         train = table.mark_line(color=DIM, strokeDash=[4, 3], strokeWidth=1.5, aria=False)
         line = table.mark_line(color=OURS, strokeWidth=2, aria=False).encode(x=x, y=y["tested"])
         points = table.transform_filter("datum.marked").mark_circle(color=OURS, size=34, opacity=1)
-        points = points.encode(x=x, y=y["tested"], description="text:N")
+        points = points.encode(x=x, y=y["tested"], description=SAID)
         return _layers((width - 52) // columns - 20, 110, band, train.encode(x=x, y=y["trained"]), line, points)
 
     return _whole(_grid(order, columns, panel), *([p for p in data if p["cell"] == cell] for cell in order))
@@ -143,8 +143,8 @@ def expressions(data: Points, order: Sequence[str], title: str, width: int) -> S
         axis = alt.Axis(labelLimit=room, labels=left, domain=False, ticks=False, grid=True)
         y = alt.Y("cell:N", sort=list(order), title=None, axis=axis)
         bars = table.transform_filter("isValid(datum.low)").mark_rule(color=OURS, strokeWidth=2, aria=False)
-        bars = bars.encode(x=alt.X("low:Q", scale=scale), x2="high:Q", y=y)
-        points = table.mark_circle(color=OURS, size=60, opacity=1).encode(x=x, y=y, description="text:N")
+        bars = bars.encode(x=alt.X("low:Q", scale=scale), x2=alt.X2("high"), y=y)
+        points = table.mark_circle(color=OURS, size=60, opacity=1).encode(x=x, y=y, description=SAID)
         return _layers(size["width"], size["height"], bars, points)
 
     return _whole(_grid(panels, columns, panel), *([p for p in data if p["panel"] == name] for name in panels))
@@ -160,7 +160,7 @@ def history(data: Points, title: str, width: int) -> Spec:
         alt.Y(f"{name}:Q", title=title, scale=scale, axis=alt.Axis(tickCount=5)) for name in ("accuracy", "best")
     )
     line = table.mark_line(interpolate="step-after", color=OURS, strokeWidth=2, aria=False).encode(x=x, y=best)
-    points = table.mark_circle(color=OURS, size=50, opacity=1).encode(x=x, y=y, description="text:N")
+    points = table.mark_circle(color=OURS, size=50, opacity=1).encode(x=x, y=y, description=SAID)
     return _whole(_placed(_layers(width - 64, 240, line, points)), data)
 
 
@@ -170,7 +170,7 @@ def surface(data: Points, axes: tuple[str, str], log: tuple[bool, bool], title: 
         _setting(field, name, is_log, [point[field] for point in data])
         for field, name, is_log in zip("xy", axes, log, strict=True)
     )
-    place = {"x": alt.X(**x), "y": alt.Y(**y), "description": alt.Description("text:N")}
+    place = {"x": alt.X(**x), "y": alt.Y(**y), "description": SAID}
     table = alt.Chart()
     legend = alt.Legend(
         orient="bottom",
