@@ -48,7 +48,7 @@ def svg(draw: Callable[[int], Spec], width: int) -> str:
     with schemapi.debug_mode(False):  # checking every part against the schema takes most of a second a chart
         spec = draw(width)
     drawn: str = vl_convert.vegalite_to_svg(spec)
-    drawn = re.sub(r'<g class="mark-[^>]*(/>|></g>)', "", drawn)  # layers without a mark, which have no name to be read
+    drawn = re.sub(r'<g class="mark-[^>]*/>', "", drawn)  # layers without a mark, which have no name to be read
     return re.sub(r' (xmlns(:xlink)?|version)="[^"]*"', "", drawn, count=3)
 
 
