@@ -18,7 +18,7 @@ from orchestrator.report.page_charts import HALF, NARROW, WIDE, Panel, Spec
 from orchestrator.report.search_blocks import settings
 from orchestrator.report.wording import number, p_value, synthetic_mark, with_interval
 
-MOST_CELLS, MOST_CURVES = 60, 24
+MOST_CELLS, MOST_CURVES = 40, 16
 MOST_POINTS = 12  # epochs of a curve that have a mark of their own
 
 
