@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from test_report_parts import plan as small
 from test_report_parts import predict, trials_of
 
 from orchestrator.cli import report as command
+from orchestrator.costs import Took
 from orchestrator.report import Format, evidence, formats, page, page_figures, tables
 
 ROOT = Path(__file__).parent.parent
@@ -194,6 +196,17 @@ def test_several_studies_stand_beside_each_other_and_each_line_says_which_data_i
     assert [line[:2] for line in lines] == [["oulu_idrate@quick", "SYNTHETIC"]] * 7 + [["real@quick", "real"]] * 7
     assert lines[0][2:] == lines[7][2:]
     assert "Between studies nothing is tested" in found.text
+
+
+def test_what_packing_and_reuse_saved_is_what_was_predicted_and_what_reused_trials_took():
+    report, shown = designed()  # 70 trials of 2 seconds
+    shown = replace(shown, alone=1000.0, packed=250.0, reused=[2.0] * 14, took=[Took("pack", 70, 250.0, 140.0, True)])
+    found = Page(html((report, shown))).tables
+    assert found["time of devices, seconds"][1:] == [["packs", "1", "250.0", "140.0", "0.56"]]
+    assert found["saved"][1:] == [
+        ["packing, predicted seconds", "1,000", "250", "750", "75"],
+        ["reuse of 14 trials, seconds", "140", "112", "28", "20"],
+    ]
 
 
 def test_a_page_without_evidence_has_the_tables_alone():

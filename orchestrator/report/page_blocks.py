@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import polars as pl
-
 from orchestrator.costs import Took
 from orchestrator.report.blocks import Block, Line
 from orchestrator.report.evidence import Evidence
@@ -142,8 +140,3 @@ def provenance(report: Report, evidence: Evidence) -> list[tuple[str, str]]:
 
 def _named(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items() if value not in ("", None))
-
-
-def states(trials: pl.DataFrame) -> dict[str, int]:
-    """How many trials have which state."""
-    return dict(trials.group_by("state").len().iter_rows())
