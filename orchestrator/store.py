@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator import index
-from orchestrator.bucket import Bucket, is_address
+from orchestrator.address import is_address, parsed
+from orchestrator.bucket import Bucket
 from orchestrator.rows import EMPTY, TABLES, Run, tables
 from orchestrator.trial import Rungs, Setting, State, TrialResult
 
@@ -264,7 +265,7 @@ def at(address: str | Path) -> Store:
 
     Raises ValueError for an address that names neither.
     """
-    return _in_bucket(Bucket(str(address))) if is_address(str(address)) else Store(Path(address))
+    return _in_bucket(Bucket(parsed(str(address)))) if is_address(str(address)) else Store(Path(address))
 
 
 def _in_bucket(bucket: Bucket) -> Store:
