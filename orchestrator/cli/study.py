@@ -1,6 +1,7 @@
 """`idenctl study`: plan a study, run it, see what is there."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli import plan, status
-from orchestrator.cli.plan import Json, StudyFile, planned_in
-from orchestrator.cli.trunk import Address, Profile, Set, StoreFolder, train_missing
+from orchestrator.cli.plan import Json, StudyFile, loaded
+from orchestrator.cli.trunk import Address, ClusterFile, Profile, Set, StoreFolder, devices, train_missing
 
 if TYPE_CHECKING:
     from orchestrator.runner import Plan
@@ -39,28 +40,35 @@ def run(
     store: StoreFolder = Path("runs"),
     engine: Annotated[Engine, typer.Option(help="Ray Tune, or this process for debugging.")] = Engine.TUNE,
     address: Address = None,
+    cluster: ClusterFile = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what Ray and Tune say, and tracebacks.")] = False,
 ) -> None:
-    """Run what the store lacks of a study. Run it again after any interruption: it goes on where it was."""
+    """Run what the store lacks of a study. Run it again after any interruption: it goes on where it was.
+
+    SIGTERM is an interruption as Ctrl-C is.
+    """
     from orchestrator import record, runner
     from orchestrator.cli.screen import screen
     from orchestrator.store import Store
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     place = Store(store).open()
-    planned = planned_in(file, profile, set_, place)
+    wanted = loaded(file, profile, set_, place)
+    capacity, running = devices(address, cluster)
+    planned = runner.plan(wanted, place, capacity)
     command = ["idenctl", *sys.argv[1:]]
     with record.only_run(place, planned.study.folder), _mirrored(planned) as show:
         record.freeze(planned, place, command)
         try:
-            train_missing(planned.trunks, place, planned.capacity, address)
+            train_missing(planned.trunks, place, planned.capacity, running)
             if planned.packs:
                 stored = runner.accuracies(planned, place)
                 title, count = planned.study.folder, 0 if planned.search else len(planned.packs)
                 with screen(
                     title, runner.names(planned, stored), stored, count, synthetic=planned.synthetic, tracebacks=verbose
                 ) as listen:
-                    runner.run_packs(planned, place, listen, engine.value, address, verbose, show)
-        except KeyboardInterrupt:
+                    runner.run_packs(planned, place, listen, engine.value, running, verbose, show)
+        except (KeyboardInterrupt, ConnectionError):
             _conclude(runner.plan(planned.study, place, planned.capacity), place)
             raise
         after = runner.plan(planned.study, place, planned.capacity)
