@@ -6,6 +6,7 @@ thrown away with its folder and never restored.
 
 import logging
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -103,8 +104,9 @@ class _Listener(tune.Callback):
             self.watch.look(states[Trial.PENDING], states[Trial.RUNNING])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        reason = str(trial.get_error() or "its worker died").strip().splitlines()[-1]
-        self.listen(PackFailed(trial.config["pack"].pack_id, reason))
+        said = Path(trial.error_file).read_text() if trial.error_file else ""
+        causes = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception): .+)$", said, re.MULTILINE)
+        self.listen(PackFailed(trial.config["pack"].pack_id, ": ".join(["its worker died", *causes[-1:]]), said))
 
 
 def _scratch() -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli import plan, status
+from orchestrator.cli import jobs, plan, status
 from orchestrator.cli.plan import Json, StudyFile, loaded
 from orchestrator.cli.trunk import Address, ClusterFile, Profile, Set, StoreFolder, devices, train_missing
 
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from orchestrator.search.packs import SearchPacks
     from orchestrator.store import Store
 
-app = typer.Typer(help="Studies: plan, run, status, list.", no_args_is_help=True)
+app = typer.Typer(help="Studies: plan, run, submit, status, stop, list.", no_args_is_help=True)
 app.command("plan")(plan.plan)
-app.command("status")(status.status)
 
 
 class Engine(StrEnum):
@@ -77,6 +76,11 @@ def run(
             after.search.write()
             show(after.search)
     raise typer.Exit(_conclude(after, place))
+
+
+app.command("submit")(jobs.submit)
+app.command("status")(status.status)
+app.command("stop")(jobs.stop)
 
 
 @app.command("list")

@@ -22,6 +22,7 @@ QUIET = 20.0  # seconds between plain lines
 StoreFolder = Annotated[Path, typer.Option("--store", envvar="IDENCTL_STORE", help="The store's folder.")]
 Profile = Annotated[str | None, typer.Option(help="A profile of the study file, such as quick.")]
 Address = Annotated[str | None, typer.Option(help="A running Ray, auto or HOST:PORT; else one on this machine.")]
+DASHBOARD = typer.Option("--address", help="The cluster's dashboard, http://HOST:8265.")
 ClusterFile = Annotated[
     Path | None,
     typer.Option("--cluster", help="The cluster file of --address, whose autoscaler can start what it says."),
