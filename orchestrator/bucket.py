@@ -46,13 +46,13 @@ class Bucket:
     def __init__(self, address: Address, patience: float = 0.0) -> None:
         """Contacts nothing; `patience` is for how many seconds the bucket is tried again where it is not reached."""
         self.address, self.patience = address, patience
-        self._whole = resolved(address)
-        self.path, self.mirror = address.path, self._whole.mirror
+        self.everywhere = resolved(address)
+        self.path, self.mirror = address.path, self.everywhere.mirror
         self._read: dict[tuple[str, int, int], Any] = {}  # what was made of the objects that `starts` has read
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another machine finds its own credentials and mirror, and is patient from the start."""
-        return Bucket, (self._whole, PATIENCE)
+        return Bucket, (self.everywhere, PATIENCE)
 
     def __str__(self) -> str:
         return str(self.address)
@@ -153,8 +153,8 @@ class Bucket:
     @cached_property
     def _files(self) -> fs.FileSystem:
         self.mirror.mkdir(parents=True, exist_ok=True, mode=0o700)
-        options = dict(self._whole.options)
-        if self._whole.kind == "gs":
+        options = dict(self.everywhere.options)
+        if self.everywhere.kind == "gs":
             return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=20), **options)
         region = options.pop("region", None) or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         if region is None:

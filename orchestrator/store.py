@@ -50,6 +50,11 @@ class Store:
     def __str__(self) -> str:
         return str(self.bucket or self.root)
 
+    @property
+    def everywhere(self) -> str:
+        """The store as `--store` takes it on any machine that reaches it."""
+        return str(self.bucket.everywhere if self.bucket else self.root.absolute())
+
     def check(self) -> "Store":
         """Raise ValueError for a store that this version cannot read; a folder that is not there yet is fine.
 
