@@ -1,17 +1,10 @@
 """The shipped cluster files: what Ray's own schema, bootstrapping and scheduler make of them, offline, AWS against moto."""
 
-import json
-import os
 from pathlib import Path
-from unittest.mock import patch
 
 import boto3
 import pytest
-import yaml
 from moto import mock_aws
-from ray.autoscaler._private.aws.config import bootstrap_aws
-from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
-from ray.autoscaler._private.util import prepare_config, validate_config
 
 FILES = Path(__file__).parent.parent / "cluster"
 WORLD = "0.0.0.0/0"
