@@ -14,7 +14,17 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.status import several
-from orchestrator.progress import Asked, Event, PackCut, PackDone, PackFailed, PackStarted, PackStopped, RunState
+from orchestrator.progress import (
+    Asked,
+    Event,
+    PackCut,
+    PackDone,
+    PackFailed,
+    PackSetBack,
+    PackStarted,
+    PackStopped,
+    RunState,
+)
 
 QUIET = 20.0  # seconds between plain lines
 MOST_PACKS = 8  # rows of running packs
@@ -79,6 +89,8 @@ def news(before: RunState, event: Event) -> list[str]:
         return [f"pack {event.pack_id[:8]} failed: {_plain(event.reason)}"]
     if isinstance(event, PackCut):
         return [f"pack {event.pack_id[:8]} cut in two: {_plain(event.reason)}"]
+    if isinstance(event, PackSetBack):
+        return [f"warning: pack {event.pack_id[:8]} goes on from another checkpoint: {_plain(event.reason)}"]
     return [
         f"trial {trial_id[:8]} ({before.cells.get(trial_id, 'unknown cell')}) failed: {_plain(reason)}"
         for trial_id, reason in event.failed.items()
