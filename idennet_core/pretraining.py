@@ -113,7 +113,10 @@ def train_trunk(
         if due:
             course.seconds = time.monotonic() - began
             words = {"course": json.dumps(asdict(course))}
-            checkpoint.keep(checkpoints, name, course.step, _state(network, optimiser), words)
+            path = checkpoints / f"{name}.{course.step}.safetensors"
+            checkpoint.save(path, _state(network, optimiser), words)
+            for old in checkpoint.outdated(path):
+                old.unlink(missing_ok=True)
             saved = time.monotonic()
     on_progress(Progress(task, total, total, course.loss, course.accuracy))
     facts = {

@@ -61,7 +61,7 @@ class Idennet:
         data = facts(study.dataset)
         check_data(study, data["classes"], data["subjects"])
         if study.folds == [None]:
-            check_splits(study.dataset, prepared.load(self.store.data / study.dataset).split.tolist())
+            check_splits(study.dataset, prepared.splits(self.store.fetch("data", study.dataset, prepared.INDEX).parent))
         else:
             fold_of(data["subjects"])
         found, needed = [], {}
@@ -112,7 +112,8 @@ class Idennet:
         from idennet_core import pretraining
 
         first = pack.trials[0].configuration
-        network = pretraining.load_network(self.store.trunks, first.inputs[f"trunk_{task}"])
+        trunk_id = first.inputs[f"trunk_{task}"]
+        network = pretraining.load_network(self.store.fetch_all("trunks", trunk_id).parent, trunk_id)
         return pretraining.load_trunk(network, first.settings)
 
     def members(self, pack: Pack, faces: prepared.FaceSet, width: int, device: Any) -> "list[Member]":
@@ -208,15 +209,16 @@ def _metadata(store: Store, dataset: str) -> dict[str, Any]:
         return prepared.read_metadata(store.data / dataset)
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"the data set {dataset} must be prepared, {store.data} does not hold it; "
-            f"run: idenctl data prepare {dataset} --root DIR --store {store.root}"
+            f"the data set {dataset} must be prepared, {store} does not hold it; "
+            f"run: idenctl data prepare {dataset} --root DIR --store {store}"
         ) from None
 
 
 def _lacks(store: Store, trunk_id: str) -> bool:
-    """Whether the store has no whole trunk of this id."""
+    """Whether the store has no whole trunk of this id; of a bucket, which keeps its bytes, by its facts alone."""
+    folder = store.trunks / trunk_id
     try:
-        sealing.trunk(store.trunks / trunk_id)
+        sealing.trunk_facts(folder) if store.bucket else sealing.trunk(folder)
     except FileNotFoundError:
         return True
     except sealing.Damaged as damage:
@@ -234,7 +236,7 @@ def _is_synthetic(study: Study, store: Store) -> bool:
 
 
 def _faces(store: Store, trial: Trial) -> prepared.FaceSet:
-    faces = prepared.load(store.data / str(trial.configuration.settings["dataset"]))
+    faces = prepared.load(store.fetch_all("data", str(trial.configuration.settings["dataset"])))
     if faces.data_id != trial.configuration.inputs["data"]:
         raise ValueError(f"the faces of {faces.name} changed after the study was planned; run the study again")
     return faces
@@ -260,7 +262,7 @@ def _resume(store: Store, pack: Pack, members: "Sequence[Member]") -> list[list[
     where = store.checkpointed(pack.rungs)
     if any(where.get(trial.trial_id, (0,))[0] != pack.first_epoch for trial in pack.trials):
         raise SetBack("another process has gone on with its trials")
-    loaded = {path: _load(path) for path in {where[trial.trial_id][1] for trial in pack.trials}}
+    loaded = {path: _load(store, path) for path in {where[trial.trial_id][1] for trial in pack.trials}}
     for place, (trial, member) in enumerate(zip(pack.trials, members, strict=True)):
         tensors, metadata = loaded[where[trial.trial_id][1]]
         prefix = f"{trial.trial_id}/"
@@ -273,16 +275,16 @@ def _resume(store: Store, pack: Pack, members: "Sequence[Member]") -> list[list[
     return curves
 
 
-def _load(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
+def _load(store: Store, path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
     """The checkpoint in a file. Raises `SetBack` where it is gone or damaged; a damaged one is removed."""
     from idennet_core import checkpoint
 
     try:
-        return checkpoint.load(path)
+        return checkpoint.load(store.fetch("checkpoints", path.name))
     except FileNotFoundError:
         raise SetBack(f"{path} is gone") from None
     except sealing.Damaged as damage:
-        path.unlink(missing_ok=True)
+        store.drop(path)
         raise SetBack(f"{damage}, removed") from None
 
 
@@ -307,7 +309,11 @@ def _checkpoint(
         "left": json.dumps([n for n, m in zip(ids, members, strict=True) if m.left]),
         "rungs": pack.rungs.rungs_id if pack.rungs else "",
     }
-    checkpoint.keep(store.checkpoints, f"pack-{pack.pack_id}", epoch, tensors, metadata)
+    path = store.checkpoints / f"pack-{pack.pack_id}.{epoch}.safetensors"
+    checkpoint.save(path, tensors, metadata)
+    store.keep(path)
+    for old in checkpoint.outdated(path):
+        store.drop(old)
 
 
 def _leaving(
@@ -330,6 +336,7 @@ def _keep_head(store: Store, trial: Trial, member: "Member") -> None:
     inputs = {"inputs": json.dumps(dict(trial.configuration.inputs)), "seed": str(trial.seed)}
     path = store.heads / f"{trial.trial_id}.safetensors"
     checkpoint.save(path, member.head.state_dict(), about | inputs)
+    store.keep(path)
 
 
 def _result(

@@ -35,6 +35,7 @@ def train(
             _in_threads([recipe], store, capacity.kind, 1, _seldom(tell))
 
         tune_engine.train_trunks(recipes, one, capacity, on_progress, address)
+        store.refresh()
     else:
         _in_threads(recipes, store, capacity.kind, capacity.cpus, on_progress)
 
@@ -70,8 +71,9 @@ def _in_threads(
     place = calibration.place_of(device)
 
     def one(recipe: Mapping[str, Setting]) -> None:
-        faces = prepared.load(store.data / str(recipe["dataset"]))
-        train_trunk(recipe, faces, store.trunks, store.checkpoints, place, on_progress)
+        faces = prepared.load(store.fetch_all("data", str(recipe["dataset"])))
+        trunk_id = train_trunk(recipe, faces, store.trunks, store.checkpoints, place, on_progress)
+        store.keep(store.trunks / trunk_id, once=True)
 
     with single_threads(threads) as pool:
         for future in [pool.submit(one, recipe) for recipe in recipes]:

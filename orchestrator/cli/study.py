@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.status import duration, several, show_status
-from orchestrator.cli.trunk import Address, Profile, Set, StoreFolder, train_missing
+from orchestrator.cli.trunk import Address, Profile, Set, StoreAddress, train_missing
 
 if TYPE_CHECKING:
     from orchestrator.runner import Plan
@@ -37,7 +37,7 @@ def plan(
     file: StudyFile,
     profile: Profile = None,
     set_: Set = None,
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
     as_json: Json = False,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="First measure what the times are made of; seconds.")
@@ -48,11 +48,11 @@ def plan(
     """Say exactly what `run` would do: trials, those stored, packs, memory, time and money."""
     from orchestrator import runner
     from orchestrator.prices import device_price
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
     if price_per_hour is not None and cluster:
         raise ValueError("--price-per-hour and --cluster exclude each other, got both; give one")
-    place = Store(store).open() if calibrate else Store(store).check()
+    place = at(store).open() if calibrate else at(store).check()
     planned = _plan(file, profile, set_, place)
     price = device_price(cluster, planned.capacity.kind) if cluster else price_per_hour
     if calibrate and (planned.packs or planned.trunks):
@@ -71,7 +71,7 @@ def run(
     file: StudyFile,
     profile: Profile = None,
     set_: Set = None,
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
     engine: Annotated[Engine, typer.Option(help="Ray Tune, or this process for debugging.")] = Engine.TUNE,
     address: Address = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what Ray and Tune say, and tracebacks.")] = False,
@@ -79,9 +79,9 @@ def run(
     """Run what the store lacks of a study. Run it again after any interruption: it goes on where it was."""
     from orchestrator import record, runner
     from orchestrator.cli.screen import screen
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
-    place = Store(store).open()
+    place = at(store).open()
     planned = _plan(file, profile, set_, place)
     command = ["idenctl", *sys.argv[1:]]
     with record.only_run(place, planned.study.folder), _mirrored(planned) as show:
@@ -107,12 +107,12 @@ def run(
 
 
 @app.command("list")
-def list_(store: StoreFolder = Path("runs"), as_json: Json = False) -> None:
+def list_(store: StoreAddress = "runs", as_json: Json = False) -> None:
     """List the studies in the store, with how many of their trials are stored."""
     from orchestrator import record
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
-    studies = record.stored_studies(Store(store).check())
+    studies = record.stored_studies(at(store).check())
     if as_json:
         typer.echo(json.dumps(studies, indent=1))
         return
@@ -135,15 +135,15 @@ def list_(store: StoreFolder = Path("runs"), as_json: Json = False) -> None:
 @app.command()
 def status(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A study that was run: NAME or NAME@PROFILE.")],
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
     as_json: Json = False,
 ) -> None:
     """Say how far a study is, and what its trunks and packs took beside what they were to take."""
     from orchestrator import record
     from orchestrator.cli.report import resolve
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
-    place = Store(store).check()
+    place = at(store).check()
     studies = {study["study"]: study for study in record.stored_studies(place)}
     study = studies[resolve(name, list(studies))]
     times = record.took(place, study["study"])
@@ -254,7 +254,7 @@ def _print_plan(planned: "Plan", facts: dict[str, Any], store: "Store") -> None:
         )
         console.print(f"first, pre-train the {recipe['task']} trunk: depth {recipe['depth']}, {way}")
     if not planned.packs:
-        console.print(f"nothing to train; next: idenctl report {planned.study.folder} --store {store.root}")
+        console.print(f"nothing to train; next: idenctl report {planned.study.folder} --store {store}")
         return
     table = Table("pack", "trials", "from epoch", "time", "memory")
     for pack, estimate in zip(planned.packs, planned.estimates, strict=True):
@@ -302,7 +302,7 @@ def _conclude(after: "Plan", store: "Store") -> int:
 
     states = list(after.states.values())
     failed, complete = states.count("failed"), states.count("complete")
-    line = f"{after.study.folder}: {complete} of {len(after.trials)} trials complete in {store.root}"
+    line = f"{after.study.folder}: {complete} of {len(after.trials)} trials complete in {store}"
     if pruned := states.count("pruned"):
         line += f", {pruned} pruned"
     if failed:
@@ -317,5 +317,5 @@ def _conclude(after: "Plan", store: "Store") -> int:
         line += ": run the same command again, it goes on from the last checkpoint"
     print(line, file=sys.stderr)
     if complete:
-        print(f"next: idenctl report {after.study.folder} --store {store.root}", file=sys.stderr)
+        print(f"next: idenctl report {after.study.folder} --store {store}", file=sys.stderr)
     return 1 if failed or not after.done else 0

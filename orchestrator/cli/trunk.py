@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Pre-trained feature extractors, the trunks.", no_args_is_help=True)
 QUIET = 20.0  # seconds between plain lines
 
-StoreFolder = Annotated[Path, typer.Option("--store", envvar="IDENCTL_STORE", help="The store's folder.")]
+StoreAddress = Annotated[
+    str, typer.Option("--store", envvar="IDENCTL_STORE", help="The store: a folder, or a bucket, s3://BUCKET/PREFIX.")
+]
 Profile = Annotated[str | None, typer.Option(help="A profile of the study file, such as quick.")]
 Address = Annotated[str | None, typer.Option(help="A running Ray; else one on this machine.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")]
@@ -29,14 +31,14 @@ def train(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The study file whose trunks to train.")],
     profile: Profile = None,
     set_: Set = None,
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
     address: Address = None,
 ) -> None:
     """Train the trunks that a study needs and the store lacks; `study run` does this by itself."""
     from orchestrator import machine, runner, study
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
-    place = Store(store).open()
+    place = at(store).open()
     wanted = runner.load(file, profile, study.assignments(set_ or []), place)
     planned = runner.plan(wanted, place, machine.this_machine())
     if not planned.trunks:
@@ -46,13 +48,13 @@ def train(
 
 @app.command("list")
 def list_(
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List the trunks in the store."""
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
-    place = Store(store).check()
+    place = at(store).check()
     trunks = [json.loads(path.read_text()) for path in sorted(place.trunks.glob("[!.]*/trunk.json"))]
     if as_json:
         typer.echo(json.dumps(trunks, indent=1))
@@ -78,7 +80,7 @@ def list_(
             "-" if accuracy is None else f"{accuracy:.1%}",
             f"{trunk['seconds']:.0f}",
         )
-    Console().print(table if trunks else f"no trunks in {place.trunks}; next: idenctl trunk train FILE")
+    Console().print(table if trunks else f"no trunks in {place}; next: idenctl trunk train FILE")
 
 
 def _held_out(trunk: Mapping[str, Any]) -> str:
