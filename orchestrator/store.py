@@ -13,6 +13,7 @@ import socket
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +21,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from idennet_core import sealing
 from orchestrator import index
 from orchestrator.address import is_address, parsed
 from orchestrator.bucket import Bucket
@@ -178,24 +180,30 @@ class Store:
     def checkpointed(self, rungs: Rungs | None = None) -> dict[str, tuple[int, Path]]:
         """By trial_id, the epoch to go on with and the file, of the furthest checkpoint a trial is in.
 
-        One that had left its pack is in it for packs under the same rungs alone.
+        One that had left its pack is in it for packs under the same rungs alone. The header says so, which is checked;
+        whether the rest is whole shows when it is read.
         """
         found: dict[str, tuple[int, Path]] = {}
-        for path, metadata in self._checkpoints():
-            same = rungs is not None and metadata.get("rungs") == rungs.rungs_id
-            left = [] if same else json.loads(metadata.get("left", "[]"))
-            for trial_id in json.loads(metadata.get("trials", "[]")):
-                epoch = int(metadata["epoch"])
+        for path, words in self._checkpoints():
+            same = rungs is not None and words.get("rungs") == rungs.rungs_id
+            left = [] if same else json.loads(words.get("left", "[]"))
+            for trial_id in json.loads(words.get("trials", "[]")):
+                epoch = int(words["epoch"])
                 if trial_id not in left and epoch > found.get(trial_id, (-1, path))[0]:
                     found[trial_id] = (epoch, path)
         return found
 
     def _checkpoints(self) -> list[tuple[Path, dict[str, str]]]:
-        """The packs' checkpoints and what their headers say; of a bucket without fetching them."""
-        if self.bucket:
-            found = self.bucket.starts("checkpoints/", _metadata)
-            return sorted((path, said) for path, said in found.items() if path.match("pack-*.safetensors"))
-        return [(path, checkpoint_metadata(path)) for path in sorted(self.checkpoints.glob("pack-*.safetensors"))]
+        """The packs' checkpoints and what their headers say, nothing where one is damaged; of a bucket unfetched."""
+        found = self.bucket.starts("checkpoints/", _words) if self.bucket else {}
+        for path in () if self.bucket else self.checkpoints.glob("pack-*.safetensors"):
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                found[path] = _words(file, os.fstat(file.fileno()).st_size)
+        found = {path: found[path] for path in sorted(found) if path.match("pack-*.safetensors")}
+        for path, words in found.items():
+            if not words:
+                warn_once(f"the checkpoint {path} is damaged (its header): left out, its trials go on from before it")
+        return list(found.items())
 
     def _of_stored(self, table: str, trials: pl.DataFrame) -> pl.DataFrame:
         packs, keys = set(trials["pack_id"]), ["trial_id", "pack_id"]
@@ -248,21 +256,29 @@ class Store:
                 alike: dict[pa.Schema, list[pa.Table]] = {}
                 for rows, damaged in pool.map(load, wanted[start : start + AT_ONCE]):
                     for path in damaged:
-                        _warn_once(f"{path} is damaged or missing: left as it is, its trials will run again")
+                        warn_once(f"{path} is damaged or missing: left as it is, its trials will run again")
                     if rows is not None and not damaged:
                         alike.setdefault(rows.schema, []).append(rows)
                 frames += [pl.DataFrame(pa.concat_tables(tables)) for tables in alike.values()]
         return _together(frames)
 
     def _drop_checkpoints(self, just_stored: Mapping[str, State]) -> None:
-        """Remove the checkpoints of which every trial is stored now that these are: whole, or as it left there."""
-        for path, metadata in self._checkpoints():
-            trials, left = (json.loads(metadata.get(name, "[]")) for name in ("trials", "left"))
-            # the store itself is read for a checkpoint of packs that were formed otherwise alone
-            if _over(trials, left, just_stored) or (
-                not just_stored.keys().isdisjoint(trials) and _over(trials, left, self.states())
-            ):
-                self.drop(path)
+        """Remove the checkpoints of packs of which every trial is stored now: whole, or as it left there."""
+        of_packs: dict[str, dict[Path, dict[str, str]]] = {}
+        for path, words in self._checkpoints():
+            of_packs.setdefault(path.name.split(".")[0], {})[path] = words
+        for found in of_packs.values():
+            if any(self._is_over(words, just_stored) for words in found.values()):
+                for path in found:
+                    self.drop(path)
+
+    def _is_over(self, words: Mapping[str, str], just_stored: Mapping[str, State]) -> bool:
+        """Whether every trial of the checkpoint with these words is stored."""
+        trials, left = (json.loads(words.get(name, "[]")) for name in ("trials", "left"))
+        # the store itself is read for a checkpoint of packs that were formed otherwise alone
+        return not just_stored.keys().isdisjoint(trials) and (
+            _over(trials, left, just_stored) or _over(trials, left, self.states())
+        )
 
 
 def at(address: str | Path) -> Store:
@@ -289,7 +305,10 @@ def write_text(path: Path, text: str) -> None:
     """Write a file beside its place and move it there: a reader sees the old text or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    beside.write_text(text)
+    with beside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     beside.replace(path)
 
 
@@ -298,23 +317,12 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def checkpoint_metadata(path: Path) -> dict[str, str]:
-    """The metadata in a safetensors file's header; empty for a file that is damaged or gone."""
+def _words(file: IO[bytes], size: int) -> dict[str, str]:
+    """What the header of a checkpoint says; nothing where it is damaged."""
     try:
-        with path.open("rb") as file:
-            return _metadata(file, path.stat().st_size)
-    except OSError:
+        return sealing.words(file, size)
+    except sealing.Damaged:
         return {}
-
-
-def _metadata(file: IO[bytes], whole: int) -> dict[str, str]:
-    """The metadata in the header of an opened safetensors file of so many bytes."""
-    try:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size)) if size < whole else {}
-    except ValueError:
-        return {}
-    return dict(header.get("__metadata__", {})) if isinstance(header, dict) else {}
 
 
 def this_host() -> str:
@@ -334,7 +342,8 @@ def _load(path: Path, whole: bool) -> pa.Table | None:
 _warned: set[str] = set()
 
 
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
+    """Warn, unless this process has said the same before."""
     if message not in _warned:
         _warned.add(message)
         log.warning(message)
