@@ -59,10 +59,12 @@ def kept(folder: Path, name: str) -> list[Path]:
 
 
 def outdated(last: Path) -> list[Path]:
-    """The checkpoints of the name of the one just saved that have no use any more: all but the one before it."""
-    others = [path for path in kept(last.parent, last.name.split(".")[0]) if path != last]
-    before = [path for path in others if _number(path) < _number(last)][:1]
-    return [path for path in others if path not in before]
+    """The checkpoints of the name of the one just saved that have no use any more: those before the one before it.
+
+    One that is further is another process's, which trains the same.
+    """
+    earlier = [path for path in kept(last.parent, last.name.split(".")[0]) if _number(path) < _number(last)]
+    return earlier[1:]
 
 
 def _number(path: Path) -> int:

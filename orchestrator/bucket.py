@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -48,6 +49,7 @@ class Bucket:
         self.address, self.patience = address, patience
         self.everywhere = resolved(address)
         self.path, self.mirror = address.path, self.everywhere.mirror
+        self._away = False  # not reached when it was last tried
         self._read: dict[tuple[str, int, int], Any] = {}  # what was made of the objects that `starts` has read
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -71,7 +73,7 @@ class Bucket:
                 if time.time() - left.stat().st_mtime > ABANDONED:
                     left.unlink()
 
-    def pull(self, *names: str, only: Sequence[str] = ()) -> None:
+    def pull(self, *names: str, only: Sequence[str] = ("*",)) -> None:
         """Bring these files of the mirror, or folders (`data/`), up to date; with `only` the files in them called so.
 
         What is whole in the bucket comes whole, where its last part lies in the last of `names`: they are listed from
@@ -94,10 +96,11 @@ class Bucket:
             }
             wanted = {name: list(filter(self._differs, infos)) for name, infos in wanted.items()}
 
-    def push(self, *paths: Path, once: bool = False) -> None:
+    def push(self, *paths: Path, once: bool = False, later: bool = False) -> None:
         """Send files of the mirror, or folders, in which a JSON file says that they are whole: it comes last.
 
-        With `once`, a folder that is whole in the bucket already stays as it is there.
+        With `once`, a folder that is whole in the bucket already stays as it is there. With `later`, nobody waits for a
+        bucket that is not reached: the next run sends what was written.
         """
         for path in paths:
             files = sorted(_files_in(path), key=lambda file: (file.suffix == ".json", file))
@@ -109,8 +112,9 @@ class Bucket:
                         self._mark(file, None)
                     continue
                 self.remove(files[-1])
-            for file in files:
-                self._send(file)
+            with suppress(*([ConnectionError] if later else [])):
+                for file in files:
+                    self._send(file, 0 if later else None)
 
     def send(self, *names: str) -> None:
         """Send what earlier runs wrote to these folders of the mirror and did not come to send.
@@ -129,15 +133,15 @@ class Bucket:
                     else:
                         self._send(path)
 
-    def remove(self, path: Path) -> None:
-        """Remove the object of a file of the mirror, where there is one."""
-        with suppress(FileNotFoundError):
-            self._call(lambda: self._files.delete_file(f"{self.path}/{self._name(path)}"))
+    def remove(self, path: Path, later: bool = False) -> None:
+        """Remove the object of a file of the mirror, where there is one; with `later`, if the bucket is reached."""
+        with suppress(FileNotFoundError, *([ConnectionError] if later else [])):
+            self._call(lambda: self._files.delete_file(f"{self.path}/{self._name(path)}"), 0 if later else None)
 
     def starts(self, name: str, read: Callable[[IO[bytes], int], T]) -> dict[Path, T]:
         """What `read(file, size)` makes of the objects in this folder, of which only what it reads is fetched."""
         found = {}
-        for key, info in self._list(name, ()).items():
+        for key, info in self._list(name, ("*",)).items():
             mark = (key, info.size, info.mtime_ns)
             if mark not in self._read:
                 with suppress(FileNotFoundError):
@@ -170,12 +174,14 @@ class Bucket:
             **options,
         )
 
-    def _call(self, act: Callable[[], T]) -> T:
+    def _call(self, act: Callable[[], T], patience: float | None = None) -> T:
         """Do what may fail at the bucket; where it is not reached, again with growing waits."""
-        ends, wait = time.monotonic() + self.patience, 1.0
+        ends, wait = time.monotonic() + (self.patience if patience is None else patience), 1.0
         while True:
             try:
-                return act()
+                done = act()
+                self._away = False
+                return done
             except OSError as error:
                 if error.errno is not None:  # of this machine's disk, or an object that is not there
                     raise
@@ -185,8 +191,9 @@ class Bucket:
                 kept = f"what was written is kept in {self.mirror} and sent by the next run on this machine"
                 step = kept if self.patience else "look at the network, and at the endpoint if there is one"
                 raise ConnectionError(f"the store {self} must be reachable, it is not ({reason}); {step}")
-            if wait == 1.0:
+            if not self._away:
                 log.warning(f"{self} is not reached ({reason}): trying again for {self.patience / 60:.0f} minutes")
+            self._away = True
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
@@ -216,14 +223,12 @@ class Bucket:
         if name.endswith("/"):
             asked = fs.FileSelector(base.rstrip("/"), recursive=True, allow_not_found=True)
         found = self._call(lambda: self._files.get_file_info(asked))
-        infos = {self._key(info): info for info in found if info.type == fs.FileType.File}
-        return {
-            key: info for key, info in infos.items() if _proper(key) and (not only or key.rpartition("/")[2] in only)
-        }
+        infos = {self._key(info): info for info in found if info.type == fs.FileType.File and _proper(self._key(info))}
+        return {key: info for key, info in infos.items() if _is_called(key.rpartition("/")[2], only)}
 
     def _held(self, name: str, only: Sequence[str]) -> list[Path]:
         """The files in a folder of the mirror that are, or were, in the bucket."""
-        found = [path for path in _files_in(self.mirror / name) if not only or path.name in only]
+        found = [path for path in _files_in(self.mirror / name) if _is_called(path.name, only)]
         return [path for path in found if not _is_unsent(path)]
 
     def _differs(self, info: fs.FileInfo) -> bool:
@@ -266,12 +271,12 @@ class Bucket:
             while block := source.read(BLOCK):
                 file.write(block)
 
-    def _send(self, path: Path) -> None:
+    def _send(self, path: Path, patience: float | None = None) -> None:
         """Send a file; the note that it is sent goes to the very file that was, whatever took its place meanwhile."""
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-            self._call(lambda: self._put(f"{self.path}/{self._name(path)}", content))
+            self._call(lambda: self._put(f"{self.path}/{self._name(path)}", content), patience)
             info = self._info(path)
             self._mark(file.fileno(), info if info.size == size else None)
 
@@ -311,6 +316,10 @@ def _reason(error: str) -> str:
 def _proper(key: str) -> bool:
     """Whether an object's name can be that of a file in the mirror, and not a hidden one."""
     return all(part and not part.startswith(".") for part in key.split("/")) and not re.search(r"[\\\0]", key)
+
+
+def _is_called(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _is_unsent(path: Path) -> bool:

@@ -311,9 +311,9 @@ def _checkpoint(
     }
     path = store.checkpoints / f"pack-{pack.pack_id}.{epoch}.safetensors"
     checkpoint.save(path, tensors, metadata)
-    store.keep(path)
+    store.keep(path, later=True)
     for old in checkpoint.outdated(path):
-        store.drop(old)
+        store.drop(old, later=True)
 
 
 def _leaving(

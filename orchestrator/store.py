@@ -104,10 +104,10 @@ class Store:
             self.bucket.pull("/".join(parts))
         return self.root.joinpath(*parts)
 
-    def fetch_all(self, *parts: str) -> Path:
-        """The same of a whole folder."""
+    def fetch_all(self, *parts: str, only: str = "*") -> Path:
+        """The same of a whole folder, or of the files in it that are called so."""
         if self.bucket:
-            self.bucket.pull("/".join([*parts, ""]))
+            self.bucket.pull("/".join([*parts, ""]), only=(only,))
         return self.root.joinpath(*parts)
 
     def refresh(self) -> None:
@@ -116,15 +116,15 @@ class Store:
             self.bucket.pull("store.json", "calibration/", "studies/")
             self.bucket.pull("data/", "trunks/", only=("metadata.json", "trunk.json"))
 
-    def keep(self, *paths: Path, once: bool = False) -> None:
+    def keep(self, *paths: Path, once: bool = False, later: bool = False) -> None:
         """Take files or whole folders that were written in the store into its bucket; see `Bucket.push`."""
         if self.bucket:
-            self.bucket.push(*paths, once=once)
+            self.bucket.push(*paths, once=once, later=later)
 
-    def drop(self, path: Path) -> None:
-        """Remove a file from the store."""
+    def drop(self, path: Path, later: bool = False) -> None:
+        """Remove a file from the store; see `Bucket.remove`."""
         if self.bucket:
-            self.bucket.remove(path)
+            self.bucket.remove(path, later=later)
         path.unlink(missing_ok=True)
 
     def write_pack(self, results: Sequence[TrialResult], settings: Mapping[str, Setting], run: Run) -> None:
