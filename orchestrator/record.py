@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -32,11 +32,12 @@ def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
     """
     folder = store.studies / planned.study.folder
     frozen, text = folder / "study.yaml", study.dump(planned.study)
-    if frozen.is_file() and frozen.read_text() != text:
-        used = datetime.fromtimestamp(frozen.stat().st_mtime, UTC)
-        earlier = folder / f"study-{used:%Y%m%dT%H%M%S.%f}.yaml"
-        frozen.replace(earlier)
-        store.keep(earlier)
+    with suppress(FileNotFoundError):  # it is the first, or another run has just done the same
+        if frozen.read_text() != text:
+            used = datetime.fromtimestamp(frozen.stat().st_mtime, UTC)
+            earlier = folder / f"study-{used:%Y%m%dT%H%M%S.%f}.yaml"
+            frozen.replace(earlier)
+            store.keep(earlier)
     write_text(frozen, text)
     content = _cells(planned, command) | {"predicted": _predicted(planned, store, folder)}
     write_json(folder / "plan.json", content)
