@@ -113,10 +113,7 @@ def train_trunk(
         if due:
             course.seconds = time.monotonic() - began
             words = {"course": json.dumps(asdict(course))}
-            path = checkpoints / f"{name}.{course.step}.safetensors"
-            checkpoint.save(path, _state(network, optimiser), words)
-            for old in checkpoint.outdated(path):
-                old.unlink(missing_ok=True)
+            checkpoint.keep(checkpoints, name, course.step, _state(network, optimiser), words)
             saved = time.monotonic()
     on_progress(Progress(task, total, total, course.loss, course.accuracy))
     facts = {

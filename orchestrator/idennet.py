@@ -215,10 +215,10 @@ def _metadata(store: Store, dataset: str) -> dict[str, Any]:
 
 
 def _lacks(store: Store, trunk_id: str) -> bool:
-    """Whether the store has no whole trunk of this id; of a bucket, which keeps its bytes, by its facts alone."""
-    folder = store.trunks / trunk_id
+    """Whether the store has no whole trunk of this id; of a bucket, of which planning fetches no weights, by its facts."""
+    check = sealing.trunk_facts if store.bucket else sealing.trunk
     try:
-        sealing.trunk_facts(folder) if store.bucket else sealing.trunk(folder)
+        check(store.trunks / trunk_id)
     except FileNotFoundError:
         return True
     except sealing.Damaged as damage:
@@ -309,11 +309,8 @@ def _checkpoint(
         "left": json.dumps([n for n, m in zip(ids, members, strict=True) if m.left]),
         "rungs": pack.rungs.rungs_id if pack.rungs else "",
     }
-    path = store.checkpoints / f"pack-{pack.pack_id}.{epoch}.safetensors"
-    checkpoint.save(path, tensors, metadata)
-    store.keep(path)
-    for old in checkpoint.outdated(path):
-        store.drop(old)
+    name = f"pack-{pack.pack_id}"
+    store.keep(checkpoint.keep(store.checkpoints, name, epoch, tensors, metadata, store.drop))
 
 
 def _leaving(

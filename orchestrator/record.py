@@ -5,7 +5,9 @@ import json
 import os
 import platform
 import shlex
+import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -128,6 +130,46 @@ def only_run(store: Store, name: str) -> Any:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
+
+
+def stop(store: Store, name: str) -> int:
+    """Interrupt the run of a study on this machine and wait for its end; gives what its process was.
+
+    Raises ValueError where none runs here.
+    """
+    path = store.studies / name / ".lock"
+    if not _locked(path):
+        raise ValueError(f"only a study that runs can be stopped, {name} does not; see: idenctl study status {name}")
+    process = int(path.read_text())
+    if not _holds(process, path):
+        raise ValueError(f"{name} is being run by process {process} of another machine; stop it there")
+    # as SIGINT, which a shell lets its background processes ignore
+    os.kill(process, signal.SIGTERM)
+    while _locked(path):
+        time.sleep(0.2)
+    return process
+
+
+def _locked(path: Path) -> bool:
+    """Whether somebody holds the lock."""
+    import fcntl
+
+    if not path.is_file():
+        return False
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _holds(process: int, path: Path) -> bool:
+    """Whether this machine's process of that number has the lock's file open."""
+    try:
+        return any(file.samefile(path) for file in Path(f"/proc/{process}/fd").iterdir() if file.exists())
+    except OSError:  # no such process, or somebody else's
+        return False
 
 
 def _cells(planned: Plan, command: Sequence[str]) -> dict[str, Any]:

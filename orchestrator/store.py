@@ -13,7 +13,6 @@ import socket
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -178,26 +177,21 @@ class Store:
         whether the rest is whole shows when it is read.
         """
         found: dict[str, tuple[int, Path]] = {}
-        for path, words in self._checkpoints():
-            same = rungs is not None and words.get("rungs") == rungs.rungs_id
-            left = [] if same else json.loads(words.get("left", "[]"))
-            for trial_id in json.loads(words.get("trials", "[]")):
-                epoch = int(words["epoch"])
+        for path, metadata in self._checkpoints():
+            same = rungs is not None and metadata.get("rungs") == rungs.rungs_id
+            left = [] if same else json.loads(metadata.get("left", "[]"))
+            for trial_id in json.loads(metadata.get("trials", "[]")):
+                epoch = int(metadata["epoch"])
                 if trial_id not in left and epoch > found.get(trial_id, (-1, path))[0]:
                     found[trial_id] = (epoch, path)
         return found
 
     def _checkpoints(self) -> list[tuple[Path, dict[str, str]]]:
-        """The packs' checkpoints and what their headers say, nothing where one is damaged; of a bucket unfetched."""
-        found = self.bucket.starts("checkpoints/", _words) if self.bucket else {}
-        for path in () if self.bucket else self.checkpoints.glob("pack-*.safetensors"):
-            with suppress(FileNotFoundError), path.open("rb") as file:
-                found[path] = _words(file, os.fstat(file.fileno()).st_size)
-        found = {path: found[path] for path in sorted(found) if path.match("pack-*.safetensors")}
-        for path, words in found.items():
-            if not words:
-                warn_once(f"the checkpoint {path} is damaged (its header): left out, its trials go on from before it")
-        return list(found.items())
+        """The packs' checkpoints and what their headers say; of a bucket without fetching them."""
+        if self.bucket:
+            found = self.bucket.starts("checkpoints/", _words)
+            return sorted((path, said) for path, said in found.items() if path.match("pack-*.safetensors"))
+        return [(path, checkpoint_words(path)) for path in sorted(self.checkpoints.glob("pack-*.safetensors"))]
 
     def _of_stored(self, table: str, trials: pl.DataFrame) -> pl.DataFrame:
         packs, keys = set(trials["pack_id"]), ["trial_id", "pack_id"]
@@ -258,13 +252,15 @@ class Store:
 
     def _drop_checkpoints(self, just_stored: Mapping[str, State]) -> None:
         """Remove the checkpoints of packs of which every trial is stored now: whole, or as it left there."""
-        of_packs: dict[str, dict[Path, dict[str, str]]] = {}
+        of_packs: dict[str, list[Path]] = {}
+        over: set[str] = set()
         for path, words in self._checkpoints():
-            of_packs.setdefault(path.name.split(".")[0], {})[path] = words
-        for found in of_packs.values():
-            if any(self._is_over(words, just_stored) for words in found.values()):
-                for path in found:
-                    self.drop(path)
+            of_packs.setdefault(pack := path.name.split(".")[0], []).append(path)
+            if self._is_over(words, just_stored):
+                over.add(pack)
+        for pack in over:
+            for path in of_packs[pack]:
+                self.drop(path)
 
     def _is_over(self, words: Mapping[str, str], just_stored: Mapping[str, State]) -> bool:
         """Whether every trial of the checkpoint with these words is stored."""
@@ -311,11 +307,21 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def _words(file: IO[bytes], size: int) -> dict[str, str]:
-    """What the header of a checkpoint says; nothing where it is damaged."""
+def checkpoint_words(path: Path) -> dict[str, str]:
+    """What a checkpoint's header says; empty for one that is gone, or damaged, which is said in a warning."""
     try:
-        return sealing.words(file, size)
-    except sealing.Damaged:
+        with path.open("rb") as file:
+            return _words(path, file, path.stat().st_size)
+    except FileNotFoundError:
+        return {}
+
+
+def _words(path: Path, file: IO[bytes], size: int) -> dict[str, str]:
+    """What the header of an opened checkpoint of so many bytes says; empty for a damaged one, as above."""
+    try:
+        return sealing.words_in(path, file, size)
+    except sealing.Damaged as damage:
+        warn_once(f"{damage}; left out, its trials go on from before it")
         return {}
 
 
