@@ -215,7 +215,7 @@ def _metadata(store: Store, dataset: str) -> dict[str, Any]:
 
 
 def _lacks(store: Store, trunk_id: str) -> bool:
-    """Whether the store has no whole trunk of this id; of a bucket, of which planning fetches no weights, by its facts."""
+    """Whether the store has no whole trunk of this id; planning fetches a bucket's facts of trunks, and no weights."""
     check = sealing.trunk_facts if store.bucket else sealing.trunk
     try:
         check(store.trunks / trunk_id)
