@@ -7,7 +7,7 @@ import fcntl
 import json
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from idennet_core import sealing
 from orchestrator import index
 from orchestrator.leftovers import changed, half_written
-from orchestrator.record import read_plan
+from orchestrator.record import read_plan, search_of
 from orchestrator.rows import TABLES
 from orchestrator.store import ORDER, Store, counting, is_over, load
 from orchestrator.trial import content_id
@@ -46,14 +46,15 @@ class Leftover:
 
 def leftovers(store: Store, age: float) -> list[Leftover]:
     """What nothing in the store refers to and nobody changed for so many seconds, and checkpoints of what is stored."""
-    plans = [read_plan(path) for path in sorted(store.studies.glob("*/plan.json"))]
+    studies = {path.parent: read_plan(path) for path in sorted(store.studies.glob("*/plan.json"))}
+    plans, searching = list(studies.values()), any(map(_is_unfinished_search, studies, studies.values()))
     rows = store.every_trial(["trial_id", "state", "trunk_ids"])
     cells = [cell for plan in plans for cell in plan["cells"]]
     trunks = {value for cell in cells for name, value in cell.get("inputs", {}).items() if name.startswith("trunk_")}
     trunks |= set(rows["trunk_ids"].explode().drop_nulls())
-    found = [*_checkpoints(store, dict(rows.select("trial_id", "state").iter_rows()), plans, trunks, age)]
-    # what a search that is not over will ask for is written nowhere
-    if not _unfinished_searches(store, plans):
+    wanted = None if searching else {trial_id for plan in plans for trial_id in _trial_ids(plan)}
+    found = [*_checkpoints(store, dict(rows.select("trial_id", "state").iter_rows()), wanted, trunks, age)]
+    if not searching:
         for folder in _old(store.trunks.glob("[!.]*"), age):
             if folder.name not in trunks:
                 found.append(Leftover("trunk", folder, "no stored trial and no study refers to it"))
@@ -76,11 +77,12 @@ def leftovers(store: Store, age: float) -> list[Leftover]:
 
 
 def _checkpoints(
-    store: Store, states: Mapping[str, str], plans: Collection[Mapping[str, Any]], trunks: Collection[str], age: float
+    store: Store, states: Mapping[str, str], wanted: Set[str] | None, trunks: Collection[str], age: float
 ) -> Iterator[Leftover]:
-    """The checkpoints that have no use, or that nobody has a use for."""
-    searched = _unfinished_searches(store, plans)
-    wanted = {trial_id for plan in plans for trial_id in _trial_ids(plan)}
+    """The checkpoints of what is stored, and the old ones that nobody has a use for.
+
+    `wanted` are the trials of all studies, None where a search that is not over may ask for any.
+    """
     for path, words in store.checkpoint_words():
         trials = json.loads(words.get("trials", "[]"))
         if trials and is_over(trials, json.loads(words["left"]), states):
@@ -88,18 +90,22 @@ def _checkpoints(
         elif time.time() - changed(path) > age:
             if not words:
                 yield Leftover("checkpoint", path, "damaged, or of an older idenctl")
-            elif not searched and wanted.isdisjoint(trials):
+            elif wanted is not None and wanted.isdisjoint(trials):
                 yield Leftover("checkpoint", path, "no study refers to its trials")
     for path in sorted(store.checkpoints.glob("trunk-*.safetensors")):
         trunk_id = path.name.split(".")[0].removeprefix("trunk-")
         if _is_whole(store.trunks / trunk_id):
             yield Leftover("checkpoint", path, "its trunk is stored")
-        elif not searched and trunk_id not in trunks and time.time() - changed(path) > age:
+        elif wanted is not None and trunk_id not in trunks and time.time() - changed(path) > age:
             yield Leftover("checkpoint", path, "no study refers to its trunk")
 
 
-def _unfinished_searches(store: Store, plans: Iterable[Mapping[str, Any]]) -> bool:
-    return any(plan.get("search") and not plan["cells"] for plan in plans)
+def _is_unfinished_search(folder: Path, plan: Mapping[str, Any]) -> bool:
+    """Whether a stored study is a search that will ask for more, of which no plan says what."""
+    if not plan.get("search"):
+        return False
+    found = search_of(folder)
+    return not plan["cells"] or found is None or found["done"] < found["asked"]
 
 
 def _trial_ids(plan: Mapping[str, Any]) -> Iterator[str]:

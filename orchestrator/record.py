@@ -75,13 +75,13 @@ def stored_studies(store: Store) -> list[dict[str, Any]]:
                 "trials": len(wanted),
                 "complete": counts.count("complete"),
                 "failed": counts.count("failed"),
-                "search": _search_of(path.parent),
+                "search": search_of(path.parent),
             }
         )
     return found
 
 
-def _search_of(folder: Path) -> dict[str, int] | None:
+def search_of(folder: Path) -> dict[str, int] | None:
     """How many configurations a stored search has asked for and how many have an outcome; None for a design."""
     if not (record := folder / "search.json").is_file():
         return None
