@@ -43,9 +43,16 @@ OWNERS = {
     "psycopg": {"orchestrator.search.mirror"},
     "ray": {"orchestrator.tune_engine", "orchestrator.cluster"},
     "grpc": {"orchestrator.cluster"},
-    "pyarrow": {"orchestrator.store", "orchestrator.rows", "orchestrator.index", "orchestrator.bucket"},
+    "pyarrow": {
+        "orchestrator.cleaning",
+        "orchestrator.store",
+        "orchestrator.rows",
+        "orchestrator.index",
+        "orchestrator.bucket",
+    },
     "scipy": {"orchestrator.statistics.folds", "orchestrator.statistics.power"},
     "polars": {
+        "orchestrator.cleaning",
         "orchestrator.store",
         "orchestrator.index",
         "orchestrator.statistics.folds",

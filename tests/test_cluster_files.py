@@ -1,4 +1,4 @@
-"""The shipped cluster files: what Ray's own schema, bootstrapping and scheduler make of them; AWS against moto, offline."""
+"""The shipped cluster files: what Ray makes of them by its own schema, bootstrap and scheduler; AWS against moto."""
 
 from pathlib import Path
 

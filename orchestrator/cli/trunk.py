@@ -63,7 +63,7 @@ def list_(
     from orchestrator.store import at
 
     place = at(store).check()
-    trunks = [json.loads(path.read_text()) for path in sorted(place.trunks.glob("[!.]*/trunk.json"))]
+    trunks = place.trunk_facts()
     if as_json:
         typer.echo(json.dumps(trunks, indent=1))
         return
