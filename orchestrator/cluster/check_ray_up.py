@@ -247,14 +247,19 @@ def _scale(config: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _fallback(kind: str, workers: dict[str, Any]) -> Iterator[Finding]:
-    """For each type that may be taken away or refused there is one that is not."""
+    """For each type that may be taken away or refused there is one that is not, and that is the second choice."""
     spot = {"aws": check_aws.spot, "gcp": check_gcp.spot}.get(kind)
     if spot is None:
         return
-    certain = [mapping(node["resources"]) for node in workers.values() if not spot(node["node_config"])]
+    certain = [node for node in workers.values() if not spot(node["node_config"])]
     for name, node in workers.items():
-        wanted = mapping(node["resources"])
-        enough = (all(other.get(key, 0) >= wanted[key] for key in wanted) for other in certain)
-        if spot(node["node_config"]) and not any(enough):
+        if not spot(node["node_config"]):
+            continue
+        wanted = node["resources"]
+        enough = [one for one in certain if all(one["resources"].get(key, 0) >= wanted[key] for key in wanted)]
+        if not enough:
             rule = "when no spot machine is to be had, nothing would run"
             yield ("available_node_types", name), rule, None, "add an on-demand type with the same resources"
+        elif node.get("priority", 0) <= (dearest := max(one.get("priority", 0) for one in enough)):
+            rule = f"must be above {dearest}, that of the dearer on-demand type, or Ray may start that first"
+            yield ("available_node_types", name, "priority"), rule, node.get("priority"), "raise it"
