@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -90,13 +91,7 @@ def unseen(config: dict[str, Any]) -> str | None:
 
 def _schema(config: dict[str, Any]) -> Iterator[Finding]:
     """What Ray's own schema refuses, unknown keys with the nearest valid one."""
-    spec = find_spec("ray")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    schema = json.loads((Path(spec.submodule_search_locations[0]) / "autoscaler" / "ray-schema.json").read_text())
-    if within(config, "provider", "type") == "local":
-        schema["properties"]["min_workers"] = {"type": "integer", "minimum": 0}  # of local clusters alone
-    for error in jsonschema.Draft7Validator(schema).iter_errors(config):
+    for error in _validator(within(config, "provider", "type") == "local").iter_errors(config):
         place = tuple(error.absolute_path)
         if error.validator == "additionalProperties":
             valid = error.schema["properties"]
@@ -107,6 +102,18 @@ def _schema(config: dict[str, Any]) -> Iterator[Finding]:
             yield (*place, missing), "missing", None, "Ray's schema asks for it"
         else:
             yield place, f"Ray's schema refuses it: {error.message[:100]}", error.instance, "see the files in cluster/"
+
+
+@cache
+def _validator(local: bool) -> Any:
+    """Ray's schema of a cluster file, read without loading Ray."""
+    spec = find_spec("ray")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    schema = json.loads((Path(spec.submodule_search_locations[0]) / "autoscaler" / "ray-schema.json").read_text())
+    if local:
+        schema["properties"]["min_workers"] = {"type": "integer", "minimum": 0}  # of local clusters alone
+    return jsonschema.Draft7Validator(schema)
 
 
 def _commands(config: dict[str, Any]) -> Iterator[tuple[Place, str]]:
