@@ -43,6 +43,8 @@ OWNERS = {
     "psycopg": {"orchestrator.search.mirror"},
     "ray": {"orchestrator.tune_engine", "orchestrator.cluster"},
     "grpc": {"orchestrator.cluster"},
+    "botocore": {"orchestrator.cluster"},
+    "jsonschema": {"orchestrator.cluster"},
     "pyarrow": {
         "orchestrator.cleaning",
         "orchestrator.store",
