@@ -19,7 +19,7 @@ PROVIDER = (
     "cache_stopped_nodes",
     "gcp_credentials",
 )
-TYPES = {"string": [str], "integer": [int], "boolean": [bool], "number": [int, float]}
+TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "integer": (int,), "boolean": (bool,), "number": (int, float)}
 LONG = ("int64", "uint64")  # the formats of what Google calls text and takes as a whole number
 
 
