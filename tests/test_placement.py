@@ -12,22 +12,23 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+from ray.util import get_node_ip_address
 
 from orchestrator.cluster import placement
 from orchestrator.cluster.placement import Growth, Machine, Need, Now, capacity, describe, explain, read_growth
 from orchestrator.planning import Capacity
 
 ROOT = Path(__file__).parent.parent
-FINISH = 150  # seconds after which a command hangs
+FINISH = 100  # seconds after which a command hangs
 GPU = Machine(8, 1, gpu="A100", gpu_memory=40)
 GROWING = Growth({"spot": (GPU, 4), "demand": (GPU, 4), "cpu": (Machine(4), 8)}, 4, "head")
 FILE = {
     "cluster_name": "growing",
     "max_workers": 2,
     "provider": {"type": "fake_multinode"},
-    "head_node_type": "head",
+    "head_node_type": "ray.head.default",
     "available_node_types": {
-        "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
         "worker": {
             "resources": {"CPU": 1, "GPU": 1, "object_store_memory": 10**8},
             "node_config": {},
@@ -182,7 +183,7 @@ def test_a_reason_is_told_once_again_when_it_changes_and_raised_when_it_is_in_va
 def test_a_cluster_file_says_what_its_autoscaler_can_start(tmp_path):
     file = tmp_path / "cluster.yaml"
     file.write_text(json.dumps(FILE))
-    assert read_growth(file) == Growth({"worker": (Machine(1, 1), 2)}, 2, "head")
+    assert read_growth(file) == Growth({"worker": (Machine(1, 1), 2)}, 2, "ray.head.default")
     file.write_text("provider: {type: local, head_ip: a, worker_ips: [b]}\n")
     assert read_growth(file) == Growth()
     file.write_text(json.dumps({**FILE, "available_node_types": {"worker": {"node_config": {}}}}))
@@ -245,12 +246,14 @@ def test_a_run_whose_packs_fit_nowhere_ends_with_status_1_and_the_reason(head, w
 @pytest.mark.cluster
 def test_packs_wait_aloud_for_gpus_that_an_autoscaler_starts_and_run_on_them(workload, tmp_path):
     coins.written(workload, sides="heads")
-    folder = Path(tmp_path)
-    file = folder / "cluster.yaml"
+    file, (port,) = tmp_path / "cluster.yaml", heads.free_ports(1)
+    provider = {"type": "fake_multinode", "gcs_address": f"{get_node_ip_address()}:{port}"}
     empty = {name: {} for name in EMPTY[0]} | {name: [] for name in EMPTY[1]}
-    file.write_text(json.dumps(FILE | empty | {"file_mounts_sync_continuously": False, "upscaling_speed": 1.0}))
+    more = {"provider": provider, "file_mounts_sync_continuously": False, "upscaling_speed": 1.0}
+    file.write_text(json.dumps(FILE | empty | more))
     options = ("--num-cpus=0", f"--autoscaling-config={file}")
-    with heads.head(*options, path=(ROOT, workload), RAY_FAKE_CLUSTER="1", AUTOSCALER_UPDATE_INTERVAL_S="1") as found:
+    scaling = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+    with heads.head(*options, path=(ROOT, workload), port=port, **scaling) as found:
         arguments = ("--address", found.address, "--cluster", file, "--store", tmp_path / "store")
         done = idenctl(found, workload, "study", "run", "coin.yaml", *arguments)
     assert done.returncode == 0, done.stderr
