@@ -15,13 +15,14 @@ from hypothesis import strategies as some
 from ray.util import get_node_ip_address
 
 from orchestrator.cluster import placement
-from orchestrator.cluster.placement import Growth, Machine, Need, Now, capacity, describe, explain, read_growth
+from orchestrator.cluster.placement import Cluster, Growth, Machine, Need, Now, capacity, describe, explain, read_growth
 from orchestrator.planning import Capacity
 
 ROOT = Path(__file__).parent.parent
 FINISH = 100  # seconds after which a command hangs
 GPU = Machine(8, 1, gpu="A100", gpu_memory=40)
 GROWING = Growth({"spot": (GPU, 4), "demand": (GPU, 4), "cpu": (Machine(4), 8)}, 4, "head")
+FAKE_HEAD = "f" * 51 + "00000"  # the head's id in Ray's provider of fake machines
 FILE = {
     "cluster_name": "growing",
     "max_workers": 2,
@@ -244,15 +245,20 @@ def test_a_run_whose_packs_fit_nowhere_ends_with_status_1_and_the_reason(head, w
 
 
 @pytest.mark.cluster
-def test_packs_wait_aloud_for_gpus_that_an_autoscaler_starts_and_run_on_them(workload, tmp_path):
+@pytest.mark.parametrize("version", [1, 2])
+def test_packs_wait_aloud_for_gpus_that_an_autoscaler_starts_and_run_on_them(workload, tmp_path, version):
     coins.written(workload, sides="heads")
     file, (port,) = tmp_path / "cluster.yaml", heads.free_ports(1)
     provider = {"type": "fake_multinode", "gcs_address": f"{get_node_ip_address()}:{port}"}
+    scaling = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+    if version == 2:
+        provider |= {"launch_multiple": True, "head_node_id": FAKE_HEAD}
+        names = ("RAY_CLOUD_INSTANCE_ID", "RAY_OVERRIDE_NODE_ID_FOR_TESTING")
+        scaling |= {"RAY_enable_autoscaler_v2": "1"} | dict.fromkeys(names, FAKE_HEAD)
     empty = {name: {} for name in EMPTY[0]} | {name: [] for name in EMPTY[1]}
     more = {"provider": provider, "file_mounts_sync_continuously": False, "upscaling_speed": 1.0}
     file.write_text(json.dumps(FILE | empty | more))
     options = ("--num-cpus=0", f"--autoscaling-config={file}")
-    scaling = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     with heads.head(*options, path=(ROOT, workload), port=port, **scaling) as found:
         arguments = ("--address", found.address, "--cluster", file, "--store", tmp_path / "store")
         done = idenctl(found, workload, "study", "run", "coin.yaml", *arguments)
@@ -260,3 +266,17 @@ def test_packs_wait_aloud_for_gpus_that_an_autoscaler_starts_and_run_on_them(wor
     assert "the autoscaler can start 2 GPUs" in done.stderr
     assert "waiting for 1 GPU: the cluster has 0, the autoscaler is starting" in done.stderr
     assert set(pl.read_parquet(tmp_path / "store" / "trials" / "*.parquet")["device"]) == {"gpu"}
+
+
+@pytest.mark.cluster
+def test_trunks_that_fit_nowhere_say_so_and_end_too(head, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", heads.TOKEN)
+    monkeypatch.setattr(placement, "PATIENCE", 4.0)
+    from orchestrator import tune_engine
+
+    said = []
+    with pytest.raises(placement.NoDevice):
+        tune_engine.train_trunks(
+            [{}], lambda recipe, tell: None, Capacity("gpu", 1, 1), print, Cluster(head.address), said.append
+        )
+    assert said == ["waiting for 1 GPU: the cluster has 0, and nothing can bring more"]
