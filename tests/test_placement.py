@@ -15,7 +15,7 @@ from hypothesis import strategies as some
 from ray.util import get_node_ip_address
 
 from orchestrator.cluster import placement
-from orchestrator.cluster.placement import Cluster, Growth, Machine, Need, Now, capacity, describe, explain, read_growth
+from orchestrator.cluster.placement import Growth, Machine, Need, Now, capacity, describe, explain, read_growth
 from orchestrator.planning import Capacity
 
 ROOT = Path(__file__).parent.parent
@@ -26,7 +26,10 @@ FAKE_HEAD = "f" * 51 + "00000"  # the head's id in Ray's provider of fake machin
 FILE = {
     "cluster_name": "growing",
     "max_workers": 2,
-    "provider": {"type": "fake_multinode"},
+    "provider": {
+        "type": "external",
+        "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+    },
     "head_node_type": "ray.head.default",
     "available_node_types": {
         "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
@@ -38,22 +41,14 @@ FILE = {
         },
     },
     "idle_timeout_minutes": 5,
+    "upscaling_speed": 1.0,
+    # what Ray's first autoscaler does not do without
+    "file_mounts_sync_continuously": False,
+    **{name: {} for name in ("auth", "docker", "file_mounts")},
+    **{f"{kind}_commands": [] for kind in ("initialization", "setup", "head_setup", "worker_setup")},
+    **{f"{kind}_start_ray_commands": [] for kind in ("head", "worker")},
+    **{name: [] for name in ("cluster_synced_files", "rsync_exclude", "rsync_filter")},
 }
-EMPTY = (
-    ("auth", "docker", "file_mounts"),
-    (
-        "cluster_synced_files",
-        "head_setup_commands",
-        "head_start_ray_commands",
-        "initialization_commands",
-        "rsync_exclude",
-        "rsync_filter",
-        "setup_commands",
-        "worker_setup_commands",
-        "worker_start_ray_commands",
-    ),
-)
-
 machines = some.builds(
     Machine, some.integers(0, 64), some.integers(0, 8), some.integers(0, 100), gpu_memory=some.integers(0, 80)
 )
@@ -249,15 +244,13 @@ def test_a_run_whose_packs_fit_nowhere_ends_with_status_1_and_the_reason(head, w
 def test_packs_wait_aloud_for_gpus_that_an_autoscaler_starts_and_run_on_them(workload, tmp_path, version):
     coins.written(workload, sides="heads")
     file, (port,) = tmp_path / "cluster.yaml", heads.free_ports(1)
-    provider = {"type": "fake_multinode", "gcs_address": f"{get_node_ip_address()}:{port}"}
+    provider = FILE["provider"] | {"gcs_address": f"{get_node_ip_address()}:{port}"}
     scaling = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     if version == 2:
         provider |= {"launch_multiple": True, "head_node_id": FAKE_HEAD}
         names = ("RAY_CLOUD_INSTANCE_ID", "RAY_OVERRIDE_NODE_ID_FOR_TESTING")
         scaling |= {"RAY_enable_autoscaler_v2": "1"} | dict.fromkeys(names, FAKE_HEAD)
-    empty = {name: {} for name in EMPTY[0]} | {name: [] for name in EMPTY[1]}
-    more = {"provider": provider, "file_mounts_sync_continuously": False, "upscaling_speed": 1.0}
-    file.write_text(json.dumps(FILE | empty | more))
+    file.write_text(json.dumps(FILE | {"provider": provider}))
     options = ("--num-cpus=0", f"--autoscaling-config={file}")
     with heads.head(*options, path=(ROOT, workload), port=port, **scaling) as found:
         arguments = ("--address", found.address, "--cluster", file, "--store", tmp_path / "store")
@@ -268,15 +261,27 @@ def test_packs_wait_aloud_for_gpus_that_an_autoscaler_starts_and_run_on_them(wor
     assert set(pl.read_parquet(tmp_path / "store" / "trials" / "*.parquet")["device"]) == {"gpu"}
 
 
-@pytest.mark.cluster
-def test_trunks_that_fit_nowhere_say_so_and_end_too(head, monkeypatch):
-    monkeypatch.setenv("RAY_AUTH_TOKEN", heads.TOKEN)
-    monkeypatch.setattr(placement, "PATIENCE", 4.0)
-    from orchestrator import tune_engine
+TRUNKS = """
+import sys
+from orchestrator import tune_engine
+from orchestrator.cluster import placement
+from orchestrator.planning import Capacity
 
-    said = []
-    with pytest.raises(placement.NoDevice):
-        tune_engine.train_trunks(
-            [{}], lambda recipe, tell: None, Capacity("gpu", 1, 1), print, Cluster(head.address), said.append
-        )
-    assert said == ["waiting for 1 GPU: the cluster has 0, and nothing can bring more"]
+placement.PATIENCE = 4.0
+cluster = placement.Cluster(sys.argv[1])
+try:
+    tune_engine.train_trunks([{}], lambda recipe, tell: None, Capacity("gpu", 1, 1), print, cluster, print)
+except placement.NoDevice as error:
+    print("ended:", error)
+"""
+
+
+@pytest.mark.cluster
+def test_trunks_that_fit_nowhere_say_so_and_end_too(head):
+    arguments = [sys.executable, "-c", TRUNKS, head.address]  # a process has one token for all its life
+    environment = head.environment | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=FINISH)
+    assert done.returncode == 0, done.stderr
+    reason = "waiting for 1 GPU: the cluster has 0, and nothing can bring more"
+    assert done.stdout.splitlines()[0] == reason
+    assert done.stdout.splitlines()[1].startswith(f"ended: {reason}; start a machine")
