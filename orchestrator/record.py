@@ -1,5 +1,6 @@
 """What the store keeps of a study that is run: its file, its cells and provenance, and who is running it."""
 
+import errno
 import json
 import os
 import platform
@@ -8,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,8 @@ from orchestrator.runner import Plan
 from orchestrator.store import Store, write_json, write_text
 from orchestrator.study import SELECTED
 
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # of file systems such as some NFS
+
 
 def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
     """Write the study as it is run by `command`, its cells and its provenance to its folder; gives the folder.
@@ -29,13 +32,17 @@ def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
     """
     folder = store.studies / planned.study.folder
     frozen, text = folder / "study.yaml", study.dump(planned.study)
-    if frozen.is_file() and frozen.read_text() != text:
-        used = datetime.fromtimestamp(frozen.stat().st_mtime, UTC)
-        frozen.replace(folder / f"study-{used:%Y%m%dT%H%M%S.%f}.yaml")
+    with suppress(FileNotFoundError):  # it is the first, or another run has just done the same
+        if frozen.read_text() != text:
+            used = datetime.fromtimestamp(frozen.stat().st_mtime, UTC)
+            earlier = folder / f"study-{used:%Y%m%dT%H%M%S.%f}.yaml"
+            frozen.replace(earlier)
+            store.keep(earlier)
     write_text(frozen, text)
     content = _cells(planned, command) | {"predicted": _predicted(planned, store, folder)}
     write_json(folder / "plan.json", content)
     write_json(folder / "provenance.json", _provenance(planned, command))
+    store.keep(frozen, folder / "provenance.json", folder / "plan.json")
     return folder
 
 
@@ -101,7 +108,10 @@ def took(store: Store, name: str) -> list[Took]:
 
 @contextmanager
 def only_run(store: Store, name: str) -> Any:
-    """Hold the study's lock, which ends with this process however it ends. Raises ValueError where it is taken."""
+    """Hold the study's lock, which ends with this process however it ends. Raises ValueError where it is taken.
+
+    It saves work and guards nothing: two runs from two machines, or on a file system without locks, go on side by side.
+    """
     import fcntl
 
     path = store.studies / name / ".lock"
@@ -114,6 +124,9 @@ def only_run(store: Store, name: str) -> Any:
             raise ValueError(
                 f"a study runs once at a time, {name} is being run by process {file.read().strip()}; wait for it"
             ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()

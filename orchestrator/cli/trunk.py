@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Pre-trained feature extractors, the trunks.", no_args_is_help=True)
 QUIET = 20.0  # seconds between plain lines
 
-StoreFolder = Annotated[Path, typer.Option("--store", envvar="IDENCTL_STORE", help="The store's folder.")]
+StoreAddress = Annotated[
+    str, typer.Option("--store", envvar="IDENCTL_STORE", help="The store: a folder, or a bucket, s3://BUCKET/PREFIX.")
+]
 Profile = Annotated[str | None, typer.Option(help="A profile of the study file, such as quick.")]
 Address = Annotated[str | None, typer.Option(help="A running Ray, auto or HOST:PORT; else one on this machine.")]
 DASHBOARD = typer.Option("--address", help="The cluster's dashboard, http://HOST:8265.")
@@ -35,15 +37,15 @@ def train(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The study file whose trunks to train.")],
     profile: Profile = None,
     set_: Set = None,
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
     address: Address = None,
     cluster: ClusterFile = None,
 ) -> None:
     """Train the trunks that a study needs and the store lacks; `study run` does this by itself."""
     from orchestrator import runner, study
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
-    place = Store(store).open()
+    place = at(store).open()
     wanted = runner.load(file, profile, study.assignments(set_ or []), place)
     capacity, running = devices(address, cluster)
     planned = runner.plan(wanted, place, capacity)
@@ -54,13 +56,13 @@ def train(
 
 @app.command("list")
 def list_(
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List the trunks in the store."""
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
-    place = Store(store).check()
+    place = at(store).check()
     trunks = [json.loads(path.read_text()) for path in sorted(place.trunks.glob("[!.]*/trunk.json"))]
     if as_json:
         typer.echo(json.dumps(trunks, indent=1))
@@ -86,7 +88,7 @@ def list_(
             "-" if accuracy is None else f"{accuracy:.1%}",
             f"{trunk['seconds']:.0f}",
         )
-    Console().print(table if trunks else f"no trunks in {place.trunks}; next: idenctl trunk train FILE")
+    Console().print(table if trunks else f"no trunks in {place}; next: idenctl trunk train FILE")
 
 
 def _held_out(trunk: Mapping[str, Any]) -> str:

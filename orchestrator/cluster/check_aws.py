@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.cluster.findings import Finding, items, mapping, placeholder, unknown_keys, within
-from orchestrator.sections import suggest
+from orchestrator.cluster.findings import Finding, items, mapping, nearest, placeholder, unknown_keys, within
 from orchestrator.strict_yaml import Place
 
 PROVIDER = (
@@ -113,7 +112,7 @@ def _model(config: dict[str, Any]) -> Iterator[Finding]:
     parts = session.get_available_partitions()
     regions = [name for part in parts for name in session.get_available_regions("ec2", part)]
     if region and region not in regions and not placeholder(region):
-        yield ("provider", "region"), "not a region", region, suggest(str(region), regions)
+        yield ("provider", "region"), "not a region", region, nearest(str(region), regions)
     for name, node in mapping(config.get("available_node_types")).items():
         place = ("available_node_types", name, "node_config")
         subnets = node["node_config"].get("SubnetIds", [])
@@ -138,5 +137,4 @@ def _shaped(value: Any, shape: Any, place: Place) -> Iterator[Finding]:
     elif kind in TYPES and type(value) is not TYPES[kind]:
         yield place, f"must be of type {kind}", value, "see EC2's RunInstances"
     elif getattr(shape, "enum", None) and value not in shape.enum and not placeholder(value):
-        close = suggest(str(value), shape.enum)
-        yield place, "not a value that EC2 knows", value, close if len(close) < 200 else f"{close[:197]}..."
+        yield place, "not a value that EC2 knows", value, nearest(str(value), shape.enum)

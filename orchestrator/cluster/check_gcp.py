@@ -1,9 +1,12 @@
 """Rules for clusters on Google Cloud, whose `node_config` is what Compute Engine's instances.insert takes."""
 
+import json
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from orchestrator.cluster.findings import Finding, items, mapping, unknown_keys, within
+from orchestrator.cluster.findings import Finding, items, mapping, nearest, placeholder, unknown_keys, within
 from orchestrator.strict_yaml import Place
 
 PROVIDER = (
@@ -16,50 +19,8 @@ PROVIDER = (
     "cache_stopped_nodes",
     "gcp_credentials",
 )
-# Compute Engine's instance resource, v1, and what Ray reads beside it.
-INSTANCE = (
-    "machineType",
-    "disks",
-    "networkInterfaces",
-    "guestAccelerators",
-    "scheduling",
-    "serviceAccounts",
-    "metadata",
-    "tags",
-    "labels",
-    "description",
-    "minCpuPlatform",
-    "shieldedInstanceConfig",
-    "confidentialInstanceConfig",
-    "deletionProtection",
-    "canIpForward",
-    "advancedMachineFeatures",
-    "networkPerformanceConfig",
-    "reservationAffinity",
-    "resourcePolicies",
-    "displayDevice",
-    "hostname",
-    "keyRevocationActionType",
-    "params",
-    "privateIpv6GoogleAccess",
-    "sourceInstanceTemplate",
-)
-SCHEDULING = (
-    "provisioningModel",
-    "preemptible",
-    "instanceTerminationAction",
-    "onHostMaintenance",
-    "automaticRestart",
-    "maxRunDuration",
-    "terminationTime",
-    "nodeAffinities",
-    "minNodeCpus",
-    "locationHint",
-    "localSsdRecoveryTimeout",
-    "onInstanceStopAction",
-    "availabilityDomain",
-    "hostErrorTimeoutSeconds",
-)
+TYPES = {"string": [str], "integer": [int], "boolean": [bool], "number": [int, float]}
+LONG = ("int64", "uint64")  # the formats of what Google calls text and takes as a whole number
 
 
 def spot(node_config: dict[str, Any]) -> bool:
@@ -90,13 +51,10 @@ def findings(config: dict[str, Any]) -> Iterator[Finding]:
 
 def _machine(node: dict[str, Any], place: Place, worker: bool) -> Iterator[Finding]:
     """What is unsafe in one type's `node_config`, or would be filled in by Ray with what is."""
-    yield from unknown_keys(node, INSTANCE, place)
-    yield from unknown_keys(node.get("scheduling"), SCHEDULING, (*place, "scheduling"))
+    yield from _model(node, place)
     for key in ("machineType", "disks"):
         if not node.get(key):
             yield (*place, key), "missing: Google asks for it", node.get(key), "name your own"
-    if "scheduling" in node and not isinstance(node["scheduling"], dict):
-        yield (*place, "scheduling"), "must be a mapping", node["scheduling"], "write {provisioningModel: SPOT}"
     if node.get("guestAccelerators") and within(node, "scheduling", "onHostMaintenance") != "TERMINATE":
         rule = "a machine with a GPU cannot be moved"
         yield (*place, "scheduling", "onHostMaintenance"), rule, None, "set it to TERMINATE"
@@ -118,3 +76,34 @@ def _machine(node: dict[str, Any], place: Place, worker: bool) -> Iterator[Findi
         if "-compute@developer" in str(within(account, "email")) or within(account, "email") == "default":
             rule = "the default account may edit the whole project"
             yield (*place, "serviceAccounts", index, "email"), rule, account["email"], "name one of its own"
+
+
+def _model(node: dict[str, Any], place: Place) -> Iterator[Finding]:
+    """What Compute Engine itself would refuse, by Google's description of it; nothing where its client is missing."""
+    client = find_spec("googleapiclient")
+    if client is None or not client.submodule_search_locations:
+        return
+    documents = Path(client.submodule_search_locations[0]) / "discovery_cache" / "documents"
+    schemas = json.loads((documents / "compute.v1.json").read_text(encoding="utf-8"))["schemas"]
+    rest = {key: value for key, value in node.items() if key != "sourceInstanceTemplate"}  # Ray's, beside the instance
+    yield from _shaped(rest, schemas["Instance"], schemas, place)
+
+
+def _shaped(value: Any, schema: Any, schemas: Any, place: Place) -> Iterator[Finding]:
+    """Where a value has not the shape, in Google's description, that it is to have."""
+    schema = schemas[schema["$ref"]] if "$ref" in schema else schema
+    kind = schema["type"]
+    if kind == "object" and isinstance(value, dict):
+        inner = schema.get("properties", {})
+        if "additionalProperties" not in schema:
+            yield from unknown_keys(value, list(inner), place)
+        for key in value:
+            if (known := inner.get(key, schema.get("additionalProperties"))) is not None:
+                yield from _shaped(value[key], known, schemas, (*place, key))
+    elif kind == "array" and isinstance(value, list):
+        for index, one in enumerate(value):
+            yield from _shaped(one, schema["items"], schemas, (*place, index))
+    elif type(value) not in TYPES.get(kind, ()) and not (schema.get("format") in LONG and type(value) is int):
+        yield place, f"must be of type {kind}", value, "see Compute Engine's instances.insert"
+    elif "enum" in schema and value not in schema["enum"] and not placeholder(value):
+        yield place, "not a value that Compute Engine knows", value, nearest(str(value), schema["enum"])

@@ -11,8 +11,7 @@ from typing import Any
 import jsonschema
 
 from orchestrator.cluster import check_aws, check_gcp, check_local
-from orchestrator.cluster.findings import UNKNOWN, Finding, items, mapping, placeholders, within
-from orchestrator.sections import suggest
+from orchestrator.cluster.findings import UNKNOWN, Finding, items, mapping, nearest, placeholders, within
 from orchestrator.strict_yaml import Place
 
 TOKEN = "~/.ray/auth_token"
@@ -61,7 +60,7 @@ def findings(config: dict[str, Any]) -> Iterator[Finding]:
         return  # the others take its shape for granted
     kind = config["provider"]["type"]
     if kind not in PROVIDERS:
-        hint = suggest(str(kind), PROVIDERS)
+        hint = nearest(str(kind), PROVIDERS)
         yield ("provider", "type"), "not a provider whose rules this knows", kind, hint
     for rules in (_token, _dashboard, _starts, _stops, _installs, _secrets):
         yield from rules(config)
@@ -84,7 +83,7 @@ def _schema(config: dict[str, Any]) -> Iterator[Finding]:
         if error.validator == "additionalProperties":
             valid = error.schema["properties"]
             for key in sorted(set(error.instance) - set(valid), key=str):
-                yield (*place, key), UNKNOWN, key, suggest(str(key), valid)
+                yield (*place, key), UNKNOWN, key, nearest(str(key), valid)
         elif error.validator == "required":
             missing = next(key for key in error.validator_value if key not in error.instance)
             yield (*place, missing), "missing", None, "Ray's schema asks for it"
@@ -162,9 +161,11 @@ def _stops(config: dict[str, Any]) -> Iterator[Finding]:
 
 def _installs(config: dict[str, Any]) -> Iterator[Finding]:
     """What is installed is the same on every machine and on every day."""
-    if not config.get("docker") and not items(config.get("setup_commands")):
-        rule = "without commands of its own a file gets Ray's, which install its newest build"
-        yield ("setup_commands",), rule, None, "install from constraints.txt, as this project's files do"
+    if config["provider"]["type"] != "local":
+        for key, otherwise in (("setup_commands", "newest build"), ("head_setup_commands", "newest cloud client")):
+            if key not in config:
+                rule = f"missing: a file without it gets Ray's own, which install the {otherwise}"
+                yield (key,), rule, None, "install from constraints.txt, as this project's files do"
     for key in ("image", "head_image", "worker_image"):
         image = within(config, "docker", key)
         if isinstance(image, str) and "@sha256:" not in image:
@@ -221,7 +222,7 @@ def _scale(config: dict[str, Any]) -> Iterator[Finding]:
         yield ("available_node_types",), "missing: Ray would take its own machine types", None, "state yours"
         return
     if head not in types:
-        yield ("head_node_type",), "must be one of available_node_types", head, suggest(str(head), types)
+        yield ("head_node_type",), "must be one of available_node_types", head, nearest(str(head), types)
     if "max_workers" not in config:
         yield ("max_workers",), "missing: Ray would start at most 2", None, "state how many may run at once"
     most = config.get("max_workers", 2)

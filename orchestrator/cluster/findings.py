@@ -1,9 +1,11 @@
 """What rules about cluster files say, and how they look into one of any shape."""
 
-from collections.abc import Iterator, Sequence
+import difflib
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from orchestrator.sections import suggest
 from orchestrator.strict_yaml import Place
 
 UNKNOWN = "unknown key"
@@ -29,6 +31,12 @@ def items(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The choice that may have been meant, else the choices, cut where they are many."""
+    close = difflib.get_close_matches(word, list(choices), n=1)
+    return f"did you mean '{close[0]}'?" if close else textwrap.shorten(f"valid: {', '.join(choices)}", 200)
+
+
 def leaves(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
     """Every scalar and where it stands; a key of a mapping counts as one."""
     if isinstance(value, dict):
@@ -50,12 +58,12 @@ def placeholder(value: Any) -> bool:
 def placeholders(value: Any) -> Iterator[Finding]:
     """What is left to be filled in."""
     for place, text in leaves(value):
-        if placeholder(text):
-            yield place, "left to be filled in", text, "the comments beside it say with what"
+        for word in re.findall(rf"{PLACEHOLDER}\w*", text) if placeholder(text) else ():
+            yield place, "left to be filled in", word, "write your own; docs/clusters.md says where it comes from"
 
 
 def unknown_keys(value: Any, valid: Sequence[str], place: Place) -> Iterator[Finding]:
     """Keys of a mapping that nothing would ever read."""
     for key in mapping(value):
         if key not in valid and not placeholder(key):
-            yield (*place, key), UNKNOWN, key, suggest(str(key), valid)
+            yield (*place, key), UNKNOWN, key, nearest(str(key), valid)
