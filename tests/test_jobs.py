@@ -226,11 +226,15 @@ def web():
         ("run", "127.0.0.1:{web}", 1, "no Ray answers at 127.0.0.1:"),
         ("run", "ray://127.0.0.1:{closed}", 2, "an address is auto or HOST:PORT, got ray://"),
         ("run", "http://127.0.0.1:{web}", 2, "idenctl study submit"),
+        ("run", "auto", 1, "no Ray answers at "),
         ("run", "somewhere", 2, "an address is auto or HOST:PORT"),
     ],
 )
-def test_an_address_that_is_none_is_one_line_within_seconds(client, silent, web, tmp_path, name, address, status, said):
+def test_an_address_that_is_none_is_one_line_within_seconds(
+    client, silent, web, tmp_path, monkeypatch, name, address, status, said
+):
     (closed,) = heads.free_ports(1)
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{closed}")  # what auto means, and nothing else
     done = client(name, address.format(closed=closed, silent=silent, web=web), tmp_path / "store")
     assert done.returncode == status, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

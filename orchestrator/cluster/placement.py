@@ -3,8 +3,8 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from math import ceil
 from pathlib import Path
@@ -46,6 +46,7 @@ class Growth:
 
     kinds: Mapping[str, tuple[Machine, int]] = field(default_factory=dict)
     most: int = 0
+    head: str = ""  # the name of the head's kind
 
     @property
     def machines(self) -> list[Machine]:
@@ -73,6 +74,7 @@ class Now:
     machines: Sequence[Machine]
     free: Sequence[tuple[float, float]]
     starting: Mapping[str, int] = field(default_factory=dict)
+    kinds: Collection[str] = ()  # the names that the autoscaler has for those there are
     refused: Sequence[str] = ()  # why machines that were asked for did not come
 
 
@@ -141,7 +143,9 @@ def explain(need: Need, now: Now, growth: Growth, running: int) -> Reason | None
         return Reason(f"{text}, {starting}")
     able = [one for one in growth.machines if need.fits(one.cpus, one.gpus)]
     if not able:
-        return Reason(f"{text}, and nothing is coming that has", hope=False)
+        return Reason(f"{text}, and nothing can bring more", hope=False)
+    if not {growth.head, *growth.kinds} & set(now.kinds):
+        return Reason(f"{text}, and no autoscaler that knows the cluster file can bring more", hope=False)
     refused = f", which failed: {now.refused[-1]}" if now.refused else ""
     return Reason(f"{text}, the autoscaler can start {_devices(able)}{refused}")
 
@@ -168,7 +172,7 @@ def read_growth(path: Path) -> Growth:
         if not kind.cpus:
             raise ValueError(f"{path}: a node type states its resources, such as {{CPU: 8, GPU: 1}}, {name} does not")
         kinds[name] = kind, count
-    return Growth(kinds, most)
+    return Growth(kinds, most, str(data.get("head_node_type", "")))
 
 
 class Watch:
@@ -230,31 +234,33 @@ def growth(cluster_file: Path | None) -> Growth:
 def state() -> Now:
     """How the cluster that this process is connected to is now."""
     alive = [node for node in ray.nodes() if node["Alive"]]
-    free = available_resources_per_node()
-    starting, refused = _autoscaler()
-    return Now(
-        [_machine(node["Resources"]) for node in alive],
-        [(has.get("CPU", 0.0), has.get("GPU", 0.0)) for has in free.values()],
-        starting,
-        refused,
-    )
-
-
-def _autoscaler() -> tuple[Counter[str], list[str]]:
-    """Machines that the autoscaler is starting, by kind, and why others did not start; both of its versions."""
-    starting: Counter[str] = Counter()
+    free = [(has.get("CPU", 0.0), has.get("GPU", 0.0)) for has in available_resources_per_node().values()]
     if is_autoscaler_v2():
-        status = get_cluster_status(ray.get_runtime_context().gcs_address)
-        for launch in status.pending_launches:
-            starting[launch.ray_node_type_name] += launch.count
-        starting.update(node.ray_node_type_name for node in status.pending_nodes)
-        return starting, [launch.details for launch in status.failed_launches if launch.details]
-    report = json.loads(_internal_kv_get("__autoscaling_status") or b"{}").get("autoscaler_report") or {}
-    starting.update(report.get("pending_launches") or {})
+        scaling = _by_version_2()
+    else:
+        scaling = _by_version_1(json.loads(_internal_kv_get("__autoscaling_status") or b"{}"))
+    return replace(scaling, machines=[_machine(node["Resources"]) for node in alive], free=free)
+
+
+def _by_version_1(status: Mapping[str, Any]) -> Now:
+    """What the first autoscaler writes down: machines that start, and why others did not."""
+    report = status.get("autoscaler_report") or {}
+    starting = Counter(report.get("pending_launches") or {})
     starting.update(kind for _, kind, _ in report.get("pending_nodes") or [])
-    refused = (report.get("node_availability_summary") or {}).get("node_availabilities") or {}
-    causes = [each.get("unavailable_node_information") or {} for each in refused.values()]
-    return starting, [cause["description"] for cause in causes if cause.get("description")]
+    seen = (report.get("node_availability_summary") or {}).get("node_availabilities") or {}
+    causes = [each.get("unavailable_node_information") or {} for each in seen.values()]
+    refused = [cause["description"] for cause in causes if cause.get("description")]
+    return Now((), (), starting, list(report.get("active_nodes") or {}), refused)
+
+
+def _by_version_2() -> Now:
+    """What the second autoscaler says of the same."""
+    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    starting = Counter(node.ray_node_type_name for node in status.pending_nodes)
+    for launch in status.pending_launches:
+        starting[launch.ray_node_type_name] += launch.count
+    kinds = [node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)]
+    return Now((), (), starting, kinds, [launch.details for launch in status.failed_launches if launch.details])
 
 
 def _machine(resources: Mapping[str, float]) -> Machine:
