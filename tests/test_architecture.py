@@ -41,6 +41,7 @@ OWNERS = {
     "optuna_dashboard": {"orchestrator.cli.dashboard"},
     "psycopg": {"orchestrator.search.mirror"},
     "ray": {"orchestrator.tune_engine", "orchestrator.cluster"},
+    "grpc": {"orchestrator.cluster"},
     "pyarrow": {"orchestrator.store", "orchestrator.index"},
     "scipy": {"orchestrator.statistics.folds", "orchestrator.statistics.power"},
     "polars": {

@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from idennet_core.pretraining import Progress
+    from orchestrator.cluster.placement import Cluster
     from orchestrator.planning import Capacity
     from orchestrator.store import Store
 
@@ -20,7 +21,11 @@ QUIET = 20.0  # seconds between plain lines
 
 StoreFolder = Annotated[Path, typer.Option("--store", envvar="IDENCTL_STORE", help="The store's folder.")]
 Profile = Annotated[str | None, typer.Option(help="A profile of the study file, such as quick.")]
-Address = Annotated[str | None, typer.Option(help="A running Ray; else one on this machine.")]
+Address = Annotated[str | None, typer.Option(help="A running Ray, auto or HOST:PORT; else one on this machine.")]
+ClusterFile = Annotated[
+    Path | None,
+    typer.Option("--cluster", help="The cluster file of --address, whose autoscaler can start what it says."),
+]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")]
 
 
@@ -31,17 +36,19 @@ def train(
     set_: Set = None,
     store: StoreFolder = Path("runs"),
     address: Address = None,
+    cluster: ClusterFile = None,
 ) -> None:
     """Train the trunks that a study needs and the store lacks; `study run` does this by itself."""
-    from orchestrator import machine, runner, study
+    from orchestrator import runner, study
     from orchestrator.store import Store
 
     place = Store(store).open()
     wanted = runner.load(file, profile, study.assignments(set_ or []), place)
-    planned = runner.plan(wanted, place, machine.this_machine())
+    capacity, running = devices(address, cluster)
+    planned = runner.plan(wanted, place, capacity)
     if not planned.trunks:
         typer.echo("every trunk of this study is stored")
-    train_missing(planned.trunks, place, planned.capacity, address)
+    train_missing(planned.trunks, place, planned.capacity, running)
 
 
 @app.command("list")
@@ -87,15 +94,34 @@ def _held_out(trunk: Mapping[str, Any]) -> str:
     return f"{held_out:,} ({held_out / (held_out + training):.1%})"
 
 
+def devices(address: str | None, cluster_file: Path | None) -> "tuple[Capacity, Cluster | None]":
+    """The devices that a study runs on: those of the running Ray at `address`, which is named on stderr, or our own."""
+    if address is None:
+        if cluster_file:
+            raise ValueError("--cluster says what a running Ray can start, got no --address; give both or neither")
+        from orchestrator import machine
+
+        return machine.this_machine(), None
+    from orchestrator import tune_engine
+
+    capacity, cluster, words = tune_engine.devices(address, cluster_file)
+    print(f"Ray at {cluster.address}: {words}", file=sys.stderr, flush=True)
+    return capacity, cluster
+
+
 def train_missing(
-    recipes: Mapping[str, Mapping[str, Any]], store: "Store", capacity: "Capacity", address: str | None = None
+    recipes: Mapping[str, Mapping[str, Any]], store: "Store", capacity: "Capacity", cluster: "Cluster | None" = None
 ) -> None:
-    """Train these trunks into the store, showing how far they are on stderr."""
+    """Train these trunks into the store, showing how far they are, and what they wait for, on stderr."""
     from orchestrator import trunks
+
+    def on_waiting(reason: str) -> None:
+        if reason:
+            print(reason, file=sys.stderr, flush=True)
 
     if recipes:
         with _progress(list(recipes.values())) as on_progress:
-            trunks.train(list(recipes.values()), store, capacity, on_progress, address)
+            trunks.train(list(recipes.values()), store, capacity, on_progress, cluster, on_waiting)
 
 
 @contextmanager
