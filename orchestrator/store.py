@@ -21,6 +21,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from idennet_core import sealing
 from orchestrator import index
 from orchestrator.trial import Rungs, Setting, State, TrialResult
 
@@ -172,11 +173,12 @@ class Store:
     def checkpointed(self, rungs: Rungs | None = None) -> dict[str, tuple[int, Path]]:
         """By trial_id, the epoch to go on with and the file, of the furthest checkpoint a trial is in.
 
-        One that had left its pack is in it for packs under the same rungs alone.
+        One that had left its pack is in it for packs under the same rungs alone. The header says so, which is checked;
+        whether the rest is whole shows when it is read.
         """
         found: dict[str, tuple[int, Path]] = {}
         for path in sorted(self.checkpoints.glob("pack-*.safetensors")):
-            metadata = checkpoint_metadata(path)
+            metadata = checkpoint_words(path)
             same = rungs is not None and metadata.get("rungs") == rungs.rungs_id
             left = [] if same else json.loads(metadata.get("left", "[]"))
             for trial_id in json.loads(metadata.get("trials", "[]")):
@@ -235,21 +237,29 @@ class Store:
                 alike: dict[pa.Schema, list[pa.Table]] = {}
                 for rows, damaged in pool.map(load, wanted[start : start + AT_ONCE]):
                     for path in damaged:
-                        _warn_once(f"{path} is damaged or missing: left as it is, its trials will run again")
+                        warn_once(f"{path} is damaged or missing: left as it is, its trials will run again")
                     if rows is not None and not damaged:
                         alike.setdefault(rows.schema, []).append(rows)
                 frames += [pl.DataFrame(pa.concat_tables(tables)) for tables in alike.values()]
         return _together(frames)
 
     def _drop_checkpoints(self, just_stored: Mapping[str, State]) -> None:
-        """Remove the checkpoints of which every trial is stored now that these are: whole, or as it left there."""
+        """Remove the checkpoints of packs of which every trial is stored now: whole, or as it left there."""
+        of_packs: dict[str, list[Path]] = {}
         for path in self.checkpoints.glob("pack-*.safetensors"):
-            trials, left = (json.loads(checkpoint_metadata(path).get(name, "[]")) for name in ("trials", "left"))
-            # the store itself is read for a checkpoint of packs that were formed otherwise alone
-            if _over(trials, left, just_stored) or (
-                not just_stored.keys().isdisjoint(trials) and _over(trials, left, self.states())
-            ):
-                path.unlink(missing_ok=True)
+            of_packs.setdefault(path.name.split(".")[0], []).append(path)
+        for paths in of_packs.values():
+            if any(self._is_over(checkpoint_words(path), just_stored) for path in paths):
+                for path in paths:
+                    path.unlink(missing_ok=True)
+
+    def _is_over(self, words: Mapping[str, str], just_stored: Mapping[str, State]) -> bool:
+        """Whether every trial of the checkpoint with these words is stored."""
+        trials, left = (json.loads(words.get(name, "[]")) for name in ("trials", "left"))
+        # the store itself is read for a checkpoint of packs that were formed otherwise alone
+        return not just_stored.keys().isdisjoint(trials) and (
+            _over(trials, left, just_stored) or _over(trials, left, self.states())
+        )
 
 
 def _over(trials: Sequence[str], left: Sequence[str], stored: Mapping[str, State]) -> bool:
@@ -264,7 +274,10 @@ def write_text(path: Path, text: str) -> None:
     """Write a file beside its place and move it there: a reader sees the old text or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    beside.write_text(text)
+    with beside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     beside.replace(path)
 
 
@@ -273,15 +286,15 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def checkpoint_metadata(path: Path) -> dict[str, str]:
-    """The metadata in a safetensors file's header; empty for a file that is damaged or gone."""
+def checkpoint_words(path: Path) -> dict[str, str]:
+    """What a checkpoint's header says; empty for one that is gone, or damaged, which is said in a warning."""
     try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size)) if size < path.stat().st_size else {}
-    except (OSError, ValueError):
+        return sealing.words(path)
+    except FileNotFoundError:
         return {}
-    return dict(header.get("__metadata__", {})) if isinstance(header, dict) else {}
+    except sealing.Damaged as damage:
+        warn_once(f"{damage}; left out, its trials go on from before it")
+        return {}
 
 
 def this_host() -> str:
@@ -351,7 +364,8 @@ def _load(path: Path, whole: bool) -> pa.Table | None:
 _warned: set[str] = set()
 
 
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
+    """Warn, unless this process has said the same before."""
     if message not in _warned:
         _warned.add(message)
         log.warning(message)
