@@ -187,6 +187,10 @@ class Store:
                     found[trial_id] = (epoch, path)
         return found
 
+    def drop_checkpoints(self) -> None:
+        """Remove the checkpoints of packs that are stored: a driver that is killed in between leaves them."""
+        self._drop_checkpoints(self.states())
+
     def _of_stored(self, table: str, trials: pl.DataFrame) -> pl.DataFrame:
         packs, keys = set(trials["pack_id"]), ["trial_id", "pack_id"]
         rows = self._read(table, packs, index.look(self.root, TABLES))

@@ -30,7 +30,7 @@ name: design
 question: Does a kill lose a row?
 dataset: oulu-casia
 folds: [0, 4]
-base: {depth: 10, epochs: 4, batch_size: 16, lr: 0.1, augment: false}
+base: {depth: 10, epochs: 3, batch_size: 16, lr: 0.1, augment: false}
 design:
   cells: [{variant: original}, {variant: f}]
   grid: {id_rate: [0.5, 1.0]}
