@@ -1,13 +1,13 @@
+import os
 import shlex
 import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
-from chaos import forked, ledger
+from chaos import forked, ledger, mounts
 from chaos.stage import ROOT, SEED, SHORT, Stage
 
 BOOK, BEGAN = pytest.StashKey[list](), pytest.StashKey[float]()
@@ -15,9 +15,10 @@ BOOK, BEGAN = pytest.StashKey[list](), pytest.StashKey[float]()
 
 @pytest.fixture(scope="session")
 def stage(request):
-    """Stores and commands; sockets need a short path."""
+    """Stores and commands; what they mount is seen by them alone and goes with this process."""
+    mounts.private()
     forked.start_parent()
-    found = Stage(Path(tempfile.mkdtemp(prefix="ch-", dir="/tmp")))
+    found = Stage(Path(f"/tmp/ch{os.getpid()}"))  # sockets need a short path
     request.config.stash[BOOK] = found.blows
     yield found
     found.close()

@@ -29,18 +29,19 @@ def start_parent():
         forkserver.ensure_running()
 
 
-def start(arguments, folder, environment, operation=None, within=None, longest_file=None):
+def start(arguments, folder, environment, operation=None, within=None, longest_file=None, refused=False):
     """`idenctl arguments` in `folder`: what it says is in its files `stdout` and `stderr`.
 
-    It is killed just before its operation of this number on the files within a folder, or in the middle of the write that
-    would make a file longer than `longest_file` bytes.
+    It is killed just before its operation of this number on the files within a folder, or in the middle of the write
+    that would make a file longer than `longest_file` bytes; where that is `refused`, the write fails instead.
     """
-    process = context.Process(target=_main, args=(arguments, folder, environment, operation, within, longest_file))
+    given = (arguments, folder, environment, operation, within, longest_file, refused)
+    process = context.Process(target=_main, args=given)
     process.start()
     return process
 
 
-def _main(arguments, folder, environment, operation, within, longest_file):
+def _main(arguments, folder, environment, operation, within, longest_file, refused):
     assert "chaos.imports" in sys.modules, "the parent has imported nothing"
     os.setsid()
     os.chdir(folder)
@@ -51,7 +52,7 @@ def _main(arguments, folder, environment, operation, within, longest_file):
     if within is not None:
         _count_operations(operation, str(within), folder / "operations")
     if longest_file is not None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN if refused else signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (longest_file, longest_file))
     from orchestrator.cli.app import main
 
@@ -60,7 +61,7 @@ def _main(arguments, folder, environment, operation, within, longest_file):
 
 
 def _count_operations(deadly, folder, kept):
-    """Count what this process does to the files within the folder, and die before operation number `deadly` (from 0)."""
+    """Count what this process does to the files within the folder, and die before number `deadly` (from 0)."""
     done = 0
     file = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 

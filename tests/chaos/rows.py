@@ -56,9 +56,11 @@ def products(root):
 
 
 def _tensors(content):
-    """The header of a safetensors file, whose metadata have no order, and the bytes of its tensors."""
+    """The header of a safetensors file but its seal, as the metadata have no order, and the bytes of its tensors."""
     begin = 8 + int.from_bytes(content[:8], "little")
-    return json.loads(content[8:begin]), content[begin:]
+    header = json.loads(content[8:begin])
+    header.get("__metadata__", {}).pop("seal", None)
+    return header, content[begin:]
 
 
 def compare(root: Path, whole: Path) -> Difference:

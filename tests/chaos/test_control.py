@@ -89,7 +89,7 @@ def test_the_comparison_sees_other_bytes_of_a_head(stage):
 def test_what_is_left_behind_is_seen(stage):
     store = stage.copy()
     stage.is_clean(store)
-    stray = stage.commands[-1].folder / "tmp/idenctl-1-x"
+    stray = stage.commands[-1].folder / "t/idenctl-1-x"
     stray.mkdir()
     with pytest.raises(AssertionError):
         stage.is_clean(store)
