@@ -218,6 +218,10 @@ class Store:
                 warn_once(f"the checkpoint {path} is damaged (its header): left out, its trials go on from before it")
         return list(found.items())
 
+    def drop_checkpoints(self) -> None:
+        """Remove the checkpoints of packs that are stored: a driver that is killed in between leaves them."""
+        self._drop_checkpoints(self.states())
+
     def _of_stored(self, table: str, trials: pl.DataFrame) -> pl.DataFrame:
         keys = ["trial_id", "pack_id"]
         while True:

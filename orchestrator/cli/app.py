@@ -80,7 +80,8 @@ def main() -> None:
         if debug:
             traceback.print_exc()
         wrong = isinstance(error, WRONG_INPUT)
-        known = wrong or isinstance(error, ConnectionError)
+        # a disk that is full or gone is no defect; what safetensors could not write is no OSError, and ends so
+        known = wrong or isinstance(error, OSError) or "(os error " in str(error)
         note = "" if known or debug else " (run with --debug for the traceback)"
         name = "error" if known else f"internal error: {type(error).__name__}"
         print(f"{name}: {_one_line(_text(error))}{note}", file=sys.stderr)
