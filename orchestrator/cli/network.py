@@ -32,6 +32,7 @@ def predict(
     import numpy as np
 
     from idennet_core import inference
+    from idennet_core.datasets.workers import Workers
     from orchestrator.store import Store
 
     results = Store(store).check()
@@ -39,8 +40,9 @@ def predict(
         raise ValueError("one of --trial and --study must say whose network to use, got both or none; give one")
     row = find_trial(results, trial) if trial is not None else best_trial(results, str(study))
     locate = _locate(store, detector, cropped)
+    with Workers(lambda number: inference.face_of(pictures[number], locate)) as workers:
+        found = list(workers.map([[number] for number in range(len(pictures))]))
     network, classes = load_network(results, row), classes_of(results, row)
-    found = [inference.face_of(picture, locate) for picture in pictures]
     faces = [face for face in found if not isinstance(face, str)]
     probabilities = iter(inference.probabilities(network, np.stack(faces)).tolist() if faces else [])
     synthetic = is_synthetic(results, row)
