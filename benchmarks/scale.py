@@ -24,8 +24,8 @@ from typing import Any
 
 from benchmarks.simulated import Simulated
 from orchestrator import record, runner
+from orchestrator.cli.plan import _facts, _print_plan
 from orchestrator.cli.screen import screen
-from orchestrator.cli.study import _facts, _print_plan
 from orchestrator.design import describe
 from orchestrator.planning import Capacity
 from orchestrator.progress import Event, PackDone, PackStarted, Progress

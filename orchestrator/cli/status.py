@@ -1,10 +1,37 @@
-"""How far a study is, for a reader: its trials, and what it took beside what it was to take."""
+"""`idenctl study status`: how far a study is, and what it took beside what it was to take."""
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.trunk import StoreFolder
 
 if TYPE_CHECKING:
     from orchestrator.costs import Took
+
+
+def status(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A study that was run: NAME or NAME@PROFILE.")],
+    store: StoreFolder = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Say how far a study is, and what its trunks and packs took beside what they were to take."""
+    from orchestrator import record
+    from orchestrator.cli.report import resolve
+    from orchestrator.store import Store
+
+    place = Store(store).check()
+    studies = {study["study"]: study for study in record.stored_studies(place)}
+    study = studies[resolve(name, list(studies))]
+    times = record.took(place, study["study"])
+    if as_json:
+        typer.echo(json.dumps(study | {"times": [asdict(time) for time in times]}, indent=1))
+        return
+    show_status(study, times)
 
 
 def show_status(study: Mapping[str, Any], times: Sequence["Took"]) -> None:
