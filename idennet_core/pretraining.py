@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 import shutil
 import time
 import uuid
@@ -145,14 +146,20 @@ def is_stored(trunks: Path, trunk_id: str) -> bool:
 
 
 def facts(trunks: Path, trunk_id: str) -> dict[str, Any]:
-    """What `trunk.json` says of a stored trunk: recipe, classes, held-out accuracy, checksum."""
+    """What `trunk.json` says of a stored trunk: recipe, classes, held-out accuracy, checksum.
+
+    Raises ValueError for what is no trunk's id, which could lead out of the store.
+    """
+    if not re.fullmatch("[0-9a-f]{32}", trunk_id):
+        raise ValueError(f"a trunk's id is 32 hexadecimal digits, got {ascii(trunk_id)[:60]}; restore what names it")
     return json.loads((trunks / trunk_id / "trunk.json").read_text())  # type: ignore[no-any-return]
 
 
 def load_network(trunks: Path, trunk_id: str) -> dict[str, Tensor]:
     """The state dict of a stored network. Raises ValueError where its bytes are not those that were stored."""
+    expected = facts(trunks, trunk_id)["sha256"]
     path = trunks / trunk_id / "network.safetensors"
-    if hashlib.sha256(path.read_bytes()).hexdigest() != facts(trunks, trunk_id)["sha256"]:
+    if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
         raise ValueError(
             f"a trunk's weights must have the checksum in its trunk.json, {path} has another; "
             f"move {path.parent} away to train it again"

@@ -27,7 +27,7 @@ from idennet_core.faces.alignment import align, pad_cropped
 
 RECIPE = 1  # raised whenever the same pictures and settings would give other faces
 BLOCK = 512  # pictures in flight, and the most that a killed preparation does again
-TOGETHER = 8  # pictures that a process is given at a time
+TOGETHER = 16  # pictures that a process is given at a time
 
 SCANS: dict[str, Callable[..., Scan]] = {
     oulu_casia.NAME: oulu_casia.scan,

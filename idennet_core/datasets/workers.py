@@ -11,7 +11,7 @@ import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,9 +20,9 @@ from typing import Generic, TypeVar
 
 import cv2
 
-SECONDS = 120.0  # that an item may take
+SECONDS = 120.0  # that an item, or the group that it is in, may take
 MEMORY = 2 * 2**30  # bytes that a process may take beyond those that it starts with
-TRIES = 2  # what ends two processes is given up; one may have been ended by somebody else
+TRIES = 2  # what alone ends two processes is given up; one may have been ended by somebody else
 T = TypeVar("T")
 
 
@@ -30,8 +30,8 @@ T = TypeVar("T")
 class _Worker:
     process: BaseProcess
     pipe: Connection
-    items: deque[int] = field(default_factory=deque)  # that it was given and has not answered
-    since: float = 0.0  # when it was given them or answered last, on the monotonic clock
+    items: Sequence[int] = ()  # that it was given
+    since: float = 0.0  # when, on the monotonic clock
 
 
 class Workers(Generic[T]):
@@ -45,7 +45,7 @@ class Workers(Generic[T]):
         self._work = work
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
-        self._ended: Counter[int] = Counter()  # processes, by the item that they were at
+        self._ended: Counter[int] = Counter()  # processes, by the item that they had alone
         self._opencv = cv2.getNumThreads(), cv2.utils.logging.getLogLevel()
 
     def __enter__(self) -> "Workers[T]":
@@ -65,9 +65,9 @@ class Workers(Generic[T]):
     def map(self, groups: Sequence[Sequence[int]]) -> Iterator[T | str]:
         """What `work` gives for every item, in order, or the reason why it gave nothing.
 
-        A group's items are done by one process, one after the other, as long as that lives.
+        A group's items are done by one process, one after the other. Should that end, each is done again alone.
         """
-        waiting = deque(deque(group) for group in groups)
+        waiting = deque(groups)
         done: dict[int, T | str] = {}
         for item in [item for group in groups for item in group]:
             while item not in done:
@@ -75,47 +75,45 @@ class Workers(Generic[T]):
                 self._take(waiting, done)
             yield done.pop(item)
 
-    def _give(self, waiting: deque[deque[int]]) -> None:
+    def _give(self, waiting: deque[Sequence[int]]) -> None:
         """Give every process a group, as far as there are some."""
         while waiting and len(self._busy) < (os.cpu_count() or 1):
             worker = self._idle.pop() if self._idle else self._start()
             try:
-                worker.pipe.send(list(waiting[0]))
+                worker.pipe.send(waiting[0])
             except OSError:  # somebody ended it while it had nothing to do
                 _end(worker)
                 continue
             worker.items, worker.since = waiting.popleft(), time.monotonic()
             self._busy.append(worker)
 
-    def _take(self, waiting: deque[deque[int]], done: dict[int, T | str]) -> None:
+    def _take(self, waiting: deque[Sequence[int]], done: dict[int, T | str]) -> None:
         """Take the next answers, or what became of a process that ended or is taking too long."""
         until = min(worker.since for worker in self._busy) + SECONDS
         ready = wait([worker.pipe for worker in self._busy], max(0.0, until - time.monotonic()))
         for worker in list(self._busy):
             if worker.pipe in ready:
                 try:
-                    item, answer = worker.pipe.recv()
+                    done.update(zip(worker.items, worker.pipe.recv(), strict=True))
                 except (EOFError, OSError):
                     self._give_up(worker, waiting, done, "")
                     continue
-                assert item == worker.items.popleft()
-                done[item], worker.since = answer, time.monotonic()
-                if not worker.items:
-                    self._busy.remove(worker)
-                    self._idle.append(worker)
+                self._busy.remove(worker)
+                self._idle.append(worker)
             elif time.monotonic() - worker.since > SECONDS:
                 self._give_up(worker, waiting, done, f"it takes longer than {SECONDS:g} s")
 
-    def _give_up(self, worker: _Worker, waiting: deque[deque[int]], done: dict[int, T | str], reason: str) -> None:
-        """End a process; the item that it was at is tried once more, alone, and its others go on elsewhere."""
+    def _give_up(self, worker: _Worker, waiting: deque[Sequence[int]], done: dict[int, T | str], reason: str) -> None:
+        """End a process; its items are tried again, each alone, but for one that was alone often enough."""
         self._busy.remove(worker)
         status = _end(worker)
-        item = worker.items.popleft()
-        if worker.items:
-            waiting.appendleft(worker.items)
+        if len(worker.items) > 1:
+            waiting.extendleft([item] for item in reversed(worker.items))
+            return
+        (item,) = worker.items
         self._ended[item] += 1
         if self._ended[item] < TRIES:
-            waiting.appendleft(deque([item]))
+            waiting.appendleft([item])
         else:
             ended = signal.Signals(-status).name if status < 0 else f"exit status {status}"
             done[item] = reason or f"it crashes the decoder ({ended})"
@@ -151,8 +149,7 @@ def _serve(work: Callable[[int], T | str], pipe: Connection, closes: Sequence[Co
     _limit_memory()
     try:
         while True:
-            for item in pipe.recv():
-                pipe.send((item, _answer(work, item)))
+            pipe.send([_answer(work, item) for item in pipe.recv()])
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 

@@ -1,5 +1,6 @@
 """`idenctl`: the commands, and the one place where errors become messages."""
 
+import errno
 import logging
 import os
 import sys
@@ -10,6 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from orchestrator.cli import dashboard, data, heatmap, network, report, study, trunk
+from orchestrator.names import visible
 
 app = typer.Typer(
     name="idenctl",
@@ -26,6 +28,8 @@ app.command("heatmap")(heatmap.heatmap)
 app.command("predict")(network.predict)
 app.command("export")(network.export)
 
+LONGEST = 2000  # characters of a message
+TOO_LONG = (errno.ENAMETOOLONG, errno.ELOOP)  # of a path; it can only be the request's
 WRONG_INPUT = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 
@@ -77,7 +81,7 @@ def main() -> None:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        wrong = isinstance(error, WRONG_INPUT)
+        wrong = isinstance(error, WRONG_INPUT) or (isinstance(error, OSError) and error.errno in TOO_LONG)
         known = wrong or isinstance(error, ConnectionError)
         note = "" if known or debug else " (run with --debug for the traceback)"
         name = "error" if known else f"internal error: {type(error).__name__}"
@@ -92,7 +96,8 @@ def _text(error: Exception) -> str:
 
 
 def _one_line(text: str) -> str:
-    return "; ".join(line.strip().removesuffix(".") for line in text.splitlines() if line.strip())
+    lines = "; ".join(line.strip().removesuffix(".") for line in text.splitlines() if line.strip())
+    return visible(lines if len(lines) <= LONGEST else f"{lines[: LONGEST - 3]}...")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import typer
 
 from orchestrator.cli.report import check_out, resolve, write
 from orchestrator.cli.trunk import StoreFolder
+from orchestrator.names import named, quoted
 
 if TYPE_CHECKING:
     from idennet_core.inference import Network
@@ -101,10 +102,10 @@ def find_trial(store: "Store", name: str) -> Trial:
     import polars as pl
 
     if len(name) < SHORTEST:
-        raise ValueError(f"a trial is named by at least {SHORTEST} characters of its id, got '{name}'; give more")
+        raise ValueError(f"a trial is named by at least {SHORTEST} characters of its id, got {quoted(name)}; give more")
     rows = store.trials().filter(pl.col("trial_id").str.starts_with(name.lower())).to_dicts()
     if not rows:
-        raise ValueError(f"no trial '{name}' in {store.root}; name another, or a study with --study")
+        raise ValueError(f"no trial {quoted(name)} in {store.root}; name another, or a study with --study")
     if len(rows) > 1:
         ids = ", ".join(row["trial_id"] for row in rows[:3])
         raise ValueError(f"a trial must be named without doubt, '{name}' begins {len(rows)}: {ids}; give more of one")
@@ -151,7 +152,7 @@ def load_network(store: "Store", trial: Trial) -> "Network":
     from idennet_core import inference
 
     torch.set_num_threads(1)
-    return inference.load(store.heads / f"{trial['trial_id']}.safetensors", store.trunks)
+    return inference.load(store.heads / f"{named('an id', trial['trial_id'])}.safetensors", store.trunks)
 
 
 def classes_of(store: "Store", trial: Trial) -> list[str]:
@@ -196,10 +197,11 @@ def _locate(store: Path, detector: Path | None, cropped: bool) -> Any:
 
 
 def _print(trial: Trial, synthetic: bool, answers: Sequence[Mapping[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Column, Table
 
-    console = Console(highlight=False)
+    from orchestrator.cli.console import plain_console
+
+    console = plain_console()
     console.print(f"by {describe(trial, synthetic)}", soft_wrap=True)
     table = Table(Column("picture", overflow="fold"), "expression", "probability", "next")
     for answer in answers:
