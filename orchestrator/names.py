@@ -7,7 +7,7 @@ _WORD = r"[A-Za-z0-9_-]{1,64}"
 RULES = {
     "a name": (_DEVICE + _WORD, "1 to 64 letters, digits, _ or -, and no device of Windows such as nul"),
     "a study's name": (f"{_DEVICE}{_WORD}(@{_WORD})?", "1 to 64 letters, digits, _ or -, or NAME@PROFILE"),
-    "a data set's name": (r"[a-z0-9][a-z0-9+-]{0,63}", "1 to 64 small letters, digits, + or -"),
+    "a data set's name": (_DEVICE + r"[a-z0-9][a-z0-9+-]{0,63}", "1 to 64 small letters, digits, + or -"),
     "an id": (r"[0-9a-f]{32}", "32 hexadecimal digits"),
 }
 
