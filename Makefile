@@ -9,7 +9,7 @@ export IDENCTL_STORE = $(DEMO)/runs
 # Where the five points of a face come from: a YuNet file, or the true points of the drawn pictures.
 points = $(if $(DETECTOR),--detector $(DETECTOR),--landmarks $(FACES)/$(1)/landmarks.csv)
 
-.PHONY: demo test postgres test-slow bench bench-study lint clean
+.PHONY: demo test debian test-slow test-cluster bench bench-study lint clean
 
 demo: .venv/ready  ## draw faces, prepare them, train the trunks, run Fig. 3 in small, report
 	$(IDENCTL) data synth oulu-casia --out $(FACES)/oulu-casia --sheet $(DEMO)/faces.png
@@ -28,9 +28,13 @@ test: lint  ## the test-suite
 test-slow: .venv/ready  ## the studies whose answer is known, minutes
 	.venv/bin/python -m pytest -m slow
 
-postgres:  ## Debian's PostgreSQL, which some tests start their own cluster of; as root
+test-cluster: .venv/ready  ## a cluster of two hosts for real, each a set of namespaces of this machine, minutes; as root
+	.venv/bin/python -m pytest -m cluster
+
+debian:  ## what tests start of their own, PostgreSQL and hosts with sshd, from Debian; as root
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends postgresql
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
+		iproute2 openssh-client openssh-server postgresql rsync
 
 bench: .venv/ready  ## speed beside what else one could run, about a quarter of an hour
 	.venv/bin/python -m benchmarks

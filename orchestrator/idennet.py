@@ -58,7 +58,7 @@ class Idennet:
         data = facts(study.dataset)
         check_data(study, data["classes"], data["subjects"])
         if study.folds == [None]:
-            check_splits(study.dataset, prepared.load(self.store.data / study.dataset).split.tolist())
+            check_splits(study.dataset, prepared.splits(self.store.fetch("data", study.dataset, prepared.INDEX).parent))
         else:
             fold_of(data["subjects"])
         found, needed = [], {}
@@ -109,7 +109,8 @@ class Idennet:
         from idennet_core import pretraining
 
         first = pack.trials[0].configuration
-        network = pretraining.load_network(self.store.trunks, first.inputs[f"trunk_{task}"])
+        trunk_id = first.inputs[f"trunk_{task}"]
+        network = pretraining.load_network(self.store.fetch_all("trunks", trunk_id).parent, trunk_id)
         return pretraining.load_trunk(network, first.settings)
 
     def members(self, pack: Pack, faces: prepared.FaceSet, width: int, device: Any) -> "list[Member]":
@@ -205,8 +206,8 @@ def _metadata(store: Store, dataset: str) -> dict[str, Any]:
         return prepared.read_metadata(store.data / dataset)
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"the data set {dataset} must be prepared, {store.data} does not hold it; "
-            f"run: idenctl data prepare {dataset} --root DIR --store {store.root}"
+            f"the data set {dataset} must be prepared, {store} does not hold it; "
+            f"run: idenctl data prepare {dataset} --root DIR --store {store}"
         ) from None
 
 
@@ -219,7 +220,7 @@ def _is_synthetic(study: Study, store: Store) -> bool:
 
 
 def _faces(store: Store, trial: Trial) -> prepared.FaceSet:
-    faces = prepared.load(store.data / str(trial.configuration.settings["dataset"]))
+    faces = prepared.load(store.fetch_all("data", str(trial.configuration.settings["dataset"])))
     if faces.data_id != trial.configuration.inputs["data"]:
         raise ValueError(f"the faces of {faces.name} changed after the study was planned; run the study again")
     return faces
@@ -245,7 +246,10 @@ def _resume(store: Store, pack: Pack, members: "Sequence[Member]") -> list[list[
     if pack.first_epoch == 0:
         return curves
     where = store.checkpointed(pack.rungs)
-    loaded = {path: checkpoint.load(path) for _, path in {where[t.trial_id] for t in pack.trials}}
+    loaded = {
+        path: checkpoint.load(store.fetch("checkpoints", path.name))
+        for _, path in {where[t.trial_id] for t in pack.trials}
+    }
     for place, (trial, member) in enumerate(zip(pack.trials, members, strict=True)):
         epoch, path = where[trial.trial_id]
         found = loaded[path]
@@ -283,7 +287,9 @@ def _checkpoint(
         "left": json.dumps([n for n, m in zip(ids, members, strict=True) if m.left]),
         "rungs": pack.rungs.rungs_id if pack.rungs else "",
     }
-    checkpoint.save(store.checkpoints / f"pack-{pack.pack_id}.safetensors", tensors, metadata)
+    path = store.checkpoints / f"pack-{pack.pack_id}.safetensors"
+    checkpoint.save(path, tensors, metadata)
+    store.keep(path)
 
 
 def _leaving(
@@ -306,6 +312,7 @@ def _keep_head(store: Store, trial: Trial, member: "Member") -> None:
     inputs = {"inputs": json.dumps(dict(trial.configuration.inputs)), "seed": str(trial.seed)}
     path = store.heads / f"{trial.trial_id}.safetensors"
     checkpoint.save(path, member.head.state_dict(), about | inputs)
+    store.keep(path)
 
 
 def _result(

@@ -73,7 +73,14 @@ class PackStopped:
     pack_id: str
 
 
-Event = Asked | PackStopped | PackStarted | Progress | PackDone | PackFailed | PackCut
+@dataclass(frozen=True)
+class Waiting:
+    """Why packs wait for devices that the cluster does not have, or not free; empty when they do no longer."""
+
+    reason: str
+
+
+Event = Asked | Waiting | PackStopped | PackStarted | Progress | PackDone | PackFailed | PackCut
 
 
 @dataclass(frozen=True)
@@ -125,12 +132,15 @@ class RunState:
     failed: dict[str, str] = field(default_factory=dict)
     pruned: set[str] = field(default_factory=set)  # left their packs at a rung
     packs_done: int = 0
+    waiting: str = ""  # why packs wait for devices
     samples: tuple[Sample, ...] = ()
 
     def apply(self, event: Event, now: float) -> "RunState":
         """The state after an event."""
         if isinstance(event, Asked):
             return replace(self, cells={**self.cells, **event.cells}, packs=self.packs + event.packs)
+        if isinstance(event, Waiting):
+            return replace(self, waiting=event.reason)
         if isinstance(event, PackStarted):
             running = {**self.running, event.pack_id: RunningPack(event.trial_ids)}
             return replace(self, running=running)._sampled(now, 0, 0)

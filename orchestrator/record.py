@@ -1,9 +1,12 @@
 """What the store keeps of a study that is run: its file, its cells and provenance, and who is running it."""
 
+import errno
 import os
 import platform
 import shlex
+import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,6 +20,8 @@ from orchestrator.machine import processor
 from orchestrator.runner import Plan
 from orchestrator.store import Store, write_json, write_text
 from orchestrator.study import SELECTED
+
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # of file systems such as some NFS
 
 _PLAN: dict[str, type] = {
     **dict.fromkeys(("study", "dataset", "question", "data_id"), str),
@@ -43,11 +48,14 @@ def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
     frozen, text = folder / "study.yaml", study.dump(planned.study)
     if frozen.is_file() and frozen.read_text() != text:
         used = datetime.fromtimestamp(frozen.stat().st_mtime, UTC)
-        frozen.replace(folder / f"study-{used:%Y%m%dT%H%M%S.%f}.yaml")
+        earlier = folder / f"study-{used:%Y%m%dT%H%M%S.%f}.yaml"
+        frozen.replace(earlier)
+        store.keep(earlier)
     write_text(frozen, text)
     content = _cells(planned, command) | {"predicted": _predicted(planned, store, folder)}
     write_json(folder / "plan.json", content)
     write_json(folder / "provenance.json", _provenance(planned, command))
+    store.keep(frozen, folder / "provenance.json", folder / "plan.json")
     return folder
 
 
@@ -120,7 +128,10 @@ def took(store: Store, name: str) -> list[Took]:
 
 @contextmanager
 def only_run(store: Store, name: str) -> Any:
-    """Hold the study's lock, which ends with this process however it ends. Raises ValueError where it is taken."""
+    """Hold the study's lock, which ends with this process however it ends. Raises ValueError where it is taken.
+
+    It saves work and guards nothing: two runs from two machines, or on a file system without locks, go on side by side.
+    """
     import fcntl
 
     path = store.studies / name / ".lock"
@@ -134,10 +145,53 @@ def only_run(store: Store, name: str) -> Any:
             raise ValueError(
                 f"a study runs once at a time, {name} is being run by process {file.read().strip()}; wait for it"
             ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
+
+
+def stop(store: Store, name: str) -> int:
+    """Interrupt the run of a study on this machine and wait for its end; gives what its process was.
+
+    Raises ValueError where none runs here.
+    """
+    path = store.studies / name / ".lock"
+    if not _locked(path):
+        raise ValueError(f"only a study that runs can be stopped, {name} does not; see: idenctl study status {name}")
+    process = int(path.read_text())
+    if not _holds(process, path):
+        raise ValueError(f"{name} is being run by process {process} of another machine; stop it there")
+    # as SIGINT, which a shell lets its background processes ignore
+    os.kill(process, signal.SIGTERM)
+    while _locked(path):
+        time.sleep(0.2)
+    return process
+
+
+def _locked(path: Path) -> bool:
+    """Whether somebody holds the lock."""
+    import fcntl
+
+    if not path.is_file():
+        return False
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _holds(process: int, path: Path) -> bool:
+    """Whether this machine's process of that number has the lock's file open."""
+    try:
+        return any(file.samefile(path) for file in Path(f"/proc/{process}/fd").iterdir() if file.exists())
+    except OSError:  # no such process, or somebody else's
+        return False
 
 
 def _cells(planned: Plan, command: Sequence[str]) -> dict[str, Any]:

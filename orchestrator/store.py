@@ -1,8 +1,9 @@
-"""The store: the folder that holds prepared data, trunks and results, and is the one source of truth.
+"""The store: the folder or bucket that holds prepared data, trunks and results, and is the one source of truth.
 
 A pack writes three Parquet files of one name under `predictions`, `curves` and, last, `trials`: the trials count as
 stored from the moment the last one is in place. Nothing is overwritten: a pack that runs again writes other files,
-and readers keep one row a trial.
+and readers keep one row a trial. A store in a bucket is read and written in a mirror of it on this machine: `fetch`
+before something is read there, `keep` after it was written; in a folder they do nothing.
 """
 
 import json
@@ -10,82 +11,52 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator import index
+from orchestrator.bucket import Bucket, is_address
+from orchestrator.rows import EMPTY, TABLES, Run, tables
 from orchestrator.trial import Rungs, Setting, State, TrialResult
 
 FORMAT = 1
-TABLES = ("predictions", "curves", "trials")  # in the order in which a pack writes them
+FOLDERS = ("data", "trunks", "heads", "detector", "calibration", "studies", "checkpoints", *TABLES)
 log = logging.getLogger("idenctl")
-
-_time = pa.timestamp("us", tz="UTC")
-_types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
-_curves = pa.schema(
-    [("trial_id", pa.string()), ("pack_id", pa.string()), ("epoch", pa.int64())]
-    + [(name, pa.float64()) for name in ("lr", "loss", "emotion_loss", "identity_loss")]
-    + [(name, pa.float64()) for name in ("train_accuracy", "test_accuracy")]
-)
-_predictions = pa.schema(
-    [(name, pa.string()) for name in ("trial_id", "pack_id", "subject", "sequence", "frame", "label")]
-    + [("probabilities", pa.list_(pa.float32())), ("classes", pa.list_(pa.string()))]
-)
-
-
-@dataclass(frozen=True)
-class Run:
-    """Where and when a pack ran."""
-
-    device: str
-    host: str
-    started_at: datetime
-    finished_at: datetime
-    version: str
-
-
-def _trials(settings: Mapping[str, Setting]) -> pa.Schema:
-    """The columns of `trials`; a setting's type is that of its default."""
-    text, number = pa.string(), pa.float64()
-    return pa.schema(
-        [(name, text) for name in ("trial_id", "configuration_id", "data_id", "dataset")]
-        + [("synthetic", pa.bool_()), ("trunk_ids", pa.list_(text))]
-        + [(name, _types[type(default)]) for name, default in settings.items()]
-        + [(name, pa.int64()) for name in ("fold", "without", "seed")]
-        + [("state", text), ("reason", text)]
-        + [("trained_epochs", pa.int64())]
-        + [(name, number) for name in ("accuracy", "sequence_accuracy", "validation_accuracy")]
-        + [("n_train", pa.int64()), ("n_test", pa.int64()), ("seconds", number)]
-        + [(name, text) for name in ("pack_id", "device", "host")]
-        + [("started_at", _time), ("finished_at", _time), ("version", text)]
-    )
-
 
 AT_ONCE = 500  # packs that are read together
 ORDER = ("trial_id", "state", "trained_epochs", "finished_at", "pack_id")  # which row of a trial counts
-RESERVED = frozenset(_trials({}).names)  # the columns of `trials` that are no settings
-CURVE = frozenset(_curves.names) - {"trial_id", "pack_id"}  # what a workload may say of an epoch
 
 
 class Store:
-    """A store in a local folder."""
+    """A store in a folder, or in a bucket of which `root` is the mirror; `str` says where, as `--store` takes it."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, bucket: Bucket | None = None) -> None:
+        self.root, self.bucket = root, bucket
         self.data, self.trunks, self.heads = root / "data", root / "trunks", root / "heads"
         self.checkpoints, self.studies = root / "checkpoints", root / "studies"
         self.calibration = root / "calibration"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """On another machine the mirror lies elsewhere."""
+        return (_in_bucket, (self.bucket,)) if self.bucket else (Store, (self.root,))
+
+    def __str__(self) -> str:
+        return str(self.bucket or self.root)
+
     def check(self) -> "Store":
-        """Raise ValueError for a store that this version cannot read; a folder that is not there yet is fine."""
+        """Raise ValueError for a store that this version cannot read; a folder that is not there yet is fine.
+
+        Of one in a bucket, fetches what planning reads; raises for one that is not reached as `Bucket.connect` does.
+        """
+        if self.bucket:
+            self.bucket.connect()
+            self.refresh()
         if self.root.exists() and not self.root.is_dir():
             raise NotADirectoryError(f"a store is a folder, got the file {self.root}; give another --store")
         marker = self.root / "store.json"
@@ -105,26 +76,55 @@ class Store:
     def open(self) -> "Store":
         """Make the store's folder where it is missing. Raises PermissionError where it cannot be written."""
         self.check()
+        if self.bucket:
+            self.bucket.send(*FOLDERS)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             marker = self.root / "store.json"
             if not marker.is_file():
                 write_text(marker, json.dumps({"format": FORMAT}) + "\n")
+                self.keep(marker)
             if not os.access(self.root, os.W_OK):
                 raise OSError
         except OSError:
             raise PermissionError(f"a store must be writable, {self.root} is not; give another --store") from None
         return self
 
+    def fetch(self, *parts: str) -> Path:
+        """Where a file of the store lies on this machine, or would; of a bucket, fetched unless it is there."""
+        if self.bucket:
+            self.bucket.pull("/".join(parts))
+        return self.root.joinpath(*parts)
+
+    def fetch_all(self, *parts: str) -> Path:
+        """The same of a whole folder."""
+        if self.bucket:
+            self.bucket.pull("/".join([*parts, ""]))
+        return self.root.joinpath(*parts)
+
+    def refresh(self) -> None:
+        """Fetch the small files by which a study is planned: what there is of data, trunks, studies, measurements."""
+        if self.bucket:
+            self.bucket.pull("store.json", "calibration/", "studies/")
+            self.bucket.pull("data/", "trunks/", only=("metadata.json", "trunk.json"))
+
+    def keep(self, *paths: Path, once: bool = False) -> None:
+        """Take files or whole folders that were written in the store into its bucket; see `Bucket.push`."""
+        if self.bucket:
+            self.bucket.push(*paths, once=once)
+
+    def drop(self, path: Path) -> None:
+        """Remove a file from the store."""
+        if self.bucket:
+            self.bucket.remove(path)
+        path.unlink(missing_ok=True)
+
     def write_pack(self, results: Sequence[TrialResult], settings: Mapping[str, Setting], run: Run) -> None:
         """Store a pack's results: all, or none. `settings` names the setting columns, with defaults."""
         pack_id = uuid.uuid4().hex
-        trials = [_trial_row(result, settings, run, pack_id) for result in results]
-        curves = [{"trial_id": r.trial.trial_id, "pack_id": pack_id, **point} for r in results for point in r.curve]
-        predictions = pa.concat_tables([_prediction_table(r, pack_id) for r in results])
-        self._write(predictions, "predictions", pack_id)
-        self._write(pa.Table.from_pylist(curves, _curves), "curves", pack_id)
-        self._write(pa.Table.from_pylist(trials, _trials(settings)), "trials", pack_id)
+        for name, table in tables(results, settings, run, pack_id).items():
+            self._write(table, name, pack_id)
+        self.keep(*(self.root / name / f"{pack_id}.parquet" for name in TABLES))
         self._drop_checkpoints({result.trial.trial_id: result.state for result in results})
 
     def trials(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -175,8 +175,7 @@ class Store:
         One that had left its pack is in it for packs under the same rungs alone.
         """
         found: dict[str, tuple[int, Path]] = {}
-        for path in sorted(self.checkpoints.glob("pack-*.safetensors")):
-            metadata = checkpoint_metadata(path)
+        for path, metadata in self._checkpoints():
             same = rungs is not None and metadata.get("rungs") == rungs.rungs_id
             left = [] if same else json.loads(metadata.get("left", "[]"))
             for trial_id in json.loads(metadata.get("trials", "[]")):
@@ -184,6 +183,13 @@ class Store:
                 if trial_id not in left and epoch > found.get(trial_id, (-1, path))[0]:
                     found[trial_id] = (epoch, path)
         return found
+
+    def _checkpoints(self) -> list[tuple[Path, dict[str, str]]]:
+        """The packs' checkpoints and what their headers say; of a bucket without fetching them."""
+        if self.bucket:
+            found = self.bucket.starts("checkpoints/", _metadata)
+            return sorted((path, said) for path, said in found.items() if path.match("pack-*.safetensors"))
+        return [(path, checkpoint_metadata(path)) for path in sorted(self.checkpoints.glob("pack-*.safetensors"))]
 
     def _of_stored(self, table: str, trials: pl.DataFrame) -> pl.DataFrame:
         packs, keys = set(trials["pack_id"]), ["trial_id", "pack_id"]
@@ -203,6 +209,8 @@ class Store:
 
     def _trials(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """All rows of all packs, those that ran twice too, in these columns or all; of a large store, by its index."""
+        if self.bucket:
+            self.bucket.pull(*(f"{name}/" for name in TABLES))
         present = index.look(self.root, TABLES)
         indexed = index.rows(self.root, present.indexed, columns) if present.indexed else None
         if indexed is None:
@@ -227,8 +235,7 @@ class Store:
             found = {name: _load(files[name], whole=name == table) for name in checked}
             return found[table], [files[name] for name in checked if found[name] is None]
 
-        schema = {"trials": _trials({}), "curves": _curves, "predictions": _predictions}[table]
-        frames, wanted = [pl.DataFrame(schema.empty_table())], sorted(present.marks.keys() & packs)
+        frames, wanted = [pl.DataFrame(EMPTY[table])], sorted(present.marks.keys() & packs)
         with ThreadPoolExecutor() as pool:
             # some packs at a time: thousands of small tables take several times the memory of one
             for start in range(0, len(wanted), AT_ONCE):
@@ -243,13 +250,25 @@ class Store:
 
     def _drop_checkpoints(self, just_stored: Mapping[str, State]) -> None:
         """Remove the checkpoints of which every trial is stored now that these are: whole, or as it left there."""
-        for path in self.checkpoints.glob("pack-*.safetensors"):
-            trials, left = (json.loads(checkpoint_metadata(path).get(name, "[]")) for name in ("trials", "left"))
+        for path, metadata in self._checkpoints():
+            trials, left = (json.loads(metadata.get(name, "[]")) for name in ("trials", "left"))
             # the store itself is read for a checkpoint of packs that were formed otherwise alone
             if _over(trials, left, just_stored) or (
                 not just_stored.keys().isdisjoint(trials) and _over(trials, left, self.states())
             ):
-                path.unlink(missing_ok=True)
+                self.drop(path)
+
+
+def at(address: str | Path) -> Store:
+    """The store in this folder or bucket: DIR, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX; nothing is read yet.
+
+    Raises ValueError for an address that names neither.
+    """
+    return _in_bucket(Bucket(str(address))) if is_address(str(address)) else Store(Path(address))
+
+
+def _in_bucket(bucket: Bucket) -> Store:
+    return Store(bucket.mirror, bucket)
 
 
 def _over(trials: Sequence[str], left: Sequence[str], stored: Mapping[str, State]) -> bool:
@@ -277,9 +296,17 @@ def checkpoint_metadata(path: Path) -> dict[str, str]:
     """The metadata in a safetensors file's header; empty for a file that is damaged or gone."""
     try:
         with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size)) if size < path.stat().st_size else {}
-    except (OSError, ValueError):
+            return _metadata(file, path.stat().st_size)
+    except OSError:
+        return {}
+
+
+def _metadata(file: IO[bytes], whole: int) -> dict[str, str]:
+    """The metadata in the header of an opened safetensors file of so many bytes."""
+    try:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size)) if size < whole else {}
+    except ValueError:
         return {}
     return dict(header.get("__metadata__", {})) if isinstance(header, dict) else {}
 
@@ -287,56 +314,6 @@ def checkpoint_metadata(path: Path) -> dict[str, str]:
 def this_host() -> str:
     """The name of this machine, for the rows."""
     return socket.gethostname()
-
-
-def _trial_row(result: TrialResult, settings: Iterable[str], run: Run, pack_id: str) -> dict[str, Any]:
-    configuration, tested = result.trial.configuration, result.trial.without is None
-    return {
-        "trial_id": result.trial.trial_id,
-        "configuration_id": configuration.configuration_id,
-        "data_id": configuration.inputs.get("data"),
-        "dataset": configuration.settings.get("dataset"),
-        "synthetic": result.synthetic,
-        "trunk_ids": [value for name, value in configuration.inputs.items() if name.startswith("trunk")],
-        **{name: configuration.settings.get(name) for name in settings},
-        "fold": result.trial.fold,
-        "without": result.trial.without,
-        "seed": result.trial.seed,
-        "state": result.state,
-        "reason": result.reason,
-        "trained_epochs": result.epochs,
-        "accuracy": result.accuracy if tested else None,
-        "sequence_accuracy": result.sequence_accuracy if tested else None,
-        "validation_accuracy": None if tested else result.accuracy,
-        "n_train": result.n_train,
-        "n_test": result.n_test,
-        "seconds": result.seconds,
-        "pack_id": pack_id,
-        "device": run.device,
-        "host": run.host,
-        "started_at": run.started_at,
-        "finished_at": run.finished_at,
-        "version": run.version,
-    }
-
-
-def _prediction_table(result: TrialResult, pack_id: str) -> pa.Table:
-    found = result.predictions
-    if found is None or result.trial.without is not None:  # a validation fold is not tested
-        return _predictions.empty_table()
-    count, width = found.probabilities.shape
-    offsets = pa.array(range(0, count * width + 1, width), pa.int32())
-    columns = {
-        "trial_id": [result.trial.trial_id] * count,
-        "pack_id": [pack_id] * count,
-        "subject": list(found.subject),
-        "sequence": list(found.sequence),
-        "frame": list(found.frame),
-        "label": list(found.label),
-        "probabilities": pa.ListArray.from_arrays(offsets, pa.array(found.probabilities.ravel())),
-        "classes": [list(found.classes)] * count,
-    }
-    return pa.table(columns, _predictions)
 
 
 def _load(path: Path, whole: bool) -> pa.Table | None:

@@ -82,6 +82,14 @@ def read(text: str, source: str, *, numbered: bool = True) -> tuple[Any, dict[Pl
     return (None if root is None else value(root, ())), places
 
 
+def read_as_1_1(text: str) -> Any:
+    """The value of a YAML document by PyYAML's YAML 1.1, as Ray reads its files. Raises ValueError for what is none."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"not YAML: {error}") from None
+
+
 def dump(content: object) -> str:
     """YAML that `read` turns into equal content."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None)

@@ -12,6 +12,7 @@ from orchestrator.trial import Setting
 
 if TYPE_CHECKING:
     from idennet_core.pretraining import Progress
+    from orchestrator.cluster.placement import Cluster
 
 REPORT_EVERY = 1.0  # seconds between two progress reports of a trunk in another process
 
@@ -21,20 +22,22 @@ def train(
     store: Store,
     capacity: Capacity,
     on_progress: "Callable[[Progress], None]",
-    address: str | None = None,
+    cluster: "Cluster | None" = None,
+    on_waiting: Callable[[str], None] = lambda reason: None,
 ) -> None:
     """Train the trunks of these recipes into the store.
 
-    On several GPUs, or on the Ray cluster at `address`, each is a Ray task with a device of its own. Else all are
+    On several GPUs, or on a Ray cluster, each is a Ray task with a device of its own. Else all are
     threads of this process, on CPUs as many at once as there are cores; a trunk computes on one thread either way.
     """
-    if address or capacity.devices > 1:
+    if cluster or capacity.devices > 1:
         from orchestrator import tune_engine
 
         def one(recipe: Mapping[str, Setting], tell: "Callable[[Progress], None]") -> None:
             _in_threads([recipe], store, capacity.kind, 1, _seldom(tell))
 
-        tune_engine.train_trunks(recipes, one, capacity, on_progress, address)
+        tune_engine.train_trunks(recipes, one, capacity, on_progress, cluster, on_waiting)
+        store.refresh()
     else:
         _in_threads(recipes, store, capacity.kind, capacity.cpus, on_progress)
 
@@ -70,8 +73,9 @@ def _in_threads(
     place = calibration.place_of(device)
 
     def one(recipe: Mapping[str, Setting]) -> None:
-        faces = prepared.load(store.data / str(recipe["dataset"]))
-        train_trunk(recipe, faces, store.trunks, store.checkpoints, place, on_progress)
+        faces = prepared.load(store.fetch_all("data", str(recipe["dataset"])))
+        trunk_id = train_trunk(recipe, faces, store.trunks, store.checkpoints, place, on_progress)
+        store.keep(store.trunks / trunk_id, once=True)
 
     with single_threads(threads) as pool:
         for future in [pool.submit(one, recipe) for recipe in recipes]:

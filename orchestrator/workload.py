@@ -15,9 +15,10 @@ from typing import Protocol, runtime_checkable
 from orchestrator.design import Cell
 from orchestrator.planning import Estimate, halves
 from orchestrator.progress import Event, PackCut, PackDone, PackFailed, PackStarted, PackStopped
+from orchestrator.rows import CURVE, RESERVED, Run
 from orchestrator.sections import suggest
 from orchestrator.source import Stopped
-from orchestrator.store import CURVE, RESERVED, Run, Store, this_host
+from orchestrator.store import Store, this_host
 from orchestrator.study import Study
 from orchestrator.study_rules import Rules
 from orchestrator.trial import Configuration, Pack, Setting, Trial, TrialResult
@@ -129,6 +130,7 @@ def run_pack(workload: Workload, pack: Pack, context: Context) -> None:
 
 def _run_whole(workload: Workload, pack: Pack, context: Context) -> None:
     started = datetime.now(UTC)
+    context.store.refresh()
     context.listen(PackStarted(pack.pack_id, tuple(trial.trial_id for trial in pack.trials)))
     results = workload.run(pack, context)
     if reason := _wrong(results, pack):

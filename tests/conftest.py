@@ -123,7 +123,7 @@ def trained_store(tmp_path_factory):
 @pytest.fixture(scope="session")
 def cluster():
     if not PROGRAMS:
-        pytest.skip("PostgreSQL is not installed; next: make postgres, as root")
+        pytest.skip("PostgreSQL is not installed; next: make debian, as root")
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # a socket's path is short
     try:
         server = Postgres(folder)

@@ -41,7 +41,8 @@ OWNERS = {
     "optuna_dashboard": {"orchestrator.cli.dashboard"},
     "psycopg": {"orchestrator.search.mirror"},
     "ray": {"orchestrator.tune_engine", "orchestrator.cluster"},
-    "pyarrow": {"orchestrator.store", "orchestrator.index"},
+    "grpc": {"orchestrator.cluster"},
+    "pyarrow": {"orchestrator.store", "orchestrator.rows", "orchestrator.index", "orchestrator.bucket"},
     "scipy": {"orchestrator.statistics.folds", "orchestrator.statistics.power"},
     "polars": {
         "orchestrator.store",

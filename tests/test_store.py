@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from orchestrator import index
-from orchestrator.store import Run, Store, checkpoint_metadata
+from orchestrator.rows import Run
+from orchestrator.store import Store, checkpoint_metadata
 from orchestrator.trial import Configuration, Predictions, Trial, TrialResult
 
 SETTINGS = {"variant": "if", "alpha": 0.1, "epochs": 2, "augment": True}

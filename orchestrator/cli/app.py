@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from orchestrator.cli import dashboard, data, heatmap, network, report, study, trunk
+from orchestrator.cli import cluster, dashboard, data, heatmap, network, report, study, trunk
 from orchestrator.names import visible
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(trunk.app, name="trunk")
 app.add_typer(study.app, name="study")
+app.add_typer(cluster.app, name="cluster")
 app.command("report")(report.report)
 app.command("dashboard")(dashboard.dashboard)
 app.command("heatmap")(heatmap.heatmap)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli.trunk import StoreAddress
 from orchestrator.names import quoted
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from idennet_core.datasets.preparation import Locate
     from idennet_core.datasets.scan import Scan
+    from orchestrator.store import Store
 
 app = typer.Typer(help="Faces: draw, look at and prepare data sets.", no_args_is_help=True)
 detector_app = typer.Typer(help="The face detector's model file.", no_args_is_help=True)
@@ -43,7 +45,6 @@ Root = Annotated[Path, typer.Option(help="The folder that holds the data set.")]
 Manifest = Annotated[
     Path | None, typer.Option(help="For mmi: the sequences to use, a line session/clip (12/S001-002) each.")
 ]
-Store = Annotated[Path, typer.Option(envvar="IDENCTL_STORE", help="The store's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Votes = Annotated[
     str | None,
@@ -96,7 +97,7 @@ def show(name: Name, root: Root, manifest: Manifest = None, votes: Votes = None,
 def prepare(
     name: Name,
     root: Root,
-    store: Store = Path("runs"),
+    store: StoreAddress = "runs",
     detector: Annotated[Path | None, typer.Option(help="A YuNet ONNX file.")] = None,
     landmarks: Annotated[
         Path | None, typer.Option(help=f"CSV or Parquet with the columns source,{','.join(POINTS)}.")
@@ -108,42 +109,49 @@ def prepare(
 ) -> None:
     """Detect, align and crop the faces into the store; stopped, it goes on from there, and done it does nothing."""
     from idennet_core.datasets.preparation import prepare as prepare_faces
-    from orchestrator.store import Store as ResultStore
+    from orchestrator.store import at
 
-    scan = scan_of(name, root, manifest=manifest, votes=votes)
-    locate, settings = points_of(scan, store, detector, landmarks, cropped)
-    ResultStore(store).open()
+    scan, place = scan_of(name, root, manifest=manifest, votes=votes), at(store)
+    locate, settings = points_of(scan, place, detector, landmarks, cropped)
+    target = place.open().fetch_all("data", name)
+    before = set(place.data.glob("*"))
     drawn_points = root / DRAWN_LANDMARKS
     measured = scan.synthetic and settings["points"] == "detector" and drawn_points.is_file()
     with progress_of(title(scan.name, scan.synthetic)) as progress:
         result = prepare_faces(
             scan,
-            store / "data" / name,
+            target,
             locate,
             settings,
             truth=read_landmarks(drawn_points) if measured else None,
             progress=progress,
         )
+    if result.fresh:
+        place.keep(*sorted(set(place.data.glob("[!.]*")) - before - {target}), target)  # a replaced set, then this one
     if as_json:
         typer.echo(json.dumps({"fresh": result.fresh, **result.metadata}, indent=1))
     else:
-        print_prepared(store / "data" / name, result.metadata, result.fresh)
+        print_prepared(target, result.metadata, result.fresh)
 
 
 @detector_app.command()
 def get(
-    store: Store = Path("runs"),
+    store: StoreAddress = "runs",
     out: Annotated[Path | None, typer.Option(help="The file to write.", show_default="a place in the store")] = None,
     url: Annotated[str | None, typer.Option(help="Fetch from here.", show_default="its publisher")] = None,
 ) -> None:
     """Fetch YuNet's model file from its publisher and check its sha256."""
     from idennet_core.faces.detection import MODEL_NAME, MODEL_SHA256, MODEL_URL, fetch, sha256
+    from orchestrator.store import at
 
-    target = out or model_place(store)
+    place = at(store)
+    target = out or model_place(place)
     if target.is_file() and sha256(target) == MODEL_SHA256:
         typer.echo(f"{MODEL_NAME} is already in {target}")
         return
     fetch(target, url or MODEL_URL)
+    if not out:
+        place.keep(target)
     typer.echo(f"{MODEL_NAME} stored in {target}, sha256 {MODEL_SHA256}")
 
 
@@ -176,7 +184,7 @@ def check_name(name: str, valid: Iterable[str]) -> None:
 
 
 def points_of(
-    scan: "Scan", store: Path, detector: Path | None, landmarks: Path | None, cropped: bool
+    scan: "Scan", store: "Store", detector: Path | None, landmarks: Path | None, cropped: bool
 ) -> tuple["Locate | None", dict[str, Any]]:
     """Where the five points come from, None for cropped faces, and the settings that record it.
 
@@ -210,11 +218,11 @@ def points_of(
     return lambda picture, image: find(image, scan.looks(picture, image)), settings
 
 
-def model_place(store: Path) -> Path:
-    """Where the detector's model file lies in a store."""
+def model_place(store: "Store") -> Path:
+    """Where the detector's model file lies in a store, or would."""
     from idennet_core.faces.detection import MODEL_NAME
 
-    return store / "detector" / MODEL_NAME
+    return store.fetch("detector", MODEL_NAME)
 
 
 def read_landmarks(path: Path) -> dict[str, "NDArray[np.float64]"]:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.status import duration, several
-from orchestrator.cli.trunk import Profile, Set, StoreFolder
+from orchestrator.cli.trunk import Profile, Set, StoreAddress
 
 if TYPE_CHECKING:
     from orchestrator.runner import Plan
     from orchestrator.store import Store
+    from orchestrator.study import Study
 
 StudyFile = Annotated[Path, typer.Argument(metavar="FILE", help="The study file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -22,7 +23,7 @@ def plan(
     file: StudyFile,
     profile: Profile = None,
     set_: Set = None,
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
     as_json: Json = False,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="First measure what the times are made of; seconds.")
@@ -31,19 +32,20 @@ def plan(
     cluster: Annotated[Path | None, typer.Option(help="A Ray cluster file whose node types state prices.")] = None,
 ) -> None:
     """Say exactly what `run` would do: trials, those stored, packs, memory, time and money."""
-    from orchestrator import runner
+    from orchestrator import machine, runner
     from orchestrator.prices import device_price
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
     if price_per_hour is not None and cluster:
         raise ValueError("--price-per-hour and --cluster exclude each other, got both; give one")
-    place = Store(store).open() if calibrate else Store(store).check()
-    planned = planned_in(file, profile, set_, place)
+    place = at(store).open() if calibrate else at(store).check()
+    wanted = loaded(file, profile, set_, place)
+    planned = runner.plan(wanted, place, machine.this_machine())
     price = device_price(cluster, planned.capacity.kind) if cluster else price_per_hour
     if calibrate and (planned.packs or planned.trunks):
         print("measuring how fast this machine is at these networks", file=sys.stderr, flush=True)
         runner.calibrate(planned, place)
-        planned = planned_in(file, profile, set_, place)
+        planned = runner.plan(wanted, place, machine.this_machine())
     facts = _facts(planned, place, price)
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
@@ -51,12 +53,11 @@ def plan(
     _print_plan(planned, facts, place)
 
 
-def planned_in(file: Path, profile: str | None, set_: list[str] | None, store: "Store") -> "Plan":
-    """The plan of a study file, on the devices that it would run on."""
-    from orchestrator import machine, runner, study
+def loaded(file: Path, profile: str | None, set_: list[str] | None, store: "Store") -> "Study":
+    """The study in a file, its profile and settings applied."""
+    from orchestrator import runner, study
 
-    wanted = runner.load(file, profile, study.assignments(set_ or []), store)
-    return runner.plan(wanted, store, machine.this_machine())
+    return runner.load(file, profile, study.assignments(set_ or []), store)
 
 
 def _facts(planned: "Plan", store: "Store", price: float | None) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def _print_plan(planned: "Plan", facts: dict[str, Any], store: "Store") -> None:
         )
         console.print(f"first, pre-train the {recipe['task']} trunk: depth {recipe['depth']}, {way}")
     if not planned.packs:
-        console.print(f"nothing to train; next: idenctl report {planned.study.folder} --store {store.root}")
+        console.print(f"nothing to train; next: idenctl report {planned.study.folder} --store {store}")
         return
     table = Table("pack", "trials", "from epoch", "time", "memory")
     for pack, estimate in zip(planned.packs, planned.estimates, strict=True):

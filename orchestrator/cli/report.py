@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.cli.trunk import StoreAddress
 from orchestrator.names import named
 from orchestrator.report import Format
 
@@ -18,7 +19,7 @@ def report(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Studies that were run: NAME or NAME@PROFILE.")],
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.TERMINAL,
     out: Annotated[Path | None, typer.Option(help="Write to this file, not the terminal.")] = None,
-    store: Annotated[Path, typer.Option(envvar="IDENCTL_STORE", help="The store's folder.")] = Path("runs"),
+    store: StoreAddress = "runs",
     details: Annotated[bool, typer.Option("--details", help="Say more of each difference.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Also draw the study: a file .svg, .png or .pdf.")] = None,
 ) -> None:
@@ -26,9 +27,9 @@ def report(
     from orchestrator.record import read_plan, read_search
     from orchestrator.report import formats, search, tables
     from orchestrator.report.tables import full_name
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
-    results = Store(store).check()
+    results = at(store).check()
     if figure:
         check_figure(figure, names)
     known = sorted(path.name for path in results.studies.glob("*") if path.is_dir())

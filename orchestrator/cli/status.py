@@ -3,12 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.trunk import StoreFolder
+from orchestrator.cli.trunk import DASHBOARD, StoreAddress
 
 if TYPE_CHECKING:
     from orchestrator.costs import Took
@@ -16,22 +15,39 @@ if TYPE_CHECKING:
 
 def status(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A study that was run: NAME or NAME@PROFILE.")],
-    store: StoreFolder = Path("runs"),
+    address: Annotated[str | None, DASHBOARD] = None,
+    store: StoreAddress = "runs",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Say how far a study is, and what its trunks and packs took beside what they were to take."""
+    """Say how far a study is, and what its trunks and packs took beside what they were to take.
+
+    With --address also how its latest job on that cluster is.
+    """
     from orchestrator import record
     from orchestrator.cli.report import resolve
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
-    place = Store(store).check()
+    place = at(store).check()
     studies = {study["study"]: study for study in record.stored_studies(place)}
-    study = studies[resolve(name, list(studies))]
-    times = record.took(place, study["study"])
+    submitted = {}
+    if address:
+        from orchestrator.cluster.jobs import Jobs
+
+        jobs = Jobs(address)
+        submitted = {study: found[-1] for study, found in jobs.by_study().items()}
+    name = resolve(name, [*studies, *(submitted.keys() - studies.keys())])
+    job, study = submitted.get(name), studies.get(name)
+    times = record.took(place, name) if study else []
     if as_json:
-        typer.echo(json.dumps(study | {"times": [asdict(time) for time in times]}, indent=1))
+        found = (study or {}) | {"times": [asdict(time) for time in times]}
+        typer.echo(json.dumps(found | ({"job": asdict(job) if job else None} if address else {}), indent=1))
         return
-    show_status(study, times)
+    if address:
+        typer.echo(f"{name} is {jobs.named(job)}" if job else f"{name} was never submitted to {jobs.address}")
+    if study:
+        show_status(study, times)
+    else:
+        typer.echo(f"nothing of {name} is stored in {store}")
 
 
 def show_status(study: Mapping[str, Any], times: Sequence["Took"]) -> None:

@@ -1,27 +1,26 @@
 """`idenctl study`: plan a study, run it, see what is there."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli import plan, status
-from orchestrator.cli.plan import Json, StudyFile, planned_in
-from orchestrator.cli.trunk import Address, Profile, Set, StoreFolder, train_missing
+from orchestrator.cli import jobs, plan, status
+from orchestrator.cli.plan import Json, StudyFile, loaded
+from orchestrator.cli.trunk import Address, ClusterFile, Profile, Set, StoreAddress, devices, train_missing
 
 if TYPE_CHECKING:
     from orchestrator.runner import Plan
     from orchestrator.search.packs import SearchPacks
     from orchestrator.store import Store
 
-app = typer.Typer(help="Studies: plan, run, status, list.", no_args_is_help=True)
+app = typer.Typer(help="Studies: plan, run, submit, status, stop, list.", no_args_is_help=True)
 app.command("plan")(plan.plan)
-app.command("status")(status.status)
 
 
 class Engine(StrEnum):
@@ -36,31 +35,38 @@ def run(
     file: StudyFile,
     profile: Profile = None,
     set_: Set = None,
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
     engine: Annotated[Engine, typer.Option(help="Ray Tune, or this process for debugging.")] = Engine.TUNE,
     address: Address = None,
+    cluster: ClusterFile = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what Ray and Tune say, and tracebacks.")] = False,
 ) -> None:
-    """Run what the store lacks of a study. Run it again after any interruption: it goes on where it was."""
+    """Run what the store lacks of a study. Run it again after any interruption: it goes on where it was.
+
+    SIGTERM is an interruption as Ctrl-C is.
+    """
     from orchestrator import record, runner
     from orchestrator.cli.screen import screen
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
-    place = Store(store).open()
-    planned = planned_in(file, profile, set_, place)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    place = at(store).open()
+    wanted = loaded(file, profile, set_, place)
+    capacity, running = devices(address, cluster)
+    planned = runner.plan(wanted, place, capacity)
     command = ["idenctl", *sys.argv[1:]]
     with record.only_run(place, planned.study.folder), _mirrored(planned) as show:
         record.freeze(planned, place, command)
         try:
-            train_missing(planned.trunks, place, planned.capacity, address)
+            train_missing(planned.trunks, place, planned.capacity, running)
             if planned.packs:
                 stored = runner.accuracies(planned, place)
                 title, count = planned.study.folder, 0 if planned.search else len(planned.packs)
                 with screen(
                     title, runner.names(planned, stored), stored, count, synthetic=planned.synthetic, tracebacks=verbose
                 ) as listen:
-                    runner.run_packs(planned, place, listen, engine.value, address, verbose, show)
-        except KeyboardInterrupt:
+                    runner.run_packs(planned, place, listen, engine.value, running, verbose, show)
+        except (KeyboardInterrupt, ConnectionError):
             _conclude(runner.plan(planned.study, place, planned.capacity), place)
             raise
         after = runner.plan(planned.study, place, planned.capacity)
@@ -71,13 +77,18 @@ def run(
     raise typer.Exit(_conclude(after, place))
 
 
+app.command("submit")(jobs.submit)
+app.command("status")(status.status)
+app.command("stop")(jobs.stop)
+
+
 @app.command("list")
-def list_(store: StoreFolder = Path("runs"), as_json: Json = False) -> None:
+def list_(store: StoreAddress = "runs", as_json: Json = False) -> None:
     """List the studies in the store, with how many of their trials are stored."""
     from orchestrator import record
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
-    studies = record.stored_studies(Store(store).check())
+    studies = record.stored_studies(at(store).check())
     if as_json:
         typer.echo(json.dumps(studies, indent=1))
         return
@@ -116,7 +127,7 @@ def _conclude(after: "Plan", store: "Store") -> int:
 
     states = list(after.states.values())
     failed, complete = states.count("failed"), states.count("complete")
-    line = f"{after.study.folder}: {complete} of {len(after.trials)} trials complete in {store.root}"
+    line = f"{after.study.folder}: {complete} of {len(after.trials)} trials complete in {store}"
     if pruned := states.count("pruned"):
         line += f", {pruned} pruned"
     if failed:
@@ -131,5 +142,5 @@ def _conclude(after: "Plan", store: "Store") -> int:
         line += ": run the same command again, it goes on from the last checkpoint"
     print(line, file=sys.stderr)
     if complete:
-        print(f"next: idenctl report {after.study.folder} --store {store.root}", file=sys.stderr)
+        print(f"next: idenctl report {after.study.folder} --store {store}", file=sys.stderr)
     return 1 if failed or not after.done else 0

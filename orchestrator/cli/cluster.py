@@ -1,0 +1,67 @@
+"""`idenctl cluster`: check the file that describes a cluster, start the cluster, and stop it, each verified."""
+
+import json
+import sys
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Clusters of machines: check, up, down.", no_args_is_help=True)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A cluster file, such as cluster/gpu.yaml.")]
+
+
+@app.command()
+def check(
+    file: File,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+) -> None:
+    """Say what is wrong or unsafe in a cluster file, contacting nothing; exit status 2 where something is."""
+    from orchestrator.cluster.check import check as check_file
+
+    kind, problems = check_file(file)
+    if find_spec("botocore") is None:
+        print("note: EC2's own names are checked where the extra 'aws' is installed; all else is", file=sys.stderr)
+    if as_json:
+        found = [asdict(problem) for problem in problems]
+        typer.echo(json.dumps({"file": str(file), "kind": kind, "problems": found}, indent=1, default=str))
+    else:
+        for problem in problems:
+            typer.echo(str(problem))
+        count = f"{len(problems)} to put right" if problems else "nothing wrong"
+        typer.echo(f"{file} ({kind}): {count}", err=bool(problems))
+    if problems:
+        raise typer.Exit(2)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@app.command()
+def up(
+    file: File,
+    limit: Annotated[int, typer.Option(min=1, help="Seconds that all nodes have to come.")] = 900,
+) -> None:
+    """Start a cluster, or bring it up to date, and wait until every node that it starts with is there."""
+    from orchestrator.cluster import lifecycle
+
+    nodes = lifecycle.up(lifecycle.read(file), limit, _tell)
+    typer.echo(f"head {nodes[0]}" + "".join(f"\nworker {node}" for node in nodes[1:]))
+    _tell(f"next: ray dashboard {file}, and beside it: idenctl study submit FILE --address http://127.0.0.1:8265")
+
+
+@app.command()
+def down(file: File) -> None:
+    """Stop a cluster, then look whether anything of it still runs; exit status 1 where it does."""
+    from orchestrator.cluster import lifecycle
+
+    left = lifecycle.down(lifecycle.read(file), _tell)
+    for line in left:
+        _tell(f"left: {line}")
+    if left:
+        raise typer.Exit(1)
+    _tell("nothing of it is left")

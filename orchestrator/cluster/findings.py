@@ -1,0 +1,69 @@
+"""What rules about cluster files say, and how they look into one of any shape."""
+
+import difflib
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from orchestrator.strict_yaml import Place
+
+UNKNOWN = "unknown key"
+PLACEHOLDER = "FILL_IN"  # begins what a cluster file leaves to its reader
+
+Finding = tuple[Place, str, Any, str]  # where, the rule, what stands there (None: nothing), the next step
+
+
+def within(value: Any, *keys: Any) -> Any:
+    """What stands under these keys, or None where something on the way is not there or not a mapping."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def mapping(value: Any) -> dict[Any, Any]:
+    """The value where it is a mapping, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def items(value: Any) -> list[Any]:
+    """The value where it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The choice that may have been meant, else the choices, cut where they are many."""
+    close = difflib.get_close_matches(word, list(choices), n=1)
+    return f"did you mean '{close[0]}'?" if close else textwrap.shorten(f"valid: {', '.join(choices)}", 200)
+
+
+def leaves(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
+    """Every scalar and where it stands; a key of a mapping counts as one."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield (*place, key), key
+            yield from leaves(inner, (*place, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from leaves(inner, (*place, index))
+    else:
+        yield place, value
+
+
+def placeholder(value: Any) -> bool:
+    """Whether this is left to be filled in."""
+    return isinstance(value, str) and PLACEHOLDER in value
+
+
+def placeholders(value: Any) -> Iterator[Finding]:
+    """What is left to be filled in."""
+    for place, text in leaves(value):
+        for word in re.findall(rf"{PLACEHOLDER}\w*", text) if placeholder(text) else ():
+            yield place, "left to be filled in", word, "write your own; docs/clusters.md says where it comes from"
+
+
+def unknown_keys(value: Any, valid: Sequence[str], place: Place) -> Iterator[Finding]:
+    """Keys of a mapping that nothing would ever read."""
+    for key in mapping(value):
+        if key not in valid and not placeholder(key):
+            yield (*place, key), UNKNOWN, key, nearest(str(key), valid)
