@@ -42,7 +42,13 @@ OWNERS = {
     "psycopg": {"orchestrator.search.mirror"},
     "ray": {"orchestrator.tune_engine", "orchestrator.cluster"},
     "grpc": {"orchestrator.cluster"},
-    "pyarrow": {"orchestrator.store", "orchestrator.rows", "orchestrator.index", "orchestrator.bucket"},
+    "pyarrow": {
+        "orchestrator.store",
+        "orchestrator.rows",
+        "orchestrator.index",
+        "orchestrator.bucket",
+        "orchestrator.sealed",
+    },
     "scipy": {"orchestrator.statistics.folds", "orchestrator.statistics.power"},
     "polars": {
         "orchestrator.store",
