@@ -136,8 +136,8 @@ class Bucket:
         with suppress(FileNotFoundError):
             self._call(lambda: self._files.delete_file(f"{self.path}/{self._name(path)}"))
 
-    def starts(self, name: str, read: Callable[[IO[bytes], int], T]) -> dict[Path, T]:
-        """What `read(file, size)` makes of the objects in this folder, of which only what it reads is fetched."""
+    def starts(self, name: str, read: Callable[[Path, IO[bytes], int], T]) -> dict[Path, T]:
+        """What `read(path, file, size)` makes of the objects in this folder, of which only what it reads is fetched."""
         found = {}
         for key, info in self._list(name, ()).items():
             mark = (key, info.size, info.mtime_ns)
@@ -152,9 +152,9 @@ class Bucket:
     def _read(self) -> dict[tuple[str, int, int], Any]:
         return {}
 
-    def _started(self, info: fs.FileInfo, read: Callable[[IO[bytes], int], T]) -> T:
+    def _started(self, info: fs.FileInfo, read: Callable[[Path, IO[bytes], int], T]) -> T:
         with self._files.open_input_file(info.path) as file:
-            return read(file, file.size())
+            return read(self.mirror / self._key(info), file, file.size())
 
     @property
     def _whole(self) -> str:

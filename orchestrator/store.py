@@ -19,6 +19,7 @@ from typing import IO, Any
 import polars as pl
 import pyarrow as pa
 
+from idennet_core import sealing
 from orchestrator import index, sealed
 from orchestrator.bucket import Bucket, is_address
 from orchestrator.rows import EMPTY, TABLES, Run, tables
@@ -171,7 +172,8 @@ class Store:
     def checkpointed(self, rungs: Rungs | None = None) -> dict[str, tuple[int, Path]]:
         """By trial_id, the epoch to go on with and the file, of the furthest checkpoint a trial is in.
 
-        One that had left its pack is in it for packs under the same rungs alone.
+        One that had left its pack is in it for packs under the same rungs alone. The header says so, which is checked;
+        whether the rest is whole shows when it is read.
         """
         found: dict[str, tuple[int, Path]] = {}
         for path, metadata in self._checkpoints():
@@ -186,9 +188,9 @@ class Store:
     def _checkpoints(self) -> list[tuple[Path, dict[str, str]]]:
         """The packs' checkpoints and what their headers say; of a bucket without fetching them."""
         if self.bucket:
-            found = self.bucket.starts("checkpoints/", _metadata)
+            found = self.bucket.starts("checkpoints/", _words)
             return sorted((path, said) for path, said in found.items() if path.match("pack-*.safetensors"))
-        return [(path, checkpoint_metadata(path)) for path in sorted(self.checkpoints.glob("pack-*.safetensors"))]
+        return [(path, checkpoint_words(path)) for path in sorted(self.checkpoints.glob("pack-*.safetensors"))]
 
     def _of_stored(self, table: str, trials: pl.DataFrame) -> pl.DataFrame:
         packs, keys = set(trials["pack_id"]), ["trial_id", "pack_id"]
@@ -244,21 +246,31 @@ class Store:
                 alike: dict[pa.Schema, list[pa.Table]] = {}
                 for rows, damaged in pool.map(load, wanted[start : start + AT_ONCE]):
                     for path in damaged:
-                        _warn_once(f"{path} is damaged or missing: left as it is, its trials will run again")
+                        warn_once(f"{path} is damaged or missing: left as it is, its trials will run again")
                     if rows is not None and not damaged:
                         alike.setdefault(rows.schema, []).append(rows)
                 frames += [pl.DataFrame(pa.concat_tables(tables)) for tables in alike.values()]
         return _together(frames)
 
     def _drop_checkpoints(self, just_stored: Mapping[str, State]) -> None:
-        """Remove the checkpoints of which every trial is stored now that these are: whole, or as it left there."""
-        for path, metadata in self._checkpoints():
-            trials, left = (json.loads(metadata.get(name, "[]")) for name in ("trials", "left"))
-            # the store itself is read for a checkpoint of packs that were formed otherwise alone
-            if _over(trials, left, just_stored) or (
-                not just_stored.keys().isdisjoint(trials) and _over(trials, left, self.states())
-            ):
+        """Remove the checkpoints of packs of which every trial is stored now: whole, or as it left there."""
+        of_packs: dict[str, list[Path]] = {}
+        over: set[str] = set()
+        for path, words in self._checkpoints():
+            of_packs.setdefault(pack := path.name.split(".")[0], []).append(path)
+            if self._is_over(words, just_stored):
+                over.add(pack)
+        for pack in over:
+            for path in of_packs[pack]:
                 self.drop(path)
+
+    def _is_over(self, words: Mapping[str, str], just_stored: Mapping[str, State]) -> bool:
+        """Whether every trial of the checkpoint with these words is stored."""
+        trials, left = (json.loads(words.get(name, "[]")) for name in ("trials", "left"))
+        # the store itself is read for a checkpoint of packs that were formed otherwise alone
+        return not just_stored.keys().isdisjoint(trials) and (
+            _over(trials, left, just_stored) or _over(trials, left, self.states())
+        )
 
 
 def at(address: str | Path) -> Store:
@@ -285,7 +297,10 @@ def write_text(path: Path, text: str) -> None:
     """Write a file beside its place and move it there: a reader sees the old text or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    beside.write_text(text)
+    with beside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     beside.replace(path)
 
 
@@ -294,23 +309,22 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def checkpoint_metadata(path: Path) -> dict[str, str]:
-    """The metadata in a safetensors file's header; empty for a file that is damaged or gone."""
+def checkpoint_words(path: Path) -> dict[str, str]:
+    """What a checkpoint's header says; empty for one that is gone, or damaged, which is said in a warning."""
     try:
         with path.open("rb") as file:
-            return _metadata(file, path.stat().st_size)
-    except OSError:
+            return _words(path, file, path.stat().st_size)
+    except FileNotFoundError:
         return {}
 
 
-def _metadata(file: IO[bytes], whole: int) -> dict[str, str]:
-    """The metadata in the header of an opened safetensors file of so many bytes."""
+def _words(path: Path, file: IO[bytes], size: int) -> dict[str, str]:
+    """What the header of an opened checkpoint of so many bytes says; empty for a damaged one, as above."""
     try:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size)) if size < whole else {}
-    except ValueError:
+        return sealing.words_in(path, file, size)
+    except sealing.Damaged as damage:
+        warn_once(f"{damage}; left out, its trials go on from before it")
         return {}
-    return dict(header.get("__metadata__", {})) if isinstance(header, dict) else {}
 
 
 def this_host() -> str:
@@ -321,7 +335,8 @@ def this_host() -> str:
 _warned: set[str] = set()
 
 
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
+    """Warn, unless this process has said the same before."""
     if message not in _warned:
         _warned.add(message)
         log.warning(message)

@@ -1,4 +1,4 @@
-"""The shipped cluster files: what Ray's own schema, bootstrapping and scheduler make of them, offline, AWS against moto."""
+"""The shipped cluster files: what Ray's own schema, bootstrapping and scheduler make of them; AWS against moto, offline."""
 
 from pathlib import Path
 

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from conftest import idenctl
 
-from idennet_core import inference
+from idennet_core import checkpoint, inference
 from idennet_core.config import FACE_SIZE
 from idennet_core.datasets import oulu_casia, prepared
 from orchestrator.store import Store
@@ -194,11 +194,14 @@ def test_a_missing_or_damaged_head_is_refused_in_one_line(store):
     trial_id = trial_of(store.root, "if")
     head = store.heads / f"{trial_id}.safetensors"
     whole = head.read_bytes()
-    mixed = whole.replace(b'\\"bottleneck\\": 12', b'\\"bottleneck\\": 13')
-    assert mixed != whole
+    tensors, words = checkpoint.load(head)
+    settings = json.loads(words["settings"])
+    checkpoint.save(head, tensors, words | {"settings": json.dumps(settings | {"bottleneck": 13})})
+    mixed = head.read_bytes()
     request = ("predict", "face.png", "--trial", trial_id, "--cropped", "--store", store.root)
     for content, said in [
         (whole[:1000], "damaged"),
+        (whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], "damaged"),
         (b"", "damaged"),
         (mixed, "must hold a head that fits its settings"),
     ]:
@@ -225,7 +228,7 @@ def test_a_missing_or_damaged_trunk_is_refused_in_one_line(store, tmp_path):
         assert said in refused(*request)
         file.write_bytes(whole[file])
     weights.unlink()
-    assert "damaged" in refused(*request)
+    assert "half-written" in refused(*request)
     shutil.rmtree(folder)
     assert f"{folder} is missing" in refused(*request)
 

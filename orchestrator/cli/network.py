@@ -168,9 +168,9 @@ def classes_of(store: "Store", trial: Trial) -> list[str]:
 
 def is_synthetic(store: "Store", trial: Trial) -> bool:
     """Whether the trial, or a trunk that it reads, learnt from drawn faces."""
-    from idennet_core import pretraining
+    from idennet_core import sealing
 
-    return trial["synthetic"] or any(pretraining.facts(store.trunks, t)["synthetic"] for t in trial["trunk_ids"])
+    return trial["synthetic"] or any(sealing.trunk_facts(store.trunks / t)["synthetic"] for t in trial["trunk_ids"])
 
 
 def describe(trial: Mapping[str, Any], synthetic: bool) -> str:
