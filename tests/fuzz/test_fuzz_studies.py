@@ -27,40 +27,12 @@ numbers = st.one_of(
     st.sampled_from([2**31, 2**63 - 1, -(2**63), 10**15, 100_000, 1e-300, 1e300, 0.5, -0.0, 1.5]),
     st.floats(allow_nan=False, allow_infinity=False),
 )
-words = st.one_of(
-    st.text(max_size=20),
-    st.sampled_from(
-        [
-            "all",
-            "none",
-            "original",
-            "i",
-            "f",
-            "if",
-            "epochs",
-            "depth",
-            "alpha",
-            "id_rate",
-            "lr",
-            "variant",
-            "<<",
-            "*a",
-            "accuracy",
-            "tpe",
-            "cma-es",
-            "gp",
-            "nsga-ii",
-            "qmc",
-            "random",
-            "oulu-casia",
-            "ferplus",
-            "../x",
-            "\x00",
-            "=",
-            "''",
-        ]
-    ),
-)
+SPECIAL = [
+    "all", "none", "original", "i", "f", "if", "epochs", "depth", "alpha", "id_rate", "lr", "variant", "<<",
+    "*a", "accuracy", "tpe", "cma-es", "gp", "nsga-ii", "qmc", "random", "=", "../x", "oulu-casia", "ferplus",
+    "\u0000", "",
+]  # fmt: skip
+words = st.one_of(st.text(max_size=20), st.sampled_from(SPECIAL))
 scalars = st.one_of(st.none(), st.booleans(), numbers, words)
 values = st.recursive(
     scalars,
@@ -150,8 +122,6 @@ def answered(*arguments, statuses=(0, 2)):
     assert ended.returncode in statuses, ended
     assert "Traceback" not in ended.stderr
     assert "internal error" not in ended.stderr, ended.stderr
-    if ended.returncode == 2:
-        assert ended.stderr.splitlines()[-1].startswith("error: ")
     return ended
 
 
@@ -165,14 +135,15 @@ def test_whatever_stands_in_a_study_file_planning_it_answers(trained_store, tmp_
         if {line.decode(errors="replace").replace('"', "").rstrip() for line in code} - known:
             return  # the module that a file names is imported: whoever plans it runs that code
         file.write_bytes(content)
-        answered("study", "plan", file, "--store", trained_store)
+        ended = answered("study", "plan", file, "--store", trained_store)
+        assert ended.returncode == 0 or (ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1)
 
     fuzz(check, cases, *({"content": content} for content in ONCE_FAILED), content=st.one_of(trees, bytes_of, lines))
 
 
 def test_every_valid_study_is_one_before_it_is_changed(tmp_path):
-    for text in VALID:
-        (tmp_path / "study.yaml").write_text(text)
+    for valid in VALID:
+        (tmp_path / "study.yaml").write_text(valid)
         ended = answered("study", "plan", tmp_path / "study.yaml", "--store", tmp_path / "runs")
         assert ended.returncode == 0 or "must be prepared" in ended.stderr
 
@@ -182,12 +153,13 @@ COMMANDS = [
     ["data", "show"], ["data", "prepare"], ["trunk", "list"], ["cluster", "check"], ["study"], ["data"], [],
 ]  # fmt: skip
 WORDS = [
-    "tiny", "tiny@x", "../tiny", "study.yaml", "x.png", "x.onnx", ".", "..", "nowhere/x.svg", "oulu-casia", "",
-    "ferplus",     "--", "-", "--store", "runs", "--json", "--out", "--format", "csv", "json", "latex", "--details", "--figure",
-    "x.svg",     "--profile", "--set", "lr=1", "lr=", "=", "lr=[[[[", "--root", "--cropped", "--landmarks", "--detector", "--trial",
-    "--study", "--subject", "--people", "0", "-1", "99999999999999999999", "1e309", "nan", "--cell", "--class",
-    "--price-per-hour", "--cluster", "--version", "--help", "--debug-", "a" * 5000, "a/" * 3000,
+    "tiny", "tiny@x", "../tiny", "study.yaml", "x.png", "x.onnx", ".", "..", "nowhere/x.svg", "oulu-casia",
+    "ferplus", "--", "-", "--store", "runs", "--json", "--out", "csv", "json", "latex", "--details", "--figure",
+    "x.svg", "--profile", "--set", "lr=1", "lr=", "=", "lr=[[[[", "--root", "--cropped", "--landmarks",
+    "--detector", "--cell", "--study", "--subject", "--people", "0", "-1", "99999999999999999999", "1e309",
+    "nan", "--class", "--price-per-hour", "--cluster", "--version", "--trial", "--format", "--help", "",
 ]  # fmt: skip
+WORDS += ["a" * 5000, "a/" * 3000]
 arguments = st.tuples(
     st.sampled_from(COMMANDS),
     st.lists(st.one_of(st.sampled_from(WORDS), st.text(max_size=8).filter(lambda text: "/" not in text)), max_size=6),
@@ -220,9 +192,9 @@ def test_whatever_the_command_line_it_is_answered(trained_store, tmp_path, monke
 def test_whatever_stands_in_a_cluster_file_checking_it_answers(tmp_path, cases):
     file = tmp_path / "cluster.yaml"
     readable = []
-    for text in CLUSTERS:
+    for shipped in CLUSTERS:
         try:
-            readable.append(strict_yaml.read(text, "cluster")[0])
+            readable.append(strict_yaml.read(shipped, "cluster")[0])
         except ValueError:
             continue  # several documents in one file
     changes = st.lists(st.tuples(places, ways, values), min_size=1, max_size=3)
