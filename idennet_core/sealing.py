@@ -8,6 +8,7 @@ header alone. A trunk's `trunk.json` holds the SHA-256 of its weights and a chec
 import hashlib
 import json
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,6 +81,13 @@ def sealed_facts(facts: Mapping[str, Any], weights: bytes) -> dict[str, Any]:
     return {**whole, "checksum": content_id(whole)}
 
 
+def trunk_place(trunks: Path, trunk_id: str) -> Path:
+    """The folder of a trunk. Raises ValueError for what is no id, which could lead elsewhere."""
+    if not re.fullmatch("[0-9a-f]{32}", trunk_id):
+        raise ValueError(f"a trunk's id is 32 hexadecimal digits, got {trunk_id!a:.60}; restore what names it")
+    return trunks / trunk_id
+
+
 def trunk_facts(folder: Path) -> dict[str, Any]:
     """What `trunk.json` says of a stored trunk: recipe, classes, held-out accuracy, checksums.
 
@@ -95,7 +103,7 @@ def trunk_facts(folder: Path) -> dict[str, Any]:
         if not folder.exists():
             raise FileNotFoundError(f"{folder} is missing") from None
         raise Damaged(f"the trunk {folder} is half-written: it has no trunk.json") from None
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         whole = False
     if not whole:
         raise Damaged(f"the trunk {folder} is damaged: its trunk.json is not what was written")

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from idennet_core import sealing
-from orchestrator import index
+from orchestrator import index, sealed
 from orchestrator.leftovers import changed, half_written
 from orchestrator.record import read_plan, search_of
 from orchestrator.rows import TABLES
-from orchestrator.store import ORDER, Store, counting, is_over, load
+from orchestrator.store import ORDER, Store, counting, is_over
 from orchestrator.trial import content_id
 
 MOST = 2000  # trials of a pack that is made of others
@@ -175,7 +175,7 @@ def compact(store: Store) -> Compacted:
 
 def _whole(store: Store, pack_id: str) -> pl.DataFrame | None:
     """What decides which rows of a pack count; None where one of its files is damaged."""
-    *others, trials = (load(store.root / name / f"{pack_id}.parquet") for name in TABLES)
+    *others, trials = (sealed.read(store.root / name / f"{pack_id}.parquet") for name in TABLES)
     if trials is None or any(table is None for table in others):
         return None
     return pl.DataFrame(trials.select(ORDER))
@@ -197,7 +197,7 @@ def _put_together(store: Store, kept: Mapping[str, Collection[str]]) -> None:
     for name in TABLES:
         parts = []
         for pack_id, trials in kept.items():
-            table = load(store.root / name / f"{pack_id}.parquet")
+            table = sealed.read(store.root / name / f"{pack_id}.parquet")
             if table is None:
                 raise OSError(f"{store.root / name / pack_id}.parquet became unreadable; nothing was removed")
             parts.append(table.filter(pc.is_in(table["trial_id"], pa.array(trials, pa.string()))))
@@ -205,7 +205,7 @@ def _put_together(store: Store, kept: Mapping[str, Collection[str]]) -> None:
         place = whole.schema.get_field_index("pack_id")
         whole = whole.set_column(place, "pack_id", pa.repeat(new, whole.num_rows))
         store.write_table(whole, name, new)
-        if not whole.equals(load(store.root / name / f"{new}.parquet")):
+        if not whole.equals(sealed.read(store.root / name / f"{new}.parquet")):
             raise OSError(f"{store.root / name / new}.parquet is not what was written; nothing was removed")
     time.sleep(PAUSE)
     for name in reversed(TABLES):

@@ -19,10 +19,9 @@ from typing import IO, Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from idennet_core import sealing
-from orchestrator import index, leftovers
+from orchestrator import index, leftovers, sealed
 from orchestrator.address import is_address, parsed
 from orchestrator.bucket import Bucket
 from orchestrator.rows import EMPTY, TABLES, Run, tables
@@ -253,8 +252,9 @@ class Store:
         folder = self.root / name
         folder.mkdir(parents=True, exist_ok=True)
         beside = folder / f".{pack_id}.tmp"
-        pq.write_table(table, beside, compression="zstd", write_page_checksum=True)
-        with beside.open("rb") as file:
+        with beside.open("wb") as file:
+            file.write(sealed.encoded(table))
+            file.flush()
             os.fsync(file.fileno())
         beside.replace(folder / f"{pack_id}.parquet")
 
@@ -288,10 +288,12 @@ class Store:
             """The pack's rows, and which of its files are no good; those of an indexed pack were good."""
             files = {name: self.root / name / f"{pack_id}.parquet" for name in TABLES}
             checked = [table] if pack_id in present.indexed else TABLES
-            found = {name: load(files[name], whole=name == table) for name in checked}
-            if any(rows is None for rows in found.values()) and not files["trials"].exists():
+            rows = sealed.read(files[table])
+            good = {name: sealed.has_footer(files[name]) for name in checked if name != table}
+            good[table] = rows is not None
+            if not all(good.values()) and not files["trials"].exists():
                 raise _PutTogether
-            return found[table], [files[name] for name in checked if found[name] is None]
+            return rows, [files[name] for name in checked if not good[name]]
 
         frames, wanted = [pl.DataFrame(EMPTY[table])], sorted(present.marks.keys() & packs)
         with ThreadPoolExecutor() as pool:
@@ -380,15 +382,6 @@ def _words(file: IO[bytes], size: int) -> dict[str, str]:
 def this_host() -> str:
     """The name of this machine, for the rows."""
     return socket.gethostname()
-
-
-def load(path: Path, whole: bool = True) -> pa.Table | None:
-    """The file's rows, none of them where only its footer is asked for; None where it is damaged or missing."""
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read(use_threads=False) if whole else file.schema_arrow.empty_table()
-    except (OSError, pa.ArrowException):
-        return None
 
 
 _warned: set[str] = set()

@@ -51,6 +51,7 @@ OWNERS = {
         "orchestrator.rows",
         "orchestrator.index",
         "orchestrator.bucket",
+        "orchestrator.sealed",
     },
     "scipy": {"orchestrator.statistics.folds", "orchestrator.statistics.power"},
     "polars": {

@@ -1,7 +1,5 @@
 """What `forked`'s parent has imported; nothing of it may compute before the fork."""
 
-import idennet_core.packed
-import idennet_core.pretraining
 import orchestrator.cli.app
 import orchestrator.cli.screen
 import orchestrator.idennet

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import changed
+
 from chaos import rows
 from chaos.stage import STUDIES, at_stake, stream, times
-from conftest import changed
 
 pytestmark = pytest.mark.chaos
 DAY = 24 * 3600

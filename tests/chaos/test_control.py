@@ -4,6 +4,7 @@ import struct
 
 import polars as pl
 import pytest
+
 from chaos import rows
 from chaos.stage import last_saved
 

@@ -5,6 +5,7 @@ import shutil
 import signal
 
 import pytest
+
 from chaos.stage import at_stake, stream, times
 
 pytestmark = pytest.mark.chaos

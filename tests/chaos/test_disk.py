@@ -5,6 +5,7 @@ import shutil
 import time
 
 import pytest
+
 from chaos import mounts
 from chaos.stage import at_stake, stream, times
 

@@ -5,6 +5,7 @@ import signal
 import time
 
 import pytest
+
 from chaos.stage import at_stake, stream, times
 
 pytestmark = pytest.mark.chaos
