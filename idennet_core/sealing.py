@@ -43,10 +43,18 @@ def words(file: IO[bytes], size: int) -> dict[str, str]:
     return _opened(_head(file, size))[0]
 
 
-def read(path: Path) -> tuple[bytes, dict[str, str]]:
-    """A sealed file's bytes and its words. Raises FileNotFoundError; `Damaged` where any byte is not as written."""
+def read(path: Path, unsealed: bool = False) -> tuple[bytes, dict[str, str]]:
+    """A sealed file's bytes and its words. Raises FileNotFoundError; `Damaged` where any byte is not as written.
+
+    An `unsealed` file, of before there were seals, may be taken as it is.
+    """
     with path.open("rb") as file:
         head = _head(file, os.fstat(file.fileno()).st_size)
+        if unsealed and _MARK not in head:
+            try:
+                return head + file.read(), _metadata(head)
+            except (ValueError, KeyError):
+                raise Damaged(f"{path} is damaged: its header is no JSON with words in it") from None
         tensors = file.read()
     try:
         found, checksum = _opened(head)
@@ -70,9 +78,12 @@ def _opened(head: bytes) -> tuple[dict[str, str], bytes]:
     found, plain = head[start:end], head[:start] + EMPTY.encode() + head[end:]
     if _MARK not in head or found[:8] != f"{zlib.crc32(plain):08x}".encode():
         raise Damaged("its header must have the checksum that it names")
-    metadata: dict[str, str] = json.loads(plain[8:])["__metadata__"]
-    del metadata[SEAL]
-    return metadata, found[8:]
+    return _metadata(plain), found[8:]
+
+
+def _metadata(head: bytes) -> dict[str, str]:
+    metadata: dict[str, str] = json.loads(head[8:])["__metadata__"]
+    return {name: value for name, value in metadata.items() if name != SEAL}
 
 
 def sealed_facts(facts: Mapping[str, Any], weights: bytes) -> dict[str, Any]:
