@@ -31,6 +31,7 @@ PATIENCE = 600.0  # seconds for which a bucket that was reached before is tried 
 LONGEST_WAIT = 30.0  # seconds between two tries
 AT_ONCE = 8  # objects that are fetched together
 BLOCK = 16 * 2**20  # bytes asked for at once
+PART = 8 * 2**20  # bytes below which an object is sent in one piece
 ABANDONED = 86400.0  # seconds since its last change after which what was to be fetched is nobody's
 REFUSED = re.compile(
     "ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|EXPIRED_TOKEN|INVALID_TOKEN|UNRECOGNIZED_CLIENT|"
@@ -123,7 +124,7 @@ class Bucket:
         """
         left = {name: list(filter(_is_unsent, _files_in(self.mirror / name))) for name in reversed(names)}
         if count := sum(map(len, left.values())):
-            log.warning(f"{self}: sending {count} files that an earlier run could not send")
+            log.warning(f"{self}: sending {count} files that could not be sent before")
         for name in names:
             for path in sorted(left[name], key=lambda file: (file.suffix == ".json", file)):
                 with suppress(FileNotFoundError):  # removed by another process
@@ -164,12 +165,11 @@ class Bucket:
         if region is None:
             here = "endpoint_override" in options
             region = "us-east-1" if here else fs.resolve_s3_region(self.address.bucket)
-        # a single PUT for a small object, and for others parts that count when all are there
         return fs.S3FileSystem(
             region=region,
             connect_timeout=5,
             request_timeout=20,
-            allow_delayed_open=True,
+            allow_delayed_open=True,  # a small object in one request
             background_writes=False,
             **options,
         )
@@ -281,15 +281,27 @@ class Bucket:
             self._mark(file.fileno(), info if info.size == size else None)
 
     def _put(self, path: str, content: "bytes | mmap.mmap") -> None:
-        """Write an object. In a thread, which Ctrl-C does not reach: a stream that it ended would leave half of it."""
+        """Write an object, whole or not at all.
+
+        A stream that fails, or that Ctrl-C ends, completes what it has as an object when it is destroyed. So it writes
+        in a thread, which Ctrl-C does not reach; and what goes in several parts goes to a place of its own first, and
+        is copied where it belongs once it is all there.
+        """
+        place = path if len(content) < PART else f"{self.path}/.incoming/{uuid.uuid4().hex}"
 
         def write() -> None:
-            stream = self._files.open_output_stream(path)
+            stream = self._files.open_output_stream(place)
             stream.write(content)
             stream.close()
 
         with ThreadPoolExecutor(1) as thread:
             thread.submit(write).result()
+        if place != path:
+            if self._files.get_file_info(place).size != len(content):
+                raise OSError("a part is missing")
+            self._files.copy_file(place, path)
+            with suppress(OSError):
+                self._files.delete_file(place)
 
     def _mark(self, file: "Path | int", info: fs.FileInfo | None) -> None:
         """Note that a file is in the bucket, as it is there; without `info` in another form, which is to be fetched."""

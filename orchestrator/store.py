@@ -84,8 +84,7 @@ class Store:
     def open(self) -> "Store":
         """Make the store's folder where it is missing. Raises PermissionError where it cannot be written."""
         self.check()
-        if self.bucket:
-            self.bucket.send(*FOLDERS)
+        self.send()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             marker = self.root / "store.json"
@@ -120,6 +119,11 @@ class Store:
         """Take files or whole folders that were written in the store into its bucket; see `Bucket.push`."""
         if self.bucket:
             self.bucket.push(*paths, once=once, later=later)
+
+    def send(self) -> None:
+        """Take into the bucket what was written and could not be sent, by this run or one before it."""
+        if self.bucket:
+            self.bucket.send(*FOLDERS)
 
     def drop(self, path: Path, later: bool = False) -> None:
         """Remove a file from the store; see `Bucket.remove`."""
