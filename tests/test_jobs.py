@@ -1,6 +1,7 @@
 """Studies as jobs of a real Ray: sent, followed, refused, stopped; and those of this machine, stopped by name."""
 
 import http.server
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import coins
 import heads
 import pytest
 from conftest import idenctl
+from s3 import BUCKET, KEYS, S3
 
 from orchestrator.cluster import shipping
 from orchestrator.store import Store
@@ -134,6 +136,32 @@ def test_nothing_is_sent_of_a_study_that_is_wrong(laptop, folder):
     status, said = ended(laptop("study", "status", "late"))
     assert status == 2
     assert "no study 'late'" in said
+
+
+@pytest.mark.cluster
+def test_a_jobs_results_lie_in_a_bucket_from_which_the_laptop_reports(folder, tmp_path):
+    server = S3()
+    aws = KEYS | {"AWS_ENDPOINT_URL": server.url, "AWS_EC2_METADATA_DISABLED": "true"}
+    try:
+        with heads.head("--num-cpus=2", **aws, XDG_CACHE_HOME=str(tmp_path / "there")) as found:
+            cache = {"XDG_CACHE_HOME": str(tmp_path / "here")}
+            environment = found.environment | aws | cache | {"PYTHONPATH": str(ROOT)}
+
+            def laptop(*arguments):
+                whole = command(*arguments, "--store", f"s3://{BUCKET}/mine")
+                done = subprocess.run(
+                    whole, cwd=folder, env=environment, capture_output=True, text=True, timeout=FINISH
+                )
+                assert done.returncode == 0, done.stderr
+                return done.stdout
+
+            laptop("study", "submit", "coin.yaml", "--address", found.dashboard)
+            status = json.loads(laptop("study", "status", "coin", "--address", found.dashboard, "--json"))
+            assert (status["complete"], status["job"]["state"]) == (4, "SUCCEEDED")
+        table = json.loads(laptop("report", "coin", "--format", "json"))
+        assert sorted(row["accuracy"]["mean"] for row in table["rows"]) == [25.0, 75.0]
+    finally:
+        server.stop()
 
 
 @pytest.mark.cluster

@@ -15,7 +15,8 @@ from hypothesis import strategies as some
 from ray.util import get_node_ip_address
 
 from orchestrator.cluster import placement
-from orchestrator.cluster.placement import Growth, Machine, Need, Now, capacity, describe, explain, read_growth
+from orchestrator.cluster.growth import Growth, Machine, read_growth
+from orchestrator.cluster.placement import Need, Now, capacity, describe, explain
 from orchestrator.planning import Capacity
 
 ROOT = Path(__file__).parent.parent
@@ -183,11 +184,34 @@ def test_a_cluster_file_says_what_its_autoscaler_can_start(tmp_path):
     file.write_text("provider: {type: local, head_ip: a, worker_ips: [b]}\n")
     assert read_growth(file) == Growth()
     file.write_text(json.dumps({**FILE, "available_node_types": {"worker": {"node_config": {}}}}))
-    with pytest.raises(ValueError, match="states its resources"):
+    with pytest.raises(ValueError, match="states its cores and GPUs"):
         read_growth(file)
     file.write_text("name: study\n")
     with pytest.raises(ValueError, match="available_node_types"):
         read_growth(file)
+
+
+KUBERAY = """\
+kind: RayCluster
+spec:
+  enableInTreeAutoscaling: true
+  workerGroupSpecs:
+    - groupName: gpu
+      maxReplicas: 8
+      template: {spec: {containers: [{resources: {limits: {cpu: 4500m, memory: 14Gi, nvidia.com/gpu: "2"}}}]}}
+    - {groupName: cpu, maxReplicas: 2, rayStartParams: {num-cpus: "16"}}
+---
+kind: NetworkPolicy
+spec: {podSelector: {}}
+"""
+
+
+def test_a_kuberay_file_says_it_too(tmp_path):
+    file = tmp_path / "kuberay.yaml"
+    file.write_text(KUBERAY)
+    assert read_growth(file) == Growth({"gpu": (Machine(4, 2), 8), "cpu": (Machine(16), 2)}, 10, "headgroup")
+    file.write_text(KUBERAY.replace("enableInTreeAutoscaling: true", "enableInTreeAutoscaling: false"))
+    assert read_growth(file) == Growth()
 
 
 # on real clusters

@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -17,42 +16,16 @@ from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.experimental.internal_kv import _internal_kv_get
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator import machine, strict_yaml
+from orchestrator import machine
+from orchestrator.cluster.growth import Growth, Machine, machine_with, read_growth
 from orchestrator.planning import Capacity
 
 CLUSTER_FILE = Path("~/ray_bootstrap_config.yaml")  # where `ray up` leaves its cluster file on the head
-KIND = "accelerator_type:"  # how Ray's resource begins that names a machine's kind of GPU
 IDLE = 0.1  # the share of a cluster's cores that may be left out to have larger devices
 PROBED_WITHIN = 60.0  # seconds for a machine to say how much memory its GPUs have
 LOOKED_EVERY = 2.0  # seconds between two looks at a cluster that packs wait for
 TAKEN_FOR = 30.0  # seconds until devices that are not free are worth a word: a worker takes some to start
 PATIENCE = 45.0  # seconds without hope until a run ends: a machine may just be joining
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A machine of a cluster: cores and GPUs, bytes of memory for work and of its smallest GPU; 0 where unknown."""
-
-    cpus: int
-    gpus: int = 0
-    memory: int = 0
-    gpu: str = ""  # the kind, as Ray calls it
-    gpu_memory: int = 0
-
-
-@dataclass(frozen=True)
-class Growth:
-    """What an autoscaler can start: kinds of machines by name, each with how many at most, and how many of all."""
-
-    kinds: Mapping[str, tuple[Machine, int]] = field(default_factory=dict)
-    most: int = 0
-    head: str = ""  # the name of the head's kind
-
-    @property
-    def machines(self) -> list[Machine]:
-        """All that it can start at once, those with most GPUs first."""
-        every = [kind for kind, count in self.kinds.values() for _ in range(min(count, self.most))]
-        return list(islice(sorted(every, key=lambda kind: (-kind.gpus, -kind.cpus)), self.most))
 
 
 @dataclass(frozen=True)
@@ -150,31 +123,6 @@ def explain(need: Need, now: Now, growth: Growth, running: int) -> Reason | None
     return Reason(f"{text}, the autoscaler can start {_devices(able)}{refused}")
 
 
-def read_growth(path: Path) -> Growth:
-    """What the autoscaler of a Ray cluster file can start; on machines one already has, nothing.
-
-    Raises FileNotFoundError, or ValueError for another file and for a node type that does not state its resources.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no cluster file {path}; give the path of a Ray cluster file")
-    data, _ = strict_yaml.read(path.read_text(encoding="utf-8"), str(path))
-    if isinstance(data, dict) and (data.get("provider") or {}).get("type") == "local":
-        return Growth()
-    types: Any = data.get("available_node_types") if isinstance(data, dict) else None
-    if not isinstance(types, dict) or not all(isinstance(node, dict) for node in types.values()):
-        raise ValueError(f"{path}:1: a Ray cluster file has available_node_types; give another")
-    most = int(data.get("max_workers", 2))  # Ray's default
-    kinds = {}
-    for name, node in types.items():
-        kind, count = _machine(node.get("resources") or {}), int(node.get("max_workers", most))
-        if name == data.get("head_node_type") or not count:
-            continue
-        if not kind.cpus:
-            raise ValueError(f"{path}: a node type states its resources, such as {{CPU: 8, GPU: 1}}, {name} does not")
-        kinds[name] = kind, count
-    return Growth(kinds, most, str(data.get("head_node_type", "")))
-
-
 class Watch:
     """Tells `tell` why packs or trunks wait, again when that changes, and raises `NoDevice` when it is in vain."""
 
@@ -210,7 +158,7 @@ class Watch:
 def machines() -> list[Machine]:
     """The machines of the cluster that this process is connected to, asking each for the memory of its GPUs."""
     alive = [node for node in ray.nodes() if node["Alive"]]
-    found = [_machine(node["Resources"]) for node in alive]
+    found = [machine_with(node["Resources"]) for node in alive]
     asked = {}
     for index, (node, one) in enumerate(zip(alive, found, strict=True)):
         if one.gpus:
@@ -239,7 +187,7 @@ def state() -> Now:
         scaling = _by_version_2()
     else:
         scaling = _by_version_1(json.loads(_internal_kv_get("__autoscaling_status") or b"{}"))
-    return replace(scaling, machines=[_machine(node["Resources"]) for node in alive], free=free)
+    return replace(scaling, machines=[machine_with(node["Resources"]) for node in alive], free=free)
 
 
 def _by_version_1(status: Mapping[str, Any]) -> Now:
@@ -261,17 +209,6 @@ def _by_version_2() -> Now:
         starting[launch.ray_node_type_name] += launch.count
     kinds = [node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)]
     return Now((), (), starting, kinds, [launch.details for launch in status.failed_launches if launch.details])
-
-
-def _machine(resources: Mapping[str, float]) -> Machine:
-    """A machine by its resources, as Ray and its cluster files call them."""
-    kinds = [name.removeprefix(KIND) for name in resources if name.startswith(KIND)]
-    return Machine(
-        int(resources.get("CPU", 0)),
-        int(resources.get("GPU", 0)),
-        int(resources.get("memory", 0)),
-        kinds[0] if kinds else "",
-    )
 
 
 def _answer(reference: Any) -> int:
