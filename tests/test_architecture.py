@@ -50,6 +50,8 @@ OWNERS = {
         "orchestrator.bucket",
         "orchestrator.sealed",
     },
+    "botocore": {"orchestrator.cluster"},
+    "jsonschema": {"orchestrator.cluster"},
     "scipy": {"orchestrator.statistics.folds", "orchestrator.statistics.power"},
     "polars": {
         "orchestrator.store",
