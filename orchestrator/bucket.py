@@ -6,7 +6,6 @@ mirror that lies in the bucket is read-only and has its object's time of change;
 writable, so that nothing is lost where the bucket cannot be reached or the process dies: the next run sends it.
 """
 
-import fcntl
 import hashlib
 import logging
 import mmap
@@ -25,6 +24,7 @@ from typing import IO, Any, TypeVar
 
 from pyarrow import fs
 
+from idennet_core import locks
 from orchestrator.address import Address, resolved
 
 PATIENCE = 600.0  # seconds for which a bucket that was reached before is tried again
@@ -362,6 +362,5 @@ def _locked(path: Path) -> Iterator[None]:
     """Held by one process or thread of this machine at a time; where there are no locks, by all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+        locks.take(file, wait=True)
         yield
