@@ -36,7 +36,7 @@ COUNTS = "/counts"  # what the server answers with the requests so far
 
 def serve(latency: float) -> None:
     """Run the server until this process is ended; the first line says its port."""
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
     app, asked = DomainDispatcherApplication(create_backend_app), Counter[str]()
