@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from idennet_core import sealing
-from orchestrator import index
+from orchestrator import index, sealed
 from orchestrator.leftovers import changed, half_written
 from orchestrator.record import read_plan, search_of
 from orchestrator.rows import TABLES
-from orchestrator.store import ORDER, Store, counting, is_over, load
+from orchestrator.store import ORDER, Store, counting, is_over
 from orchestrator.trial import content_id
 
 MOST = 2000  # trials of a pack that is made of others
@@ -174,7 +174,7 @@ def compact(store: Store) -> Compacted:
 
 def _whole(store: Store, pack_id: str) -> pl.DataFrame | None:
     """What decides which rows of a pack count; None where one of its files is damaged."""
-    *others, trials = (load(store.root / name / f"{pack_id}.parquet") for name in TABLES)
+    *others, trials = (sealed.read(store.root / name / f"{pack_id}.parquet") for name in TABLES)
     if trials is None or any(table is None for table in others):
         return None
     return pl.DataFrame(trials.select(ORDER))
@@ -212,7 +212,7 @@ def _put_together(store: Store, kept: Mapping[str, Collection[str]]) -> None:
 
 def _table(store: Store, name: str, pack_id: str) -> pa.Table:
     path = store.root / name / f"{pack_id}.parquet"
-    if (found := load(path)) is None:
+    if (found := sealed.read(path)) is None:
         raise OSError(f"{path} became unreadable; nothing was removed")
     return found
 

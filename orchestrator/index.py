@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator import sealed
 from orchestrator.leftovers import sweep
 
 LEAST, GROWTH = 64, 8  # packs that are worth an index, and the part of the indexed packs that is worth a new one
@@ -79,11 +80,9 @@ def rows(root: Path, packs: Collection[str], columns: Sequence[str] | None = Non
     None where the index is damaged or gone, or where another process has put one in its place that lacks some.
     """
     read = None if columns is None else [*dict.fromkeys(["pack_id", *columns])]
-    try:
-        found = pl.DataFrame(pq.read_table(_path(root), columns=read, page_checksum_verification=True))
-    except (OSError, pa.ArrowException):
+    if (table := sealed.read(_path(root), read)) is None:
         return None
-    found = found.filter(pl.col("pack_id").is_in(set(packs)))
+    found = pl.DataFrame(table).filter(pl.col("pack_id").is_in(set(packs)))
     return found if found["pack_id"].n_unique() == len(packs) else None
 
 
@@ -102,7 +101,7 @@ def write(root: Path, trials: pl.DataFrame, present: Present) -> None:
     try:
         path.parent.mkdir(exist_ok=True)
         sweep(path.parent)
-        pq.write_table(table, beside, compression="zstd", write_page_checksum=True)
+        beside.write_bytes(sealed.encoded(table))
         beside.replace(path)
     except OSError:
         with suppress(OSError):

@@ -19,11 +19,11 @@ from typing import IO, Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from idennet_core import sealing
-from orchestrator import index, leftovers
-from orchestrator.bucket import Bucket, is_address
+from orchestrator import index, leftovers, sealed
+from orchestrator.address import is_address, parsed
+from orchestrator.bucket import Bucket
 from orchestrator.rows import EMPTY, TABLES, Run, tables
 from orchestrator.trial import Rungs, Setting, State, TrialResult
 
@@ -55,6 +55,11 @@ class Store:
     def __str__(self) -> str:
         return str(self.bucket or self.root)
 
+    @property
+    def everywhere(self) -> str:
+        """The store as `--store` takes it on any machine that reaches it."""
+        return str(self.bucket.everywhere if self.bucket else self.root.absolute())
+
     def check(self) -> "Store":
         """Raise ValueError for a store that this version cannot read; a folder that is not there yet is fine.
 
@@ -82,8 +87,7 @@ class Store:
     def open(self) -> "Store":
         """Make the store's folder where it is missing. Raises PermissionError where it cannot be written."""
         self.check()
-        if self.bucket:
-            self.bucket.send(*FOLDERS)
+        self.send()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             marker = self.root / "store.json"
@@ -103,10 +107,10 @@ class Store:
             self.bucket.pull("/".join(parts))
         return self.root.joinpath(*parts)
 
-    def fetch_all(self, *parts: str) -> Path:
-        """The same of a whole folder."""
+    def fetch_all(self, *parts: str, only: str = "*") -> Path:
+        """The same of a whole folder, or of the files in it that are called so."""
         if self.bucket:
-            self.bucket.pull("/".join([*parts, ""]))
+            self.bucket.pull("/".join([*parts, ""]), only=(only,))
         return self.root.joinpath(*parts)
 
     def refresh(self) -> None:
@@ -115,15 +119,20 @@ class Store:
             self.bucket.pull("store.json", "calibration/", "studies/")
             self.bucket.pull("data/", "trunks/", only=("metadata.json", "trunk.json"))
 
-    def keep(self, *paths: Path, once: bool = False) -> None:
+    def keep(self, *paths: Path, once: bool = False, later: bool = False) -> None:
         """Take files or whole folders that were written in the store into its bucket; see `Bucket.push`."""
         if self.bucket:
-            self.bucket.push(*paths, once=once)
+            self.bucket.push(*paths, once=once, later=later)
 
-    def drop(self, path: Path) -> None:
-        """Remove a file from the store."""
+    def send(self) -> None:
+        """Take into the bucket what was written and could not be sent, by this run or one before it."""
         if self.bucket:
-            self.bucket.remove(path)
+            self.bucket.send(*FOLDERS)
+
+    def drop(self, path: Path, later: bool = False) -> None:
+        """Remove a file from the store; see `Bucket.remove`."""
+        if self.bucket:
+            self.bucket.remove(path, later=later)
         path.unlink(missing_ok=True)
 
     def write_pack(self, results: Sequence[TrialResult], settings: Mapping[str, Setting], run: Run) -> None:
@@ -191,21 +200,30 @@ class Store:
         whether the rest is whole shows when it is read.
         """
         found: dict[str, tuple[int, Path]] = {}
-        for path, metadata in self.checkpoint_words():
-            same = rungs is not None and metadata.get("rungs") == rungs.rungs_id
-            left = [] if same else json.loads(metadata.get("left", "[]"))
-            for trial_id in json.loads(metadata.get("trials", "[]")):
-                epoch = int(metadata["epoch"])
+        for path, words in self.checkpoint_words():
+            same = rungs is not None and words.get("rungs") == rungs.rungs_id
+            left = [] if same else json.loads(words.get("left", "[]"))
+            for trial_id in json.loads(words.get("trials", "[]")):
+                epoch = int(words["epoch"])
                 if trial_id not in left and epoch > found.get(trial_id, (-1, path))[0]:
                     found[trial_id] = (epoch, path)
         return found
 
     def checkpoint_words(self) -> list[tuple[Path, dict[str, str]]]:
-        """The packs' checkpoints and what their headers say; of a bucket without fetching them."""
-        if self.bucket:
-            found = self.bucket.starts("checkpoints/", _words)
-            return sorted((path, said) for path, said in found.items() if path.match("pack-*.safetensors"))
-        return [(path, checkpoint_words(path)) for path in sorted(self.checkpoints.glob("pack-*.safetensors"))]
+        """The packs' checkpoints and what their headers say, nothing where one is damaged; of a bucket unfetched."""
+        found = self.bucket.starts("checkpoints/", _words) if self.bucket else {}
+        for path in () if self.bucket else self.checkpoints.glob("pack-*.safetensors"):
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                found[path] = _words(file, os.fstat(file.fileno()).st_size)
+        found = {path: found[path] for path in sorted(found) if path.match("pack-*.safetensors")}
+        for path, words in found.items():
+            if not words:
+                warn_once(f"the checkpoint {path} is damaged (its header): left out, its trials go on from before it")
+        return list(found.items())
+
+    def drop_checkpoints(self) -> None:
+        """Remove the checkpoints of packs that are stored: a driver that is killed in between leaves them."""
+        self._drop_checkpoints(self.states())
 
     def _of_stored(self, table: str, trials: pl.DataFrame) -> pl.DataFrame:
         keys = ["trial_id", "pack_id"]
@@ -238,8 +256,9 @@ class Store:
         folder = self.root / name
         folder.mkdir(parents=True, exist_ok=True)
         beside = folder / f".{pack_id}.tmp"
-        pq.write_table(table, beside, compression="zstd", write_page_checksum=True)
-        with beside.open("rb") as file:
+        with beside.open("wb") as file:
+            file.write(sealed.encoded(table))
+            file.flush()
             os.fsync(file.fileno())
         beside.replace(folder / f"{pack_id}.parquet")
 
@@ -273,10 +292,12 @@ class Store:
             """The pack's rows, and which of its files are no good; those of an indexed pack were good."""
             files = {name: self.root / name / f"{pack_id}.parquet" for name in TABLES}
             checked = [table] if pack_id in present.indexed else TABLES
-            found = {name: load(files[name], whole=name == table) for name in checked}
-            if any(rows is None for rows in found.values()) and not files["trials"].exists():
+            rows = sealed.read(files[table])
+            good = {name: sealed.has_footer(files[name]) for name in checked if name != table}
+            good[table] = rows is not None
+            if not all(good.values()) and not files["trials"].exists():
                 raise _PutTogether
-            return found[table], [files[name] for name in checked if found[name] is None]
+            return rows, [files[name] for name in checked if not good[name]]
 
         frames, wanted = [pl.DataFrame(EMPTY[table])], sorted(present.marks.keys() & packs)
         with ThreadPoolExecutor() as pool:
@@ -293,15 +314,13 @@ class Store:
 
     def _drop_checkpoints(self, just_stored: Mapping[str, State]) -> None:
         """Remove the checkpoints of packs of which every trial is stored now: whole, or as it left there."""
-        of_packs: dict[str, list[Path]] = {}
-        over: set[str] = set()
+        of_packs: dict[str, dict[Path, dict[str, str]]] = {}
         for path, words in self.checkpoint_words():
-            of_packs.setdefault(pack := path.name.split(".")[0], []).append(path)
-            if self._ended(words, just_stored):
-                over.add(pack)
-        for pack in over:
-            for path in of_packs[pack]:
-                self.drop(path)
+            of_packs.setdefault(path.name.split(".")[0], {})[path] = words
+        for found in of_packs.values():
+            if any(self._ended(words, just_stored) for words in found.values()):
+                for path in found:
+                    self.drop(path)
 
     def _ended(self, words: Mapping[str, str], just_stored: Mapping[str, State]) -> bool:
         """Whether every trial of the checkpoint with these words is stored."""
@@ -324,7 +343,7 @@ def at(address: str | Path) -> Store:
 
     Raises ValueError for an address that names neither.
     """
-    return _in_bucket(Bucket(str(address))) if is_address(str(address)) else Store(Path(address))
+    return _in_bucket(Bucket(parsed(str(address)))) if is_address(str(address)) else Store(Path(address))
 
 
 def _in_bucket(bucket: Bucket) -> Store:
@@ -356,36 +375,17 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def checkpoint_words(path: Path) -> dict[str, str]:
-    """What a checkpoint's header says; empty for one that is gone, or damaged, which is said in a warning."""
+def _words(file: IO[bytes], size: int) -> dict[str, str]:
+    """What the header of a checkpoint says; nothing where it is damaged."""
     try:
-        with path.open("rb") as file:
-            return _words(path, file, path.stat().st_size)
-    except FileNotFoundError:
-        return {}
-
-
-def _words(path: Path, file: IO[bytes], size: int) -> dict[str, str]:
-    """What the header of an opened checkpoint of so many bytes says; empty for a damaged one, as above."""
-    try:
-        return sealing.words_in(path, file, size)
-    except sealing.Damaged as damage:
-        warn_once(f"{damage}; left out, its trials go on from before it")
+        return sealing.words(file, size)
+    except sealing.Damaged:
         return {}
 
 
 def this_host() -> str:
     """The name of this machine, for the rows."""
     return socket.gethostname()
-
-
-def load(path: Path, whole: bool = True) -> pa.Table | None:
-    """The file's rows, none of them where only its footer is asked for; None where it is damaged or missing."""
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read(use_threads=False) if whole else file.schema_arrow.empty_table()
-    except (OSError, pa.ArrowException):
-        return None
 
 
 _warned: set[str] = set()

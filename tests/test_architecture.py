@@ -43,12 +43,15 @@ OWNERS = {
     "psycopg": {"orchestrator.search.mirror"},
     "ray": {"orchestrator.tune_engine", "orchestrator.cluster"},
     "grpc": {"orchestrator.cluster"},
+    "botocore": {"orchestrator.cluster"},
+    "jsonschema": {"orchestrator.cluster"},
     "pyarrow": {
         "orchestrator.cleaning",
         "orchestrator.store",
         "orchestrator.rows",
         "orchestrator.index",
         "orchestrator.bucket",
+        "orchestrator.sealed",
     },
     "scipy": {"orchestrator.statistics.folds", "orchestrator.statistics.power"},
     "polars": {

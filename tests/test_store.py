@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from idennet_core import sealing
 from orchestrator import index
 from orchestrator.rows import Run
-from orchestrator.store import Store, checkpoint_words
+from orchestrator.store import Store
 from orchestrator.trial import Configuration, Predictions, Trial, TrialResult
 
 SETTINGS = {"variant": "if", "alpha": 0.1, "epochs": 2, "augment": True}
@@ -161,11 +161,13 @@ def test_a_store_that_is_a_file_is_refused(tmp_path):
         Store(tmp_path / "store").open()
 
 
-def test_a_damaged_checkpoint_says_nothing_and_is_named_once(tmp_path, caplog):
-    path = tmp_path / "pack-x.1.safetensors"
+def test_a_checkpoint_with_a_damaged_header_is_named_once_and_left_out(tmp_path, caplog):
+    store = Store(tmp_path)
+    path = store.checkpoints / "pack-x.1.safetensors"
+    path.parent.mkdir()
     for content in (b"", b"12", (2**62).to_bytes(8, "little") + b"{}", b"\x02" + b"\0" * 7 + b"[]"):
         path.write_bytes(content)
-        assert checkpoint_words(path) == {}
+        assert store.checkpointed() == {}
     assert caplog.text.count(str(path)) == 1
 
 

@@ -28,6 +28,8 @@ def to_terminal(report: Report, width: int, styled: bool) -> str:
         force_terminal=styled,
         color_system="standard" if styled else None,
         highlight=False,
+        markup=False,
+        emoji=False,
         legacy_windows=False,
     )
     with console.capture() as capture:
