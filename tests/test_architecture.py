@@ -45,9 +45,17 @@ OWNERS = {
     "grpc": {"orchestrator.cluster"},
     "botocore": {"orchestrator.cluster"},
     "jsonschema": {"orchestrator.cluster"},
-    "pyarrow": {"orchestrator.store", "orchestrator.rows", "orchestrator.index", "orchestrator.bucket"},
+    "pyarrow": {
+        "orchestrator.cleaning",
+        "orchestrator.store",
+        "orchestrator.rows",
+        "orchestrator.index",
+        "orchestrator.bucket",
+        "orchestrator.sealed",
+    },
     "scipy": {"orchestrator.statistics.folds", "orchestrator.statistics.power"},
     "polars": {
+        "orchestrator.cleaning",
         "orchestrator.store",
         "orchestrator.index",
         "orchestrator.statistics.folds",
