@@ -57,10 +57,11 @@ print(sum(node["Alive"] for node in ray.nodes()))
 PYTHON
 }
 for _ in $(seq 60); do
+  kill -0 "${started[@]}" || break  # one that ended has said why
   [ "$(present 2>/dev/null)" = "${#nodes[@]}" ] && break
   sleep 2
 done
-[ "$(present)" = "${#nodes[@]}" ] || { echo "error: not all of ${#nodes[@]} nodes joined Ray; see above" >&2; exit 1; }
+kill -0 "${started[@]}" && [ "$(present)" = "${#nodes[@]}" ] || { echo "error: not all of ${#nodes[@]} nodes joined Ray; see above" >&2; exit 1; }
 
 # Slurm's signal, five minutes before the time is up, is passed on, and waited for.
 idenctl study run "$study" --address "$address" "$@" &

@@ -5,8 +5,7 @@ for the case that the last is damaged.
 """
 
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -45,38 +44,30 @@ def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata. Raises FileNotFoundError, or `sealing.Damaged` where a byte is not as written."""
-    content, metadata = sealing.read(path)
+def load(path: Path, unsealed: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata; see `sealing.read`.
+
+    Raises FileNotFoundError, or `sealing.Damaged` where a byte is not as written.
+    """
+    content, metadata = sealing.read(path, unsealed)
     try:
         return tensors_of(content), metadata
     except SafetensorError as error:
         raise sealing.Damaged(f"{path} is damaged: {error}") from None
 
 
-def keep(
-    folder: Path,
-    name: str,
-    number: int,
-    tensors: Mapping[str, Tensor],
-    metadata: Mapping[str, str],
-    drop: Callable[[Path], None] = Path.unlink,
-) -> Path:
-    """Save a checkpoint, and `drop` all others of its name but the last before it; gives its file."""
-    own = folder / f"{name}.{number}.safetensors"
-    save(own, tensors, metadata)
-    others = [path for path in kept(folder, name) if path != own]
-    before = [path for path in others if _number(path) < number][:1]
-    for path in others:
-        if path not in before:
-            with suppress(FileNotFoundError):
-                drop(path)
-    return own
-
-
 def kept(folder: Path, name: str) -> list[Path]:
     """The checkpoints of this name, the furthest first."""
     return sorted(folder.glob(f"{name}.*.safetensors"), key=_number, reverse=True)
+
+
+def outdated(last: Path) -> list[Path]:
+    """The checkpoints of the name of the one just saved that have no use any more: those before the one before it.
+
+    One that is further is another process's, which trains the same.
+    """
+    earlier = [path for path in kept(last.parent, last.name.split(".")[0]) if _number(path) < _number(last)]
+    return earlier[1:]
 
 
 def _number(path: Path) -> int:

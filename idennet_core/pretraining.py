@@ -64,13 +64,16 @@ def train_trunk(
     device: torch.device,
     on_progress: Callable[[Progress], None],
     checkpoint_every: float = CHECKPOINT_EVERY,
+    keep: Callable[[Path], None] = lambda path: None,
+    drop: Callable[[Path], None] = lambda path: path.unlink(missing_ok=True),
 ) -> str:
     """Train the network of this recipe, store it under `trunks/<trunk_id>` and give the id.
 
     A checkpoint follows a run's first step, and then each that ends `checkpoint_every` seconds or more after the last
     checkpoint; a run goes on from the last whole one of the same recipe to the bits of a run without a stop, whichever
     step it follows. A trunk's folder is written beside and moved in place; a damaged or half-written trunk gives way to
-    it. Raises ValueError where the set is too small, or the loss or the outputs are no longer finite.
+    it. `keep` is told of each checkpoint that was written, `drop` removes one. Raises ValueError where the set is too
+    small, or the loss or the outputs are no longer finite.
     """
     trunk_id, settings = content_id(dict(recipe)), dict[str, Any](recipe)
     name = f"trunk-{trunk_id}"
@@ -113,7 +116,11 @@ def train_trunk(
         if due:
             course.seconds = time.monotonic() - began
             words = {"course": json.dumps(asdict(course))}
-            checkpoint.keep(checkpoints, name, course.step, _state(network, optimiser), words)
+            path = checkpoints / f"{name}.{course.step}.safetensors"
+            checkpoint.save(path, _state(network, optimiser), words)
+            keep(path)
+            for old in checkpoint.outdated(path):
+                drop(old)
             saved = time.monotonic()
     on_progress(Progress(task, total, total, course.loss, course.accuracy))
     facts = {
@@ -131,7 +138,7 @@ def train_trunk(
     }
     _store(network, facts, trunks / trunk_id)
     for path in checkpoint.kept(checkpoints, name):
-        path.unlink(missing_ok=True)
+        drop(path)
     return trunk_id
 
 

@@ -28,7 +28,7 @@ class Damaged(ValueError):
 def seal(path: Path) -> None:
     """Put the checksums into a file that was saved with an `EMPTY` seal, and bring it to the disk."""
     with path.open("r+b") as file:
-        head = _head(file, path.stat().st_size)
+        head = _head(file, os.fstat(file.fileno()).st_size)
         tensors = 0
         while block := file.read(BLOCK):
             tensors = zlib.crc32(block, tensors)
@@ -38,45 +38,52 @@ def seal(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def words(path: Path) -> dict[str, str]:
-    """The words in a sealed file's header. Raises FileNotFoundError; `Damaged` where the header is not as written."""
+def words(file: IO[bytes], size: int) -> dict[str, str]:
+    """The words in the header of an opened file of so many bytes. Raises `Damaged` where it is not as written."""
+    return _opened(_head(file, size))[0]
+
+
+def read(path: Path, unsealed: bool = False) -> tuple[bytes, dict[str, str]]:
+    """A sealed file's bytes and its words. Raises FileNotFoundError; `Damaged` where any byte is not as written.
+
+    An `unsealed` file, of before there were seals, may be taken as it is.
+    """
     with path.open("rb") as file:
-        return words_in(path, file, path.stat().st_size)
-
-
-def words_in(path: Path, file: IO[bytes], size: int) -> dict[str, str]:
-    """The same of an opened file of so many bytes, which may lie elsewhere than at `path`."""
-    return _opened(path, _head(file, size))[0]
-
-
-def read(path: Path) -> tuple[bytes, dict[str, str]]:
-    """A sealed file's bytes and its words. Raises FileNotFoundError; `Damaged` where any byte is not as written."""
-    with path.open("rb") as file:
-        head = _head(file, path.stat().st_size)
-        found, checksum = _opened(path, head)
+        head = _head(file, os.fstat(file.fileno()).st_size)
+        if unsealed and _MARK not in head:
+            try:
+                return head + file.read(), _metadata(head)
+            except (ValueError, KeyError):
+                raise Damaged(f"{path} is damaged: its header is no JSON with words in it") from None
         tensors = file.read()
-    if checksum != f"{zlib.crc32(tensors):08x}".encode():
-        raise Damaged(f"{path} is damaged: its tensors must have the checksum in its header")
+    try:
+        found, checksum = _opened(head)
+        if checksum != f"{zlib.crc32(tensors):08x}".encode():
+            raise Damaged("its tensors must have the checksum in its header")
+    except Damaged as damage:
+        raise Damaged(f"{path} is damaged: {damage}") from None
     return head + tensors, found
 
 
 def _head(file: IO[bytes], size: int) -> bytes:
     """All before the tensors, as far as the file goes: the header's length in 8 bytes, and the header."""
     length = file.read(8)
-    wanted = int.from_bytes(length, "little")
-    return length + file.read(min(wanted, size))
+    return length + file.read(min(int.from_bytes(length, "little"), size))
 
 
-def _opened(path: Path, head: bytes) -> tuple[dict[str, str], bytes]:
+def _opened(head: bytes) -> tuple[dict[str, str], bytes]:
     """The words, and the checksum that the tensors must have, in hex digits."""
     start = head.find(_MARK) + len(_MARK)
     end = start + len(EMPTY)
     found, plain = head[start:end], head[:start] + EMPTY.encode() + head[end:]
     if _MARK not in head or found[:8] != f"{zlib.crc32(plain):08x}".encode():
-        raise Damaged(f"{path} is damaged, or of an idenctl before checksums: its header must have the one it names")
-    metadata: dict[str, str] = json.loads(plain[8:])["__metadata__"]
-    del metadata[SEAL]
-    return metadata, found[8:]
+        raise Damaged("its header must have the checksum that it names")
+    return _metadata(plain), found[8:]
+
+
+def _metadata(head: bytes) -> dict[str, str]:
+    metadata: dict[str, str] = json.loads(head[8:])["__metadata__"]
+    return {name: value for name, value in metadata.items() if name != SEAL}
 
 
 def sealed_facts(facts: Mapping[str, Any], weights: bytes) -> dict[str, Any]:

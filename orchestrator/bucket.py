@@ -14,22 +14,25 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import cached_property
+from fnmatch import fnmatchcase
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pyarrow import fs
 
-OPTIONS = {"s3": ("endpoint_override", "scheme", "region"), "gs": ("endpoint_override", "scheme")}
+from orchestrator.address import Address, resolved
+
 PATIENCE = 600.0  # seconds for which a bucket that was reached before is tried again
 LONGEST_WAIT = 30.0  # seconds between two tries
 AT_ONCE = 8  # objects that are fetched together
 BLOCK = 16 * 2**20  # bytes asked for at once
+PART = 8 * 2**20  # bytes below which an object is sent in one piece
+ABANDONED = 86400.0  # seconds since its last change after which what was to be fetched is nobody's
 REFUSED = re.compile(
     "ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|EXPIRED_TOKEN|INVALID_TOKEN|UNRECOGNIZED_CLIENT|"
     "MISSING_AUTHENTICATION_TOKEN|INVALID_CLIENT_TOKEN_ID|PERMISSION_DENIED"
@@ -39,33 +42,23 @@ T = TypeVar("T")
 log = logging.getLogger("idenctl")
 
 
-def is_address(text: str) -> bool:
-    """Whether this names a bucket rather than a folder."""
-    return "://" in text
-
-
 class Bucket:
     """What a store needs of a bucket. Names are those of objects below the store's prefix, with slashes."""
 
-    def __init__(self, address: str, patience: float = 0.0) -> None:
-        """Contacts nothing. Raises ValueError for an address that names no bucket."""
-        self.kind, self.path, options = _parsed(address)
-        self.address, self.patience = f"{self.kind}://{self.path}", patience
-        given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        if self.kind == "s3" and given and "endpoint_override" not in options:
-            options |= {
-                "scheme": urlsplit(given).scheme,
-                "endpoint_override": urlsplit(given).netloc.rpartition("@")[2],
-            }
-        self.options: Mapping[str, str] = options
-        self.mirror = _mirror(self.path, self._whole)
+    def __init__(self, address: Address, patience: float = 0.0) -> None:
+        """Contacts nothing; `patience` is for how many seconds the bucket is tried again where it is not reached."""
+        self.address, self.patience = address, patience
+        self.everywhere = resolved(address)
+        self.path, self.mirror = address.path, self.everywhere.mirror
+        self._away = False  # not reached when it was last tried
+        self._read: dict[tuple[str, int, int], Any] = {}  # what was made of the objects that `starts` has read
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another machine finds its own credentials and mirror, and is patient from the start."""
-        return Bucket, (self._whole, PATIENCE)
+        return Bucket, (self.everywhere, PATIENCE)
 
     def __str__(self) -> str:
-        return self.address
+        return str(self.address)
 
     def connect(self) -> None:
         """Find out whether the bucket can be read; from then on it is tried again where it is not reached.
@@ -76,8 +69,12 @@ class Bucket:
         if not self._call(lambda: self._files.get_file_info(fs.FileSelector(self.path, allow_not_found=True))):
             self._require_bucket()
         self.patience = PATIENCE
+        for left in (self.mirror / ".incoming").glob("*"):  # by processes that were killed
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > ABANDONED:
+                    left.unlink()
 
-    def pull(self, *names: str, only: Sequence[str] = ()) -> None:
+    def pull(self, *names: str, only: Sequence[str] = ("*",)) -> None:
         """Bring these files of the mirror, or folders (`data/`), up to date; with `only` the files in them called so.
 
         What is whole in the bucket comes whole, where its last part lies in the last of `names`: they are listed from
@@ -92,7 +89,7 @@ class Bucket:
         wanted = {name: [info for info in found.values() if self._differs(info)] for name, found in listed.items()}
         while any(wanted.values()):  # again where objects changed while they were fetched
             for name in names:
-                self._fetch(wanted[name])
+                self._call(partial(self._fetch, wanted[name]))
             again = {name: self._list(name, only) for name in reversed(names) if wanted[name]}
             wanted = {
                 name: [again[name][key] for key in map(self._key, infos) if key in again.get(name, ())]
@@ -100,10 +97,11 @@ class Bucket:
             }
             wanted = {name: list(filter(self._differs, infos)) for name, infos in wanted.items()}
 
-    def push(self, *paths: Path, once: bool = False) -> None:
+    def push(self, *paths: Path, once: bool = False, later: bool = False) -> None:
         """Send files of the mirror, or folders, in which a JSON file says that they are whole: it comes last.
 
-        With `once`, a folder that is whole in the bucket already stays as it is there.
+        With `once`, a folder that is whole in the bucket already stays as it is there. With `later`, nobody waits for a
+        bucket that is not reached: the next run sends what was written.
         """
         for path in paths:
             files = sorted(_files_in(path), key=lambda file: (file.suffix == ".json", file))
@@ -115,90 +113,87 @@ class Bucket:
                         self._mark(file, None)
                     continue
                 self.remove(files[-1])
-            for file in files:
-                self._send(file)
+            with suppress(*([ConnectionError] if later else [])):
+                for file in files:
+                    self._send(file, 0 if later else None)
 
     def send(self, *names: str) -> None:
-        """Send what earlier runs wrote to these folders of the mirror and did not come to send."""
+        """Send what earlier runs wrote to these folders of the mirror and did not come to send.
+
+        As in `pull`, what is whole here comes whole into the bucket.
+        """
+        left = {name: list(filter(_is_unsent, _files_in(self.mirror / name))) for name in reversed(names)}
+        if count := sum(map(len, left.values())):
+            log.warning(f"{self}: sending {count} files that could not be sent before")
         for name in names:
-            unsent = [path for path in _files_in(self.mirror / name) if path.stat().st_mode & 0o200]
-            if unsent:
-                log.warning(f"{self}: sending {len(unsent)} files of {name} that an earlier run left in {self.mirror}")
-            for path in sorted(unsent, key=lambda file: (file.suffix == ".json", file)):
-                info = self._info(path)
-                if info.type == fs.FileType.File and info.mtime_ns > path.stat().st_mtime_ns:
-                    self._mark(path, None)  # what somebody else wrote since counts
-                else:
-                    self._send(path)
+            for path in sorted(left[name], key=lambda file: (file.suffix == ".json", file)):
+                with suppress(FileNotFoundError):  # removed by another process
+                    info = self._info(path)
+                    if info.type == fs.FileType.File and info.mtime_ns > path.stat().st_mtime_ns:
+                        self._mark(path, None)  # what somebody else wrote since counts
+                    else:
+                        self._send(path)
 
-    def remove(self, path: Path) -> None:
-        """Remove the object of a file of the mirror, where there is one."""
-        with suppress(FileNotFoundError):
-            self._call(lambda: self._files.delete_file(f"{self.path}/{self._name(path)}"))
+    def remove(self, path: Path, later: bool = False) -> None:
+        """Remove the object of a file of the mirror, where there is one; with `later`, if the bucket is reached."""
+        with suppress(FileNotFoundError, *([ConnectionError] if later else [])):
+            self._call(lambda: self._files.delete_file(f"{self.path}/{self._name(path)}"), 0 if later else None)
 
-    def starts(self, name: str, read: Callable[[Path, IO[bytes], int], T]) -> dict[Path, T]:
-        """What `read(path, file, size)` makes of the objects in this folder, of which only what it reads is fetched."""
+    def starts(self, name: str, read: Callable[[IO[bytes], int], T]) -> dict[Path, T]:
+        """What `read(file, size)` makes of the objects in this folder, of which only what it reads is fetched."""
         found = {}
-        for key, info in self._list(name, ()).items():
+        for key, info in self._list(name, ("*",)).items():
             mark = (key, info.size, info.mtime_ns)
             if mark not in self._read:
                 with suppress(FileNotFoundError):
-                    self._read[mark] = self._call(lambda info=info: self._started(info, read))  # type: ignore[misc]
+                    self._read[mark] = self._call(partial(self._started, info, read))
             if mark in self._read:
                 found[self.mirror / key] = self._read[mark]
         return found
 
-    @cached_property
-    def _read(self) -> dict[tuple[str, int, int], Any]:
-        return {}
-
-    def _started(self, info: fs.FileInfo, read: Callable[[Path, IO[bytes], int], T]) -> T:
+    def _started(self, info: fs.FileInfo, read: Callable[[IO[bytes], int], T]) -> T:
         with self._files.open_input_file(info.path) as file:
-            return read(self.mirror / self._key(info), file, file.size())
-
-    @property
-    def _whole(self) -> str:
-        """The address with all that leads to the bucket, from wherever it came."""
-        return f"{self.address}?{urlencode(self.options)}" if self.options else self.address
+            return read(file, file.size())
 
     @cached_property
     def _files(self) -> fs.FileSystem:
         self.mirror.mkdir(parents=True, exist_ok=True, mode=0o700)
-        options = dict(self.options)
-        if self.kind == "gs":
+        options = dict(self.everywhere.options)
+        if self.everywhere.kind == "gs":
             return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=20), **options)
         region = options.pop("region", None) or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         if region is None:
             here = "endpoint_override" in options
-            region = "us-east-1" if here else fs.resolve_s3_region(self.path.partition("/")[0])
-        # a single PUT for a small object, and for others parts that count when all are there
+            region = "us-east-1" if here else fs.resolve_s3_region(self.address.bucket)
         return fs.S3FileSystem(
             region=region,
             connect_timeout=5,
             request_timeout=20,
-            allow_delayed_open=True,
+            allow_delayed_open=True,  # a small object in one request
             background_writes=False,
             **options,
         )
 
-    def _call(self, act: Callable[[], T]) -> T:
+    def _call(self, act: Callable[[], T], patience: float | None = None) -> T:
         """Do what may fail at the bucket; where it is not reached, again with growing waits."""
-        ends, wait = time.monotonic() + self.patience, 1.0
+        ends, wait = time.monotonic() + (self.patience if patience is None else patience), 1.0
         while True:
             try:
-                return act()
+                done = act()
+                self._away = False
+                return done
             except OSError as error:
                 if error.errno is not None:  # of this machine's disk, or an object that is not there
                     raise
                 self._refuse(str(error))
                 reason = _reason(str(error))
             if time.monotonic() + wait > ends:
-                raise ConnectionError(
-                    f"the store {self} must be reachable, it is not ({reason}); "
-                    f"what was written is kept in {self.mirror} and sent by the next run on this machine"
-                )
-            if wait == 1.0:
+                kept = f"what was written is kept in {self.mirror} and sent by the next run on this machine"
+                step = kept if self.patience else "look at the network, and at the endpoint if there is one"
+                raise ConnectionError(f"the store {self} must be reachable, it is not ({reason}); {step}")
+            if not self._away:
                 log.warning(f"{self} is not reached ({reason}): trying again for {self.patience / 60:.0f} minutes")
+            self._away = True
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
@@ -215,7 +210,7 @@ class Bucket:
     def _require_bucket(self) -> None:
         """Raise FileNotFoundError unless the bucket is there; one that does not say is taken to be."""
         with suppress(PermissionError):
-            if self._call(lambda: self._files.get_file_info(self.path.partition("/")[0])).type == fs.FileType.NotFound:
+            if self._call(lambda: self._files.get_file_info(self.address.bucket)).type == fs.FileType.NotFound:
                 self._missing()
 
     def _missing(self) -> None:
@@ -228,13 +223,13 @@ class Bucket:
         if name.endswith("/"):
             asked = fs.FileSelector(base.rstrip("/"), recursive=True, allow_not_found=True)
         found = self._call(lambda: self._files.get_file_info(asked))
-        infos = {self._key(info): info for info in found if info.type == fs.FileType.File}
-        return {key: info for key, info in infos.items() if _proper(key) and (not only or key.endswith(tuple(only)))}
+        infos = {self._key(info): info for info in found if info.type == fs.FileType.File and _proper(self._key(info))}
+        return {key: info for key, info in infos.items() if _is_called(key.rpartition("/")[2], only)}
 
     def _held(self, name: str, only: Sequence[str]) -> list[Path]:
         """The files in a folder of the mirror that are, or were, in the bucket."""
-        found = [path for path in _files_in(self.mirror / name) if not only or path.name in only]
-        return [path for path in found if not path.stat().st_mode & 0o200]
+        found = [path for path in _files_in(self.mirror / name) if _is_called(path.name, only)]
+        return [path for path in found if not _is_unsent(path)]
 
     def _differs(self, info: fs.FileInfo) -> bool:
         """Whether the mirror lacks the object as it is; what is still to be sent is left alone."""
@@ -257,13 +252,13 @@ class Bucket:
         """Fetch an object, unless another process of this machine does so now: then wait for it."""
         key = self._key(info)
         place, beside = self.mirror / key, self.mirror / ".incoming" / uuid.uuid4().hex
-        with _locked(self.mirror / ".locks" / hashlib.sha256(key.encode()).hexdigest()[:32]):
+        with _locked(self.mirror / ".locks" / hashlib.sha256(key.encode()).hexdigest()[:2]):
             if not self._differs(info):
                 return
             beside.parent.mkdir(parents=True, exist_ok=True)
             place.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self._call(lambda: self._download(info.path, beside))
+                self._download(info.path, beside)
                 self._mark(beside, info)
                 beside.replace(place)
             except FileNotFoundError:  # removed since it was listed
@@ -276,19 +271,37 @@ class Bucket:
             while block := source.read(BLOCK):
                 file.write(block)
 
-    def _send(self, path: Path) -> None:
-        """Send a file. In one call, so that a signal that ends this process never leaves half an object."""
+    def _send(self, path: Path, patience: float | None = None) -> None:
+        """Send a file; the note that it is sent goes to the very file that was, whatever took its place meanwhile."""
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-            self._call(lambda: self._put(f"{self.path}/{self._name(path)}", content))
+            self._call(lambda: self._put(f"{self.path}/{self._name(path)}", content), patience)
             info = self._info(path)
             self._mark(file.fileno(), info if info.size == size else None)
 
     def _put(self, path: str, content: "bytes | mmap.mmap") -> None:
-        stream = self._files.open_output_stream(path)
-        stream.write(content)
-        stream.close()
+        """Write an object, whole or not at all.
+
+        A stream that fails, or that Ctrl-C ends, completes what it has as an object when it is destroyed. So it writes
+        in a thread, which Ctrl-C does not reach; and what goes in several parts goes to a place of its own first, and
+        is copied where it belongs once it is all there.
+        """
+        place = path if len(content) < PART else f"{self.path}/.incoming/{uuid.uuid4().hex}"
+
+        def write() -> None:
+            stream = self._files.open_output_stream(place)
+            stream.write(content)
+            stream.close()
+
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(write).result()
+        if place != path:
+            if self._files.get_file_info(place).size != len(content):
+                raise OSError("a part is missing")
+            self._files.copy_file(place, path)
+            with suppress(OSError):
+                self._files.delete_file(place)
 
     def _mark(self, file: "Path | int", info: fs.FileInfo | None) -> None:
         """Note that a file is in the bucket, as it is there; without `info` in another form, which is to be fetched."""
@@ -306,39 +319,6 @@ class Bucket:
         return path.relative_to(self.mirror).as_posix()
 
 
-def _parsed(address: str) -> tuple[str, str, dict[str, str]]:
-    """The kind of bucket, its name with the prefix, and the options. What may be a secret is not repeated."""
-    rule = "a store in a bucket is s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"
-    kind, _, rest = address.partition("://")
-    if kind not in OPTIONS:
-        raise ValueError(f"{rule}, got one that begins with {kind[:20]!r}; give such an address, or a folder")
-    rest, _, query = rest.partition("?")
-    bucket, *prefix = rest.rstrip("/").split("/")
-    if "@" in bucket:
-        raise ValueError(f"{rule}, got one with credentials in it; take them out, they come from the environment")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]", bucket):
-        raise ValueError(f"{rule}, got {bucket[:70]!r} as the bucket; give its name: 3 to 63 of a-z, 0-9, . _ and -")
-    for part in prefix:
-        if not re.fullmatch(r"[A-Za-z0-9_=+-][A-Za-z0-9._=+-]*", part) or len(rest) > 500:
-            raise ValueError(
-                f"{rule}, got {part[:70]!r} in the prefix; use letters, digits, _ = + - and dots within a name"
-            )
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    for name, value in options.items():
-        if name not in OPTIONS[kind]:
-            valid = ", ".join(OPTIONS[kind])
-            raise ValueError(f"{rule} with the options {valid}, got another, {name[:30]!r}; leave it out")
-        if not re.fullmatch(r"[A-Za-z0-9.:_-]+", value):
-            raise ValueError(f"{rule}, {name} of letters, digits, . : _ and -, got something else; see docs/buckets.md")
-    return kind, "/".join([bucket, *prefix]), options
-
-
-def _mirror(path: str, whole: str) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    digest = hashlib.sha256(whole.encode()).hexdigest()[:12]
-    return cache / "idenctl" / f"{path.partition('/')[0]}-{digest}"
-
-
 def _reason(error: str) -> str:
     """The bucket's error in a few words, without anything that it quotes."""
     code = re.search(r"AWS Error ([A-Z_]+)", error)
@@ -348,6 +328,17 @@ def _reason(error: str) -> str:
 def _proper(key: str) -> bool:
     """Whether an object's name can be that of a file in the mirror, and not a hidden one."""
     return all(part and not part.startswith(".") for part in key.split("/")) and not re.search(r"[\\\0]", key)
+
+
+def _is_called(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _is_unsent(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & 0o200)
+    except FileNotFoundError:  # another process has removed it
+        return False
 
 
 def _files_in(path: Path) -> list[Path]:

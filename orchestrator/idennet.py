@@ -215,9 +215,10 @@ def _metadata(store: Store, dataset: str) -> dict[str, Any]:
 
 
 def _lacks(store: Store, trunk_id: str) -> bool:
-    """Whether the store has no whole trunk of this id."""
+    """Whether the store has no whole trunk of this id; of a bucket, which keeps its bytes, by its facts alone."""
+    folder = store.trunks / trunk_id
     try:
-        sealing.trunk(store.trunks / trunk_id)
+        sealing.trunk_facts(folder) if store.bucket else sealing.trunk(folder)
     except FileNotFoundError:
         return True
     except sealing.Damaged as damage:
@@ -308,8 +309,11 @@ def _checkpoint(
         "left": json.dumps([n for n, m in zip(ids, members, strict=True) if m.left]),
         "rungs": pack.rungs.rungs_id if pack.rungs else "",
     }
-    name = f"pack-{pack.pack_id}"
-    store.keep(checkpoint.keep(store.checkpoints, name, epoch, tensors, metadata, store.drop))
+    path = store.checkpoints / f"pack-{pack.pack_id}.{epoch}.safetensors"
+    checkpoint.save(path, tensors, metadata)
+    store.keep(path, later=True)
+    for old in checkpoint.outdated(path):
+        store.drop(old, later=True)
 
 
 def _leaving(

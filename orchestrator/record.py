@@ -7,8 +7,8 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,14 +29,6 @@ _PLAN: dict[str, type] = {
     "synthetic": bool,
     "report": dict,
 }
-_TRUNK: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("trunk_id", "sha256"), str),
-    **dict.fromkeys(("training_pictures", "held_out_pictures"), int),
-    "recipe": dict,
-    "synthetic": bool,
-    "seconds": (int, float),
-    "held_out_accuracy": (float, type(None)),
-}
 
 
 def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
@@ -46,11 +38,12 @@ def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
     """
     folder = store.studies / planned.study.folder
     frozen, text = folder / "study.yaml", study.dump(planned.study)
-    if frozen.is_file() and frozen.read_text() != text:
-        used = datetime.fromtimestamp(frozen.stat().st_mtime, UTC)
-        earlier = folder / f"study-{used:%Y%m%dT%H%M%S.%f}.yaml"
-        frozen.replace(earlier)
-        store.keep(earlier)
+    with suppress(FileNotFoundError):  # it is the first, or another run has just done the same
+        if frozen.read_text() != text:
+            used = datetime.fromtimestamp(frozen.stat().st_mtime, UTC)
+            earlier = folder / f"study-{used:%Y%m%dT%H%M%S.%f}.yaml"
+            frozen.replace(earlier)
+            store.keep(earlier)
     write_text(frozen, text)
     content = _cells(planned, command) | {"predicted": _predicted(planned, store, folder)}
     write_json(folder / "plan.json", content)
@@ -67,15 +60,6 @@ def read_plan(path: Path) -> dict[str, Any]:
 def read_search(path: Path) -> dict[str, Any]:
     """What a search has asked and found, of its `search.json`; raises as `read_plan` does."""
     return kept.read(path, {"procedures": list, "search": dict}, "run the study again: idenctl study run FILE")
-
-
-def stored_trunks(store: Store) -> list[dict[str, Any]]:
-    """What is known of each trunk in the store, in the order of their ids; raises ValueError for a damaged one."""
-    found = []
-    for path in sorted(store.trunks.glob("[!.]*/trunk.json")):
-        step = f"move {path.parent} away and run its study"
-        found.append(kept.read(path, _TRUNK, step))
-    return found
 
 
 def stored_studies(store: Store) -> list[dict[str, Any]]:
@@ -97,13 +81,13 @@ def stored_studies(store: Store) -> list[dict[str, Any]]:
                 "trials": len(wanted),
                 "complete": counts.count("complete"),
                 "failed": counts.count("failed"),
-                "search": _search_of(path.parent),
+                "search": search_of(path.parent),
             }
         )
     return found
 
 
-def _search_of(folder: Path) -> dict[str, int] | None:
+def search_of(folder: Path) -> dict[str, int] | None:
     """How many configurations a stored search has asked for and how many have an outcome; None for a design."""
     if not (record := folder / "search.json").is_file():
         return None
@@ -121,37 +105,66 @@ def stored_by_study(planned: Plan, store: Store) -> dict[str, int]:
 def took(store: Store, name: str) -> list[Took]:
     """What the trunks and packs of a study that was run were to take, beside what they took."""
     plan = read_plan(store.studies / name / "plan.json")
-    rows = list(store.every_trial(["trial_id", "pack_id", "seconds"]).iter_rows())
-    seconds = {trunk["trunk_id"]: float(trunk["seconds"]) for trunk in stored_trunks(store)}
+    # packs that were put together are told apart by where and when they ran
+    columns = ["trial_id", "host", "started_at", "seconds"]
+    rows = [(i, f"{host} {started}", seconds) for i, host, started, seconds in store.every_trial(columns).iter_rows()]
+    stored = store.trunk_facts()
+    seconds = {trunk["trunk_id"]: float(trunk["seconds"]) for trunk in stored}
     return costs.took(plan.get("predicted", {}), rows, seconds)
 
 
 @contextmanager
-def only_run(store: Store, name: str) -> Any:
+def only_run(store: Store, name: str) -> Iterator[None]:
     """Hold the study's lock, which ends with this process however it ends. Raises ValueError where it is taken.
 
     It saves work and guards nothing: two runs from two machines, or on a file system without locks, go on side by side.
     """
-    import fcntl
-
     path = store.studies / name / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
+    with _held(store.root / ".lock", alone=False) as holder:
+        if holder is not None:
+            raise ValueError(f"the store {store} is being cleaned by process {holder}; wait for it")
+        with _held(path, alone=True) as holder:
+            if holder is not None:
+                raise ValueError(f"a study runs once at a time, {name} is being run by process {holder}; wait for it")
+            yield
+
+
+@contextmanager
+def alone(store: Store) -> Iterator[None]:
+    """Hold the store's lock while no study runs in it. Raises ValueError where one does."""
+    with _held(store.root / ".lock", alone=True) as holder:
+        if holder is not None:
+            running = [path.parent.name for path in sorted(store.studies.glob("*/.lock")) if _locked(path)]
+            who = " and ".join(running) or "somebody"
+            raise ValueError(f"a store is cleaned while nobody writes in it, {who} runs in {store}; wait for it")
+        yield
+
+
+@contextmanager
+def _held(path: Path, alone: bool) -> Iterator[str | None]:
+    """Hold a lock file, alone or with others; gives None, or where another process has it in the way, which.
+
+    On a file system without locks there is nothing to hold.
+    """
+    import fcntl
+
     # the file itself, never what a link in its place leads to: it is emptied
     with open(path, "a+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666)) as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise ValueError(
-                f"a study runs once at a time, {name} is being run by process {file.read().strip()}; wait for it"
-            ) from None
+            yield file.read().strip()
+            return
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
+        if alone:
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+        yield None
 
 
 def stop(store: Store, name: str) -> int:

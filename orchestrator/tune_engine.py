@@ -105,8 +105,17 @@ class _Listener(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         said = Path(trial.error_file).read_text() if trial.error_file else ""
-        causes = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception): .+)$", said, re.MULTILINE)
-        self.listen(PackFailed(trial.config["pack"].pack_id, ": ".join(["its worker died", *causes[-1:]]), said))
+        self.listen(PackFailed(trial.config["pack"].pack_id, f"its worker died{_cause(said)}", said))
+
+
+def _cause(said: str) -> str:
+    """Of what Ray says of a death the last error, else how the worker ended, else what became of it; `: ` before it."""
+    causes = (
+        re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception): .+)$", said, re.MULTILINE)
+        or re.findall(r"Worker exit detail: (.+?)(?:\. |$)", said, re.MULTILINE)
+        or re.findall(r"^The actor .+?(?=\. |$)", said, re.MULTILINE)
+    )
+    return f": {causes[-1]}" if causes else ""
 
 
 def _scratch() -> str:
@@ -147,7 +156,7 @@ def run(
     whose worker dies is tried again from its checkpoint, twice. Raises `NoDevice` when packs wait in vain.
     """
     gpus = 1 / capacity.share if capacity.kind == "gpu" else 0.0
-    logging.getLogger("ray.tune").setLevel(logging.INFO if verbose else logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.INFO if verbose else logging.CRITICAL)
 
     def train_pack(configuration: Mapping[str, Pack]) -> None:
         def tell(event: Event) -> None:

@@ -28,10 +28,11 @@ class Head:
 
 
 @contextmanager
-def head(*options, path=(), **environment):
+def head(*options, path=(), port=None, **environment):
     """A head started by `ray start --head OPTIONS`, whose processes import from `path` and have this environment."""
     folder = Path(tempfile.mkdtemp(prefix="jh", dir="/tmp"))  # a socket's path is short
-    gcs, dashboard, client, agent, metrics = free_ports(5)
+    spare, dashboard, client, agent, metrics = free_ports(5)
+    gcs = port or spare
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     clean |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "HOME": str(folder)}
     programs = f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}"

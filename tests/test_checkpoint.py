@@ -32,6 +32,18 @@ def same(one, other):
         assert torch.equal(value, other[name])
 
 
+def words_of(path):
+    with path.open("rb") as file:
+        return sealing.words(file, path.stat().st_size)
+
+
+def keep(folder, name, number, content, words):
+    path = folder / f"{name}.{number}.safetensors"
+    checkpoint.save(path, content, words)
+    for old in checkpoint.outdated(path):
+        old.unlink()
+
+
 @pytest.fixture
 def path(tmp_path):
     found = tmp_path / "deep" / "x.safetensors"
@@ -42,7 +54,7 @@ def path(tmp_path):
 def test_what_is_read_is_what_was_saved_and_nothing_lies_beside(path):
     found, words = checkpoint.load(path)
     same(found, tensors())
-    assert words == sealing.words(path) == WORDS
+    assert words == words_of(path) == WORDS
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -57,7 +69,7 @@ def test_a_changed_byte_is_found_wherever_it_is(path):
             seal = whole.index(b'"seal":"') + 8
             if not seal + 8 <= place < seal + 16:  # the tensors' checksum says nothing of the words
                 with pytest.raises(sealing.Damaged):
-                    sealing.words(path)
+                    words_of(path)
 
 
 def test_a_file_cut_anywhere_is_found_and_so_is_one_that_goes_on(path):
@@ -71,13 +83,12 @@ def test_a_file_cut_anywhere_is_found_and_so_is_one_that_goes_on(path):
 def test_a_header_that_claims_to_be_huge_takes_no_memory(path):
     path.write_bytes((2**62).to_bytes(8, "little") + b"{}")
     with pytest.raises(sealing.Damaged):
-        sealing.words(path)
+        words_of(path)
 
 
 def test_a_missing_file_is_missing_and_not_damaged(tmp_path):
-    for read in (checkpoint.load, sealing.words):
-        with pytest.raises(FileNotFoundError):
-            read(tmp_path / "none.safetensors")
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load(tmp_path / "none.safetensors")
 
 
 def test_the_bytes_are_on_the_disk_before_they_are_in_place(path, monkeypatch):
@@ -116,20 +127,20 @@ def test_a_disk_that_is_full_leaves_the_old_file_and_nothing_beside(path):
 
 
 def test_two_are_kept_the_last_and_the_one_before_it(tmp_path):
-    for number in (1, 2, 10, 9, 11):
-        checkpoint.keep(tmp_path, "pack-a", number, tensors(number), {})
-        checkpoint.keep(tmp_path, "pack-ab", 1, tensors(), {})
-    names = [path.name for path in checkpoint.kept(tmp_path, "pack-a")]
-    assert names == ["pack-a.11.safetensors", "pack-a.9.safetensors"], "10 was done again, from 9"
+    for number, left in ((1, [1]), (2, [2, 1]), (10, [10, 2]), (9, [10, 9, 2]), (11, [11, 10])):
+        keep(tmp_path, "pack-a", number, tensors(number), {})
+        keep(tmp_path, "pack-ab", 1, tensors(), {})
+        names = [path.name for path in checkpoint.kept(tmp_path, "pack-a")]
+        assert names == [f"pack-a.{number}.safetensors" for number in left], "whoever is behind leaves the others'"
     assert len(checkpoint.kept(tmp_path, "pack-ab")) == 1
 
 
 def test_killed_at_any_moment_while_it_keeps_checkpoints_the_last_or_the_one_before_it_is_whole(tmp_path):
     script = (
-        "import itertools, sys, torch; from pathlib import Path; from idennet_core import checkpoint\n"
+        "import itertools, sys, torch; from pathlib import Path; from tests.test_checkpoint import keep\n"
         "folder, first = Path(sys.argv[1]), int(sys.argv[2])\n"
         "for number in itertools.count(first):\n"
-        "    checkpoint.keep(folder, 'x', number, {'n': torch.full((2**18,), number)}, {'number': str(number)})\n"
+        "    keep(folder, 'x', number, {'n': torch.full((2**18,), number)}, {'number': str(number)})\n"
         "    print(number, flush=True)\n"
     )
     draw, last = generator("killed while keeping"), -1
@@ -145,7 +156,7 @@ def test_killed_at_any_moment_while_it_keeps_checkpoints_the_last_or_the_one_bef
         assert said[-1] <= int(words["number"]) <= said[-1] + 1
         assert (found["n"] == int(words["number"])).all()
         assert len(kept) <= 3, "a third where it was not yet removed"
-        assert sealing.words(kept[1]) == {"number": str(int(words["number"]) - 1)}
+        assert words_of(kept[1]) == {"number": str(int(words["number"]) - 1)}
         last = int(words["number"])
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -12,7 +13,7 @@ from safetensors.numpy import save_file
 from idennet_core import sealing
 from orchestrator import index
 from orchestrator.rows import Run
-from orchestrator.store import Store, checkpoint_words
+from orchestrator.store import Store
 from orchestrator.trial import Configuration, Predictions, Trial, TrialResult
 
 SETTINGS = {"variant": "if", "alpha": 0.1, "epochs": 2, "augment": True}
@@ -160,11 +161,13 @@ def test_a_store_that_is_a_file_is_refused(tmp_path):
         Store(tmp_path / "store").open()
 
 
-def test_a_damaged_checkpoint_says_nothing_and_is_named_once(tmp_path, caplog):
-    path = tmp_path / "pack-x.1.safetensors"
+def test_a_checkpoint_with_a_damaged_header_is_named_once_and_left_out(tmp_path, caplog):
+    store = Store(tmp_path)
+    path = store.checkpoints / "pack-x.1.safetensors"
+    path.parent.mkdir()
     for content in (b"", b"12", (2**62).to_bytes(8, "little") + b"{}", b"\x02" + b"\0" * 7 + b"[]"):
         path.write_bytes(content)
-        assert checkpoint_words(path) == {}
+        assert store.checkpointed() == {}
     assert caplog.text.count(str(path)) == 1
 
 
@@ -285,3 +288,13 @@ def test_both_checkpoints_of_a_pack_go_although_one_is_damaged(tmp_path):
     assert store.checkpointed() == {**dict.fromkeys(ids, (4, before)), "x": (1, other)}
     store.write_pack(results, SETTINGS, run_at())
     assert list(store.checkpoints.iterdir()) == [other]
+
+
+def test_a_trunk_whose_facts_are_damaged_is_named_and_left_out_of_what_is_listed(trained_store, tmp_path, caplog):
+    store = Store(shutil.copytree(trained_store, tmp_path / "store"))
+    first, second = store.trunk_facts()
+    facts = store.trunks / first["trunk_id"] / "trunk.json"
+    for damaged in (facts.read_text().replace('"seconds": ', '"seconds": 1'), "{", "[]", "{}", ""):
+        facts.write_text(damaged)
+        assert store.trunk_facts() == [second]
+    assert caplog.text.count(first["trunk_id"]) == 1

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from orchestrator.cli import cluster, dashboard, data, heatmap, network, report, study, trunk
+from orchestrator.cli import cluster, dashboard, data, heatmap, network, report, store, study, trunk
 from orchestrator.names import visible
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(trunk.app, name="trunk")
 app.add_typer(study.app, name="study")
 app.add_typer(cluster.app, name="cluster")
+app.add_typer(store.app, name="store")
 app.command("report")(report.report)
 app.command("dashboard")(dashboard.dashboard)
 app.command("heatmap")(heatmap.heatmap)
@@ -83,7 +84,8 @@ def main() -> None:
         if debug:
             traceback.print_exc()
         wrong = isinstance(error, WRONG_INPUT) or (isinstance(error, OSError) and error.errno in TOO_LONG)
-        known = wrong or isinstance(error, ConnectionError)
+        # a disk that is full or gone is no defect; what safetensors could not write is no OSError, and ends so
+        known = wrong or isinstance(error, OSError) or "(os error " in str(error)
         note = "" if known or debug else " (run with --debug for the traceback)"
         name = "error" if known else f"internal error: {type(error).__name__}"
         print(f"{name}: {_one_line(_text(error))}{note}", file=sys.stderr)

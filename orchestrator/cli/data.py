@@ -131,7 +131,7 @@ def prepare(
     if as_json:
         typer.echo(json.dumps({"fresh": result.fresh, **result.metadata}, indent=1))
     else:
-        print_prepared(target, result.metadata, result.fresh)
+        print_prepared(f"{place}/data/{name}", result.metadata, result.fresh)
 
 
 @detector_app.command()
@@ -309,14 +309,14 @@ def print_description(description: dict[str, Any]) -> None:
     print_skipped(console, description["skipped"])
 
 
-def print_prepared(directory: Path, metadata: dict[str, Any], fresh: bool) -> None:
+def print_prepared(where: str, metadata: dict[str, Any], fresh: bool) -> None:
     """Print what is in a prepared set and how it came about."""
     from orchestrator.cli.console import plain_console
 
     console = plain_console()
     console.print(title(metadata["name"], metadata["synthetic"]), style="bold")
     done = "prepared" if fresh else "already prepared from the same files and settings, nothing to do"
-    console.print(f"{metadata['num_faces']} faces {done}: {directory}, data id {metadata['data_id']}", soft_wrap=True)
+    console.print(f"{metadata['num_faces']} faces {done}: {where}, data id {metadata['data_id']}", soft_wrap=True)
     if error := metadata["point_error"]:
         console.print(
             f"points found against true points: mean {error['mean']:.2f} px, "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.address import is_address
 from orchestrator.cli.plan import StudyFile, loaded
 from orchestrator.cli.report import resolve
 from orchestrator.cli.trunk import DASHBOARD, ClusterFile, Profile, Set, StoreAddress
@@ -43,7 +44,7 @@ def submit(
     here = Path.cwd().resolve()
     modules = [] if wanted.workload == IDENNET else shipping.own_modules(here, sys.modules.values())
     command = ["python", "-m", "orchestrator.cli.app", "study", "run", file.name, "--address", "auto"]
-    command += ["--store", store, *(["--profile", profile] if profile else [])]
+    command += ["--store", place.everywhere, *(["--profile", profile] if profile else [])]
     command += [part for assignment in set_ or [] for part in ("--set", assignment)]
     command += ["--cluster", cluster.name] if cluster else []
     with TemporaryDirectory(prefix="idenctl-job-") as folder:
@@ -86,8 +87,6 @@ def stop(
 
 def _seen_by_all(store: str) -> str:
     """The store, which every machine of the cluster must find under the same name."""
-    from orchestrator.bucket import is_address
-
     if not is_address(store) and not Path(store).is_absolute():
         raise ValueError(
             f"a cluster's store is a bucket, or a folder that all its machines see under the same absolute path, "

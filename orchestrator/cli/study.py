@@ -69,6 +69,8 @@ def run(
         except (KeyboardInterrupt, ConnectionError):
             _conclude(runner.plan(planned.study, place, planned.capacity), place)
             raise
+        place.drop_checkpoints()
+        place.send()
         after = runner.plan(planned.study, place, planned.capacity)
         if after.search:
             record.freeze(after, place, command)

@@ -60,10 +60,10 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List the trunks in the store."""
-    from orchestrator import record
     from orchestrator.store import at
 
-    trunks = record.stored_trunks(place := at(store).check())
+    place = at(store).check()
+    trunks = place.trunk_facts()
     if as_json:
         typer.echo(json.dumps(trunks, indent=1))
         return
