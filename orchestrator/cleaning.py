@@ -3,7 +3,6 @@
 For whoever holds the store alone (`record.alone`); readers may read on, and lose nothing.
 """
 
-import fcntl
 import json
 import time
 import uuid
@@ -16,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from idennet_core import sealing
+from idennet_core import locks, sealing
 from orchestrator import index, sealed
 from orchestrator.leftovers import changed, half_written
 from orchestrator.record import read_plan, search_of
@@ -131,12 +130,9 @@ def _is_held(path: Path) -> bool:
     """Whether another process holds the lock of this file."""
     try:
         with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return not locks.take(file, shared=True)
     except FileNotFoundError:
         return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 @dataclass(frozen=True)
