@@ -44,9 +44,12 @@ def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata. Raises FileNotFoundError, or `sealing.Damaged` where a byte is not as written."""
-    content, metadata = sealing.read(path)
+def load(path: Path, unsealed: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata; see `sealing.read`.
+
+    Raises FileNotFoundError, or `sealing.Damaged` where a byte is not as written.
+    """
+    content, metadata = sealing.read(path, unsealed)
     try:
         return tensors_of(content), metadata
     except SafetensorError as error:

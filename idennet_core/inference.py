@@ -45,7 +45,7 @@ def load(path: Path, trunks: Path) -> Network:
     if not path.is_file():
         raise FileNotFoundError(f"a trial's network needs its head, {path} is missing; restore it from a copy")
     try:
-        state, metadata = checkpoint.load(path)
+        state, metadata = checkpoint.load(path, unsealed=True)  # heads are kept for ever
     except sealing.Damaged as damage:
         raise ValueError(f"a head must be whole, and {damage}; restore it from a copy") from None
     try:

@@ -154,7 +154,7 @@ def start(recipe: Mapping[str, Any], classes: int, device: torch.device) -> tupl
 def load_network(trunks: Path, trunk_id: str) -> dict[str, Tensor]:
     """The state dict of a stored network. Raises ValueError where its bytes are not those that were stored."""
     try:
-        _, weights = sealing.trunk(trunks / trunk_id)
+        _, weights = sealing.trunk(sealing.trunk_place(trunks, trunk_id))
     except sealing.Damaged as damage:
         raise ValueError(f"{damage}; run its study again to train it anew") from None
     return tensors_of(weights)

@@ -8,6 +8,7 @@ header alone. A trunk's `trunk.json` holds the SHA-256 of its weights and a chec
 import hashlib
 import json
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,10 +43,18 @@ def words(file: IO[bytes], size: int) -> dict[str, str]:
     return _opened(_head(file, size))[0]
 
 
-def read(path: Path) -> tuple[bytes, dict[str, str]]:
-    """A sealed file's bytes and its words. Raises FileNotFoundError; `Damaged` where any byte is not as written."""
+def read(path: Path, unsealed: bool = False) -> tuple[bytes, dict[str, str]]:
+    """A sealed file's bytes and its words. Raises FileNotFoundError; `Damaged` where any byte is not as written.
+
+    An `unsealed` file, of before there were seals, may be taken as it is.
+    """
     with path.open("rb") as file:
         head = _head(file, os.fstat(file.fileno()).st_size)
+        if unsealed and _MARK not in head:
+            try:
+                return head + file.read(), _metadata(head)
+            except (ValueError, KeyError):
+                raise Damaged(f"{path} is damaged: its header is no JSON with words in it") from None
         tensors = file.read()
     try:
         found, checksum = _opened(head)
@@ -69,15 +78,25 @@ def _opened(head: bytes) -> tuple[dict[str, str], bytes]:
     found, plain = head[start:end], head[:start] + EMPTY.encode() + head[end:]
     if _MARK not in head or found[:8] != f"{zlib.crc32(plain):08x}".encode():
         raise Damaged("its header must have the checksum that it names")
-    metadata: dict[str, str] = json.loads(plain[8:])["__metadata__"]
-    del metadata[SEAL]
-    return metadata, found[8:]
+    return _metadata(plain), found[8:]
+
+
+def _metadata(head: bytes) -> dict[str, str]:
+    metadata: dict[str, str] = json.loads(head[8:])["__metadata__"]
+    return {name: value for name, value in metadata.items() if name != SEAL}
 
 
 def sealed_facts(facts: Mapping[str, Any], weights: bytes) -> dict[str, Any]:
     """What `trunk.json` says of a trunk, with the checksums of the weights and of what it says."""
     whole = {**facts, "sha256": hashlib.sha256(weights).hexdigest()}
     return {**whole, "checksum": content_id(whole)}
+
+
+def trunk_place(trunks: Path, trunk_id: str) -> Path:
+    """The folder of a trunk. Raises ValueError for what is no id, which could lead elsewhere."""
+    if not re.fullmatch("[0-9a-f]{32}", trunk_id):
+        raise ValueError(f"a trunk's id is 32 hexadecimal digits, got {trunk_id!a:.60}; restore what names it")
+    return trunks / trunk_id
 
 
 def trunk_facts(folder: Path) -> dict[str, Any]:
@@ -95,7 +114,7 @@ def trunk_facts(folder: Path) -> dict[str, Any]:
         if not folder.exists():
             raise FileNotFoundError(f"{folder} is missing") from None
         raise Damaged(f"the trunk {folder} is half-written: it has no trunk.json") from None
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         whole = False
     if not whole:
         raise Damaged(f"the trunk {folder} is damaged: its trunk.json is not what was written")

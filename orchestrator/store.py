@@ -19,10 +19,9 @@ from typing import IO, Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from idennet_core import sealing
-from orchestrator import index
+from orchestrator import index, leftovers, sealed
 from orchestrator.address import is_address, parsed
 from orchestrator.bucket import Bucket
 from orchestrator.rows import EMPTY, TABLES, Run, tables
@@ -34,6 +33,10 @@ log = logging.getLogger("idenctl")
 
 AT_ONCE = 500  # packs that are read together
 ORDER = ("trial_id", "state", "trained_epochs", "finished_at", "pack_id")  # which row of a trial counts
+
+
+class _PutTogether(Exception):
+    """Packs that were listed are gone: they were put together with others."""
 
 
 class Store:
@@ -85,16 +88,19 @@ class Store:
         """Make the store's folder where it is missing. Raises PermissionError where it cannot be written."""
         self.check()
         self.send()
+        marker = self.root / "store.json"
+        new = not marker.is_file()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            marker = self.root / "store.json"
-            if not marker.is_file():
+            if new:
                 write_text(marker, json.dumps({"format": FORMAT}) + "\n")
-                self.keep(marker)
             if not os.access(self.root, os.W_OK):
                 raise OSError
+            leftovers.sweep(self.root)
         except OSError:
             raise PermissionError(f"a store must be writable, {self.root} is not; give another --store") from None
+        if new:
+            self.keep(marker)
         return self
 
     def fetch(self, *parts: str) -> Path:
@@ -135,9 +141,19 @@ class Store:
         """Store a pack's results: all, or none. `settings` names the setting columns, with defaults."""
         pack_id = uuid.uuid4().hex
         for name, table in tables(results, settings, run, pack_id).items():
-            self._write(table, name, pack_id)
+            self.write_table(table, name, pack_id)
         self.keep(*(self.root / name / f"{pack_id}.parquet" for name in TABLES))
         self._drop_checkpoints({result.trial.trial_id: result.state for result in results})
+
+    def trunk_facts(self) -> list[dict[str, Any]]:
+        """What is known of each stored trunk; a damaged one is named in a warning and left out."""
+        found = []
+        for folder in sorted(self.trunks.glob("[!.]*/")):
+            try:
+                found.append(sealing.trunk_facts(folder))
+            except sealing.Damaged as damage:
+                warn_once(f"{damage}; left out, the next run of its study trains it anew")
+        return found
 
     def trials(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """The trials that are tested on their fold, one row each; those of searches are `every_trial`'s alone."""
@@ -150,9 +166,7 @@ class Store:
         Complete before failed before pruned, the longest curve first, then the earliest.
         """
         read = None if columns is None else [*dict.fromkeys([*columns, *ORDER])]
-        rank = pl.col("state").replace_strict({"complete": 0, "failed": 1, "pruned": 2}, return_dtype=pl.Int8)
-        rows = self._trials(read).sort(rank, -pl.col("trained_epochs"), "finished_at", "pack_id")
-        return rows.unique("trial_id", keep="first", maintain_order=True).select(columns or pl.all())
+        return counting(self._trials(read)).select(columns or pl.all())
 
     def curves(self, trials: pl.DataFrame | None = None) -> pl.DataFrame:
         """The learning curves of these rows of `every_trial()`, or of all: a row a trial and epoch."""
@@ -188,7 +202,7 @@ class Store:
         whether the rest is whole shows when it is read.
         """
         found: dict[str, tuple[int, Path]] = {}
-        for path, words in self._checkpoints():
+        for path, words in self.checkpoint_words():
             same = rungs is not None and words.get("rungs") == rungs.rungs_id
             left = [] if same else json.loads(words.get("left", "[]"))
             for trial_id in json.loads(words.get("trials", "[]")):
@@ -197,7 +211,7 @@ class Store:
                     found[trial_id] = (epoch, path)
         return found
 
-    def _checkpoints(self) -> list[tuple[Path, dict[str, str]]]:
+    def checkpoint_words(self) -> list[tuple[Path, dict[str, str]]]:
         """The packs' checkpoints and what their headers say, nothing where one is damaged; of a bucket unfetched."""
         found = self.bucket.starts("checkpoints/", _words) if self.bucket else {}
         for path in () if self.bucket else self.checkpoints.glob("pack-*.safetensors"):
@@ -209,19 +223,44 @@ class Store:
                 warn_once(f"the checkpoint {path} is damaged (its header): left out, its trials go on from before it")
         return list(found.items())
 
+    def drop_checkpoints(self) -> None:
+        """Remove the checkpoints of packs that are stored: a driver that is killed in between leaves them."""
+        self._drop_checkpoints(self.states())
+
     def _of_stored(self, table: str, trials: pl.DataFrame) -> pl.DataFrame:
+        keys = ["trial_id", "pack_id"]
+        while True:
+            present = index.look(self.root, TABLES)
+            lies = trials.select(*keys, at="pack_id")
+            if gone := set(trials["pack_id"]) - present.marks.keys():  # put together with others since
+                now = self.every_trial(keys).select("trial_id", now="pack_id")
+                there = pl.when(pl.col("pack_id").is_in(gone)).then("now").fill_null(pl.col("pack_id"))
+                lies = lies.join(now, "trial_id", "left").select(*keys, at=there)
+            try:
+                rows = self._rows_of(table, lies.select("trial_id", pack_id="at"), present)
+            except _PutTogether:
+                continue
+            if gone:
+                as_given = lies.rename({"pack_id": "given", "at": "pack_id"})
+                as_given = rows.join(as_given, keys, maintain_order="left").drop("pack_id")
+                rows = as_given.rename({"given": "pack_id"}).select(rows.columns)
+            return rows
+
+    def _rows_of(self, table: str, trials: pl.DataFrame, present: index.Present) -> pl.DataFrame:
         packs, keys = set(trials["pack_id"]), ["trial_id", "pack_id"]
-        rows = self._read(table, packs, index.look(self.root, TABLES))
+        rows = self._read(table, packs, present)
         # mostly none: far fewer to look for than those to keep
         others = self._trials(keys).filter(pl.col("pack_id").is_in(packs)).join(trials, keys, "anti")
         return rows.join(others, keys, "anti", maintain_order="left") if others.height else rows
 
-    def _write(self, table: pa.Table, name: str, pack_id: str) -> None:
+    def write_table(self, table: pa.Table, name: str, pack_id: str) -> None:
+        """Write one of a pack's tables to the disk, then to its place."""
         folder = self.root / name
         folder.mkdir(parents=True, exist_ok=True)
         beside = folder / f".{pack_id}.tmp"
-        pq.write_table(table, beside, compression="zstd", write_page_checksum=True)
-        with beside.open("rb") as file:
+        with beside.open("wb") as file:
+            file.write(sealed.encoded(table))
+            file.flush()
             os.fsync(file.fileno())
         beside.replace(folder / f"{pack_id}.parquet")
 
@@ -229,7 +268,11 @@ class Store:
         """All rows of all packs, those that ran twice too, in these columns or all; of a large store, by its index."""
         if self.bucket:
             self.bucket.pull(*(f"{name}/" for name in TABLES))
-        present = index.look(self.root, TABLES)
+        while True:
+            with suppress(_PutTogether):
+                return self._looked(index.look(self.root, TABLES), columns)
+
+    def _looked(self, present: index.Present, columns: Sequence[str] | None) -> pl.DataFrame:
         indexed = index.rows(self.root, present.indexed, columns) if present.indexed else None
         if indexed is None:
             present = index.Present(present.marks, frozenset())
@@ -243,22 +286,27 @@ class Store:
     def _read(self, table: str, packs: Collection[str], present: index.Present) -> pl.DataFrame:
         """All rows that these packs have in a table.
 
-        A pack with a damaged file is named in a warning and left out, in every table.
+        A pack with a damaged file is named in a warning and left out, in every table. Raises `_PutTogether` where one
+        was put together with others meanwhile.
         """
 
-        def load(pack_id: str) -> tuple[pa.Table | None, list[Path]]:
+        def of_pack(pack_id: str) -> tuple[pa.Table | None, list[Path]]:
             """The pack's rows, and which of its files are no good; those of an indexed pack were good."""
             files = {name: self.root / name / f"{pack_id}.parquet" for name in TABLES}
             checked = [table] if pack_id in present.indexed else TABLES
-            found = {name: _load(files[name], whole=name == table) for name in checked}
-            return found[table], [files[name] for name in checked if found[name] is None]
+            rows = sealed.read(files[table])
+            good = {name: sealed.has_footer(files[name]) for name in checked if name != table}
+            good[table] = rows is not None
+            if not all(good.values()) and not files["trials"].exists():
+                raise _PutTogether
+            return rows, [files[name] for name in checked if not good[name]]
 
         frames, wanted = [pl.DataFrame(EMPTY[table])], sorted(present.marks.keys() & packs)
         with ThreadPoolExecutor() as pool:
             # some packs at a time: thousands of small tables take several times the memory of one
             for start in range(0, len(wanted), AT_ONCE):
                 alike: dict[pa.Schema, list[pa.Table]] = {}
-                for rows, damaged in pool.map(load, wanted[start : start + AT_ONCE]):
+                for rows, damaged in pool.map(of_pack, wanted[start : start + AT_ONCE]):
                     for path in damaged:
                         warn_once(f"{path} is damaged or missing: left as it is, its trials will run again")
                     if rows is not None and not damaged:
@@ -269,20 +317,27 @@ class Store:
     def _drop_checkpoints(self, just_stored: Mapping[str, State]) -> None:
         """Remove the checkpoints of packs of which every trial is stored now: whole, or as it left there."""
         of_packs: dict[str, dict[Path, dict[str, str]]] = {}
-        for path, words in self._checkpoints():
+        for path, words in self.checkpoint_words():
             of_packs.setdefault(path.name.split(".")[0], {})[path] = words
         for found in of_packs.values():
-            if any(self._is_over(words, just_stored) for words in found.values()):
+            if any(self._ended(words, just_stored) for words in found.values()):
                 for path in found:
                     self.drop(path)
 
-    def _is_over(self, words: Mapping[str, str], just_stored: Mapping[str, State]) -> bool:
+    def _ended(self, words: Mapping[str, str], just_stored: Mapping[str, State]) -> bool:
         """Whether every trial of the checkpoint with these words is stored."""
         trials, left = (json.loads(words.get(name, "[]")) for name in ("trials", "left"))
         # the store itself is read for a checkpoint of packs that were formed otherwise alone
         return not just_stored.keys().isdisjoint(trials) and (
-            _over(trials, left, just_stored) or _over(trials, left, self.states())
+            is_over(trials, left, just_stored) or is_over(trials, left, self.states())
         )
+
+
+def counting(rows: pl.DataFrame) -> pl.DataFrame:
+    """Of all rows of trials, with the columns `ORDER`, the one of each trial that counts."""
+    rank = pl.col("state").replace_strict({"complete": 0, "failed": 1, "pruned": 2}, return_dtype=pl.Int8)
+    ordered = rows.sort(rank, -pl.col("trained_epochs"), "finished_at", "pack_id")
+    return ordered.unique("trial_id", keep="first", maintain_order=True)
 
 
 def at(address: str | Path) -> Store:
@@ -297,7 +352,8 @@ def _in_bucket(bucket: Bucket) -> Store:
     return Store(bucket.mirror, bucket)
 
 
-def _over(trials: Sequence[str], left: Sequence[str], stored: Mapping[str, State]) -> bool:
+def is_over(trials: Sequence[str], left: Sequence[str], stored: Mapping[str, str]) -> bool:
+    """Whether each of a checkpoint's trials is stored, by its states: whole, or pruned where it had `left` there."""
     return all(stored.get(name, "pruned") != "pruned" or (name in left and name in stored) for name in trials)
 
 
@@ -332,15 +388,6 @@ def _words(file: IO[bytes], size: int) -> dict[str, str]:
 def this_host() -> str:
     """The name of this machine, for the rows."""
     return socket.gethostname()
-
-
-def _load(path: Path, whole: bool) -> pa.Table | None:
-    """The file's rows, none of them where only its footer is asked for; None where it is damaged or missing."""
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read(use_threads=False) if whole else file.schema_arrow.empty_table()
-    except (OSError, pa.ArrowException):
-        return None
 
 
 _warned: set[str] = set()

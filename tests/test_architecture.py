@@ -16,7 +16,7 @@ SOURCES = {
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 # named random streams, from which every draw of the project comes, and checksums of what lies in a store
-COMMON = {"idennet_core.streams", "idennet_core.sealing"}
+COMMON = {"idennet_core.streams", "idennet_core.sealing", "idennet_core.locks"}
 DOORS = {
     "orchestrator.calibration",
     "orchestrator.stacks",
@@ -43,9 +43,19 @@ OWNERS = {
     "psycopg": {"orchestrator.search.mirror"},
     "ray": {"orchestrator.tune_engine", "orchestrator.cluster"},
     "grpc": {"orchestrator.cluster"},
-    "pyarrow": {"orchestrator.store", "orchestrator.rows", "orchestrator.index", "orchestrator.bucket"},
+    "botocore": {"orchestrator.cluster"},
+    "jsonschema": {"orchestrator.cluster"},
+    "pyarrow": {
+        "orchestrator.cleaning",
+        "orchestrator.store",
+        "orchestrator.rows",
+        "orchestrator.index",
+        "orchestrator.bucket",
+        "orchestrator.sealed",
+    },
     "scipy": {"orchestrator.statistics.folds", "orchestrator.statistics.power"},
     "polars": {
+        "orchestrator.cleaning",
         "orchestrator.store",
         "orchestrator.index",
         "orchestrator.statistics.folds",

@@ -11,7 +11,9 @@ import onnx
 import onnxruntime
 import polars as pl
 import pytest
+import torch
 from conftest import idenctl
+from safetensors.torch import save_file
 
 from idennet_core import checkpoint, inference
 from idennet_core.config import FACE_SIZE
@@ -211,6 +213,17 @@ def test_a_missing_or_damaged_head_is_refused_in_one_line(store):
         assert said in line
     head.unlink()
     assert f"{head} is missing" in refused(*request)
+
+
+def test_a_head_of_before_there_were_checksums_is_read_as_it_is(store, tmp_path):
+    trial_id = trial_of(store.root, "if")
+    head = store.heads / f"{trial_id}.safetensors"
+    now = inference.load(head, store.trunks).state_dict()
+    save_file(*checkpoint.load(head)[:1], head, checkpoint.load(head)[1])
+    then = inference.load(head, store.trunks).state_dict()
+    assert all(torch.equal(value, then[name]) for name, value in now.items())
+    head.write_bytes(head.read_bytes()[:40])
+    assert "damaged" in refused("predict", "face.png", "--trial", trial_id, "--cropped", "--store", store.root)
 
 
 def test_a_missing_or_damaged_trunk_is_refused_in_one_line(store, tmp_path):

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -287,3 +288,13 @@ def test_both_checkpoints_of_a_pack_go_although_one_is_damaged(tmp_path):
     assert store.checkpointed() == {**dict.fromkeys(ids, (4, before)), "x": (1, other)}
     store.write_pack(results, SETTINGS, run_at())
     assert list(store.checkpoints.iterdir()) == [other]
+
+
+def test_a_trunk_whose_facts_are_damaged_is_named_and_left_out_of_what_is_listed(trained_store, tmp_path, caplog):
+    store = Store(shutil.copytree(trained_store, tmp_path / "store"))
+    first, second = store.trunk_facts()
+    facts = store.trunks / first["trunk_id"] / "trunk.json"
+    for damaged in (facts.read_text().replace('"seconds": ', '"seconds": 1'), "{", "[]", "{}", ""):
+        facts.write_text(damaged)
+        assert store.trunk_facts() == [second]
+    assert caplog.text.count(first["trunk_id"]) == 1

@@ -3,7 +3,6 @@
 import json
 import sys
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -22,18 +21,17 @@ def check(
     """Say what is wrong or unsafe in a cluster file, contacting nothing; exit status 2 where something is."""
     from orchestrator.cluster.check import check as check_file
 
-    kind, problems = check_file(file)
-    if find_spec("botocore") is None:
-        print("note: EC2's own names are checked where the extra 'aws' is installed; all else is", file=sys.stderr)
+    checked = check_file(file)
+    if checked.note:
+        print(f"note: {checked.note}", file=sys.stderr)
     if as_json:
-        found = [asdict(problem) for problem in problems]
-        typer.echo(json.dumps({"file": str(file), "kind": kind, "problems": found}, indent=1, default=str))
+        typer.echo(json.dumps({"file": str(file), **asdict(checked)}, indent=1, default=str))
     else:
-        for problem in problems:
+        for problem in checked.problems:
             typer.echo(str(problem))
-        count = f"{len(problems)} to put right" if problems else "nothing wrong"
-        typer.echo(f"{file} ({kind}): {count}", err=bool(problems))
-    if problems:
+        count = f"{len(checked.problems)} to put right" if checked.problems else "nothing wrong"
+        print(f"{file} ({checked.kind}): {count}", file=sys.stderr)
+    if checked.problems:
         raise typer.Exit(2)
 
 

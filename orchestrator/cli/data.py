@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.trunk import StoreAddress
+from orchestrator.names import quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -179,7 +180,7 @@ def check_name(name: str, valid: Iterable[str]) -> None:
     if name not in names:
         similar = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
         hint = f"did you mean {similar[0]}?" if similar else "choose one of them"
-        raise ValueError(f"the data set must be one of {', '.join(names)}, but got '{name}': {hint}")
+        raise ValueError(f"the data set must be one of {', '.join(names)}, but got {quoted(name)}: {hint}")
 
 
 def points_of(
@@ -261,11 +262,12 @@ def title(name: str, synthetic: bool) -> str:
 def progress_of(label: str) -> Iterator[Callable[[int, int], None]]:
     """A callback (done, total) that shows progress on stderr: a bar in a terminal, else a line a quarter."""
     if sys.stderr.isatty():
-        from rich.console import Console
         from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
+        from orchestrator.cli.console import plain_console
+
         columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        with Progress(*columns, console=plain_console(stderr=True), transient=True) as bar:
             task = bar.add_task(label, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
     else:
@@ -279,10 +281,11 @@ def progress_of(label: str) -> Iterator[Callable[[int, int], None]]:
 
 def print_description(description: dict[str, Any]) -> None:
     """Print what `describe` counted, as tables."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from orchestrator.cli.console import plain_console
+
+    console = plain_console()
     counts = [f"{description[key]} {key}" for key in ("subjects", "sequences", "frames") if description[key]]
     protocol = ", ".join(f"{key} {value}" for key, value in description["protocol"].items())
     console.print(title(description["dataset"], description["synthetic"]), style="bold")
@@ -308,9 +311,9 @@ def print_description(description: dict[str, Any]) -> None:
 
 def print_prepared(where: str, metadata: dict[str, Any], fresh: bool) -> None:
     """Print what is in a prepared set and how it came about."""
-    from rich.console import Console
+    from orchestrator.cli.console import plain_console
 
-    console = Console(highlight=False)
+    console = plain_console()
     console.print(title(metadata["name"], metadata["synthetic"]), style="bold")
     done = "prepared" if fresh else "already prepared from the same files and settings, nothing to do"
     console.print(f"{metadata['num_faces']} faces {done}: {where}, data id {metadata['data_id']}", soft_wrap=True)

@@ -9,6 +9,7 @@ import typer
 
 from orchestrator.cli.report import check_out, resolve, write
 from orchestrator.cli.trunk import StoreAddress
+from orchestrator.names import named, quoted
 
 if TYPE_CHECKING:
     from idennet_core.inference import Network
@@ -32,6 +33,7 @@ def predict(
     import numpy as np
 
     from idennet_core import inference
+    from idennet_core.datasets.workers import Workers
     from orchestrator.store import at
 
     results = at(store).check()
@@ -39,8 +41,9 @@ def predict(
         raise ValueError("one of --trial and --study must say whose network to use, got both or none; give one")
     row = find_trial(results, trial) if trial is not None else best_trial(results, str(study))
     locate = _locate(results, detector, cropped)
+    with Workers(lambda number: inference.face_of(pictures[number], locate)) as workers:
+        found = list(workers.map([[number] for number in range(len(pictures))]))
     network, classes = load_network(results, row), classes_of(results, row)
-    found = [inference.face_of(picture, locate) for picture in pictures]
     faces = [face for face in found if not isinstance(face, str)]
     probabilities = iter(inference.probabilities(network, np.stack(faces)).tolist() if faces else [])
     synthetic = is_synthetic(results, row)
@@ -99,10 +102,10 @@ def find_trial(store: "Store", name: str) -> Trial:
     import polars as pl
 
     if len(name) < SHORTEST:
-        raise ValueError(f"a trial is named by at least {SHORTEST} characters of its id, got '{name}'; give more")
+        raise ValueError(f"a trial is named by at least {SHORTEST} characters of its id, got {quoted(name)}; give more")
     rows = store.trials().filter(pl.col("trial_id").str.starts_with(name.lower())).to_dicts()
     if not rows:
-        raise ValueError(f"no trial '{name}' in {store}; name another, or a study with --study")
+        raise ValueError(f"no trial {quoted(name)} in {store}; name another, or a study with --study")
     if len(rows) > 1:
         ids = ", ".join(row["trial_id"] for row in rows[:3])
         raise ValueError(f"a trial must be named without doubt, '{name}' begins {len(rows)}: {ids}; give more of one")
@@ -150,8 +153,8 @@ def load_network(store: "Store", trial: Trial) -> "Network":
 
     torch.set_num_threads(1)
     for trunk_id in trial["trunk_ids"]:
-        store.fetch_all("trunks", trunk_id)
-    return inference.load(store.fetch("heads", f"{trial['trial_id']}.safetensors"), store.trunks)
+        store.fetch_all("trunks", named("an id", trunk_id))
+    return inference.load(store.fetch("heads", f"{named('an id', trial['trial_id'])}.safetensors"), store.trunks)
 
 
 def classes_of(store: "Store", trial: Trial) -> list[str]:
@@ -196,10 +199,11 @@ def _locate(store: "Store", detector: Path | None, cropped: bool) -> Any:
 
 
 def _print(trial: Trial, synthetic: bool, answers: Sequence[Mapping[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Column, Table
 
-    console = Console(highlight=False)
+    from orchestrator.cli.console import plain_console
+
+    console = plain_console()
     console.print(f"by {describe(trial, synthetic)}", soft_wrap=True)
     table = Table(Column("picture", overflow="fold"), "expression", "probability", "next")
     for answer in answers:

@@ -109,15 +109,22 @@ def _facts(planned: "Plan", store: "Store", price: float | None) -> dict[str, An
 
 
 def _print_plan(planned: "Plan", facts: dict[str, Any], store: "Store") -> None:
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from orchestrator import runner
+    from orchestrator.cli.console import plain_console
     from orchestrator.design import describe, same
+    from orchestrator.names import visible
+    from orchestrator.study import IDENNET
 
-    console = Console(highlight=False)
+    console = plain_console()
     drawn = " (synthetic)" if planned.synthetic else ""
-    console.print(f"[bold]{planned.study.folder}[/] on {planned.study.dataset}{drawn}: {planned.study.question}")
+    facing = visible(f" on {planned.study.dataset}{drawn}: {planned.study.question}")
+    console.print(Text.assemble((planned.study.folder, "bold"), facing))
+    if planned.study.workload != IDENNET:
+        module = planned.study.workload.partition(":")[0]
+        console.print(f"the file names code of its own, {planned.study.workload}: {sys.modules[module].__file__}")
     cells = "; ".join(describe(cell.label) for cell in planned.cells)
     if planned.search:
         console.print(_search_line(planned))

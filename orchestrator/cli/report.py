@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli.trunk import StoreAddress
+from orchestrator.names import named
 from orchestrator.report import Format
 
 
@@ -23,7 +24,7 @@ def report(
     figure: Annotated[Path | None, typer.Option(help="Also draw the study: a file .svg, .png or .pdf.")] = None,
 ) -> None:
     """Print a study's accuracies, intervals, differences and the paper's values beside them."""
-    from orchestrator.record import read_plan
+    from orchestrator.record import read_plan, read_search
     from orchestrator.report import formats, search, tables
     from orchestrator.report.tables import full_name
     from orchestrator.store import at
@@ -43,7 +44,7 @@ def report(
         read = format is Format.JSON or tables.needs_predictions(plan)
         predictions = results.predictions(tables.chosen(plan, trials)) if read else None
         if plan.get("search"):
-            record = read_plan(results.studies / full_name(plan) / "search.json")
+            record = read_search(results.studies / full_name(plan) / "search.json")
             reports.append(search.build(plan, record, trials, predictions))
         else:
             reports.append(tables.build(plan, trials, predictions))
@@ -73,8 +74,13 @@ def with_details(plan: dict[str, Any]) -> dict[str, Any]:
 def resolve(name: str, known: Collection[str]) -> str:
     """The stored study that `name` means: itself, or its only profiled run, `name@profile`.
 
-    Raises ValueError when there is none, naming the similar ones, and when several profiles were run.
+    Raises ValueError for what is no name, when there is none, naming the similar ones, and when several profiles
+    were run.
     """
+    try:
+        named("a study's name", name)
+    except ValueError as error:
+        raise ValueError(f"{error}; next: idenctl study list") from None
     if name in known:
         return name
     profiled = [study for study in known if study.startswith(f"{name}@")]

@@ -122,7 +122,7 @@ def screen(
     `tracebacks` shows those of packs that fail. `stream` is stderr unless given.
     """
     out = stream or sys.stderr
-    console = Console(file=out)
+    console = Console(file=out, markup=False, emoji=False)
     title = f"{study} (synthetic)" if synthetic else study
     state = RunState(title, cells, stored, packs, started=clock())
     last_line = rest_until = state.started

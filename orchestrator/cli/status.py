@@ -52,16 +52,16 @@ def status(
 
 def show_status(study: Mapping[str, Any], times: Sequence["Took"]) -> None:
     """Print how many of a study's trials have which state, and what was predicted beside what it took."""
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(highlight=False)
+    from orchestrator.cli.console import plain_console
+
+    console = plain_console()
     drawn = " (synthetic)" if study["synthetic"] else ""
     missing = study["trials"] - study["complete"] - study["failed"]
-    console.print(
-        f"[bold]{study['study']}[/] on {study['dataset']}{drawn}: {study['complete']} of {study['trials']} trials "
-        f"complete, {study['failed']} failed, {missing} not stored"
-    )
+    counts = f"{study['complete']} of {study['trials']} trials complete, {study['failed']} failed, {missing} not stored"
+    console.print(Text.assemble((study["study"], "bold"), f" on {study['dataset']}{drawn}: {counts}"))
     if study["search"]:
         console.print(
             "a search: {done} of the {asked} configurations it asked for have an outcome".format(**study["search"])

@@ -69,6 +69,7 @@ def run(
         except (KeyboardInterrupt, ConnectionError):
             _conclude(runner.plan(planned.study, place, planned.capacity), place)
             raise
+        place.drop_checkpoints()
         place.send()
         after = runner.plan(planned.study, place, planned.capacity)
         if after.search:
@@ -94,8 +95,9 @@ def list_(store: StoreAddress = "runs", as_json: Json = False) -> None:
         typer.echo(json.dumps(studies, indent=1))
         return
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Column, Table
+
+    from orchestrator.cli.console import plain_console
 
     counted = ("cells", "trials", "complete", "failed", "searched")
     columns: list[Column | str] = [Column("study", no_wrap=True), "data set"]
@@ -106,7 +108,7 @@ def list_(store: StoreAddress = "runs", as_json: Json = False) -> None:
         counts = [str(study[key]) for key in ("cells", "trials", "complete", "failed")]
         searched = "{done} of {asked}".format(**study["search"]) if study["search"] else ""
         table.add_row(study["study"], study["dataset"] + drawn, *counts, searched)
-    Console().print(table if studies else f"no studies in {store}; next: idenctl study run FILE")
+    plain_console().print(table if studies else f"no studies in {store}; next: idenctl study run FILE")
 
 
 @contextmanager

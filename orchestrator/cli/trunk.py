@@ -63,13 +63,14 @@ def list_(
     from orchestrator.store import at
 
     place = at(store).check()
-    trunks = [json.loads(path.read_text()) for path in sorted(place.trunks.glob("[!.]*/trunk.json"))]
+    trunks = place.trunk_facts()
     if as_json:
         typer.echo(json.dumps(trunks, indent=1))
         return
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
+
+    from orchestrator.cli.console import plain_console
 
     heads = ("trunk", "task", "depth", "data", "pictures", "held out", "epochs", "accuracy", "seconds")
     table = Table(*heads, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
@@ -88,7 +89,7 @@ def list_(
             "-" if accuracy is None else f"{accuracy:.1%}",
             f"{trunk['seconds']:.0f}",
         )
-    Console().print(table if trunks else f"no trunks in {place}; next: idenctl trunk train FILE")
+    plain_console().print(table if trunks else f"no trunks in {place}; next: idenctl trunk train FILE")
 
 
 def _held_out(trunk: Mapping[str, Any]) -> str:
@@ -129,7 +130,6 @@ def train_missing(
 
 @contextmanager
 def _progress(recipes: Sequence[Mapping[str, Any]]) -> "Iterator[Callable[[Progress], None]]":
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -138,6 +138,8 @@ def _progress(recipes: Sequence[Mapping[str, Any]]) -> "Iterator[Callable[[Progr
         TimeRemainingColumn,
     )
     from rich.progress import Progress as Bars
+
+    from orchestrator.cli.console import plain_console
 
     names = ", ".join(f"{recipe['task']} on {recipe['dataset']} (depth {recipe['depth']})" for recipe in recipes)
     print(f"pre-training {len(recipes)} trunks: {names}", file=sys.stderr, flush=True)
@@ -162,7 +164,7 @@ def _progress(recipes: Sequence[Mapping[str, Any]]) -> "Iterator[Callable[[Progr
         TimeRemainingColumn(),
         TextColumn("{task.fields[measured]}"),
     )
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Bars(*columns, console=plain_console(stderr=True), transient=True) as bars:
         rows = {str(recipe["task"]): bars.add_task(str(recipe["task"]), total=None, measured="") for recipe in recipes}
         yield lambda progress: bars.update(
             rows[progress.task],

@@ -2,8 +2,8 @@
 
 import json
 import re
-import shlex
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,22 @@ from typing import Any
 import jsonschema
 
 from orchestrator.cluster import check_aws, check_gcp, check_local
-from orchestrator.cluster.findings import UNKNOWN, Finding, items, mapping, nearest, placeholders, within
+from orchestrator.cluster.findings import (
+    OWN_MACHINE,
+    SECRETS,
+    UNKNOWN,
+    Finding,
+    image_findings,
+    items,
+    loose_installations,
+    mapping,
+    nearest,
+    placeholders,
+    within,
+)
 from orchestrator.strict_yaml import Place
 
 TOKEN = "~/.ray/auth_token"
-OWN_MACHINE = ("127.0.0.1", "localhost", "::1")
 LONGEST_IDLE = 60  # minutes that a machine may be paid for with nothing to do
 STOP_SECONDS = 30  # the least time that a job needs to save its state
 COMMANDS = (
@@ -27,7 +38,6 @@ COMMANDS = (
     "worker_start_ray_commands",
 )
 CREDENTIALS = (".ssh", ".aws", ".config/gcloud", ".netrc", ".kube", ".docker")  # folders of one's own, below home
-SECRETS = re.compile(r"\b(RAY_AUTH_TOKEN|AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN)=")
 PROVIDERS: dict[str, Callable[[dict[str, Any]], Iterator[Finding]]] = {
     "aws": check_aws.findings,
     "gcp": check_gcp.findings,
@@ -70,15 +80,18 @@ def findings(config: dict[str, Any]) -> Iterator[Finding]:
         yield from PROVIDERS[kind](config)
 
 
+def unseen(config: dict[str, Any]) -> str | None:
+    """What cannot be looked at, for the cloud's own client, which knows its names, is not installed."""
+    kind = within(config, "provider", "type")
+    clients = {"aws": "botocore", "gcp": "googleapiclient"}
+    if kind not in clients or find_spec(clients[kind]) is not None:
+        return None
+    return f"the names in node_config are not looked at without the extra '{kind}': pip install '.[{kind}]'"
+
+
 def _schema(config: dict[str, Any]) -> Iterator[Finding]:
     """What Ray's own schema refuses, unknown keys with the nearest valid one."""
-    spec = find_spec("ray")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    schema = json.loads((Path(spec.submodule_search_locations[0]) / "autoscaler" / "ray-schema.json").read_text())
-    if within(config, "provider", "type") == "local":
-        schema["properties"]["min_workers"] = {"type": "integer", "minimum": 0}  # of local clusters alone
-    for error in jsonschema.Draft7Validator(schema).iter_errors(config):
+    for error in _validator(within(config, "provider", "type") == "local").iter_errors(config):
         place = tuple(error.absolute_path)
         if error.validator == "additionalProperties":
             valid = error.schema["properties"]
@@ -89,6 +102,18 @@ def _schema(config: dict[str, Any]) -> Iterator[Finding]:
             yield (*place, missing), "missing", None, "Ray's schema asks for it"
         else:
             yield place, f"Ray's schema refuses it: {error.message[:100]}", error.instance, "see the files in cluster/"
+
+
+@cache
+def _validator(local: bool) -> Any:
+    """Ray's schema of a cluster file, read without loading Ray."""
+    spec = find_spec("ray")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    schema = json.loads((Path(spec.submodule_search_locations[0]) / "autoscaler" / "ray-schema.json").read_text())
+    if local:
+        schema["properties"]["min_workers"] = {"type": "integer", "minimum": 0}  # of local clusters alone
+    return jsonschema.Draft7Validator(schema)
 
 
 def _commands(config: dict[str, Any]) -> Iterator[tuple[Place, str]]:
@@ -167,38 +192,15 @@ def _installs(config: dict[str, Any]) -> Iterator[Finding]:
                 rule = f"missing: a file without it gets Ray's own, which install the {otherwise}"
                 yield (key,), rule, None, "install from constraints.txt, as this project's files do"
     for key in ("image", "head_image", "worker_image"):
-        image = within(config, "docker", key)
-        if isinstance(image, str) and "@sha256:" not in image:
-            tag = image.rpartition("/")[2].partition(":")[2]
-            if tag in ("", "latest", "nightly") or tag.startswith(("latest-", "nightly-")):
-                yield ("docker", key), "an image must be pinned, or machines differ", image, "name a version"
+        yield from image_findings(within(config, "docker", key), ("docker", key))
     for place, command in _commands(config):
-        for loose in _loose(command):
+        for loose in loose_installations(command):
             yield (
                 place,
                 "what is installed must be pinned, or machines differ",
                 loose,
                 "add --constraint constraints.txt",
             )
-
-
-def _loose(command: str) -> Iterator[str]:
-    """The parts of a shell command that install whatever is newest on that day."""
-    for part in re.split(r"&&|\|\||;|\n", command):
-        if re.search(r"\b(curl|wget)\b.*\|\s*(sudo\s+)?(ba|z|da)?sh\b", part):
-            yield part.strip()
-        try:
-            words = shlex.split(part)
-        except ValueError:
-            words = part.split()
-        pip = [index for index, word in enumerate(words) if re.fullmatch(r"(.*/)?(pip|pip3|uv)", word)]
-        if not pip or "install" not in words[pip[0] :]:
-            continue
-        wanted = words[words.index("install", pip[0]) + 1 :]
-        if {"-c", "--constraint", "--require-hashes"} & set(wanted) or any("--constraint=" in word for word in wanted):
-            continue
-        if any(not word.startswith("-") and not re.search(r"==[0-9]", word) for word in wanted):
-            yield part.strip()
 
 
 def _secrets(config: dict[str, Any]) -> Iterator[Finding]:
@@ -252,14 +254,19 @@ def _scale(config: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _fallback(kind: str, workers: dict[str, Any]) -> Iterator[Finding]:
-    """For each type that may be taken away or refused there is one that is not."""
+    """For each type that may be taken away or refused there is one that is not, and that is the second choice."""
     spot = {"aws": check_aws.spot, "gcp": check_gcp.spot}.get(kind)
     if spot is None:
         return
-    certain = [mapping(node["resources"]) for node in workers.values() if not spot(node["node_config"])]
+    certain = [node for node in workers.values() if not spot(node["node_config"])]
     for name, node in workers.items():
-        wanted = mapping(node["resources"])
-        enough = (all(other.get(key, 0) >= wanted[key] for key in wanted) for other in certain)
-        if spot(node["node_config"]) and not any(enough):
+        if not spot(node["node_config"]):
+            continue
+        wanted = node["resources"]
+        enough = [one for one in certain if all(one["resources"].get(key, 0) >= wanted[key] for key in wanted)]
+        if not enough:
             rule = "when no spot machine is to be had, nothing would run"
             yield ("available_node_types", name), rule, None, "add an on-demand type with the same resources"
+        elif node.get("priority", 0) <= (dearest := max(one.get("priority", 0) for one in enough)):
+            rule = f"must be above {dearest}, that of the dearer on-demand type, or Ray may start that first"
+            yield ("available_node_types", name, "priority"), rule, node.get("priority"), "raise it"

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from orchestrator.strict_yaml import Place
 
 UNKNOWN = "unknown key"
+OWN_MACHINE = ("127.0.0.1", "localhost", "::1")
+SECRETS = re.compile(r"\b(RAY_AUTH_TOKEN|AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN)=")
+LEFT, FILL = "left to be filled in", "write your own; docs/clusters.md says where it comes from"
 PLACEHOLDER = "FILL_IN"  # begins what a cluster file leaves to its reader
 
 Finding = tuple[Place, str, Any, str]  # where, the rule, what stands there (None: nothing), the next step
@@ -59,7 +63,7 @@ def placeholders(value: Any) -> Iterator[Finding]:
     """What is left to be filled in."""
     for place, text in leaves(value):
         for word in re.findall(rf"{PLACEHOLDER}\w*", text) if placeholder(text) else ():
-            yield place, "left to be filled in", word, "write your own; docs/clusters.md says where it comes from"
+            yield place, LEFT, word, FILL
 
 
 def unknown_keys(value: Any, valid: Sequence[str], place: Place) -> Iterator[Finding]:
@@ -67,3 +71,30 @@ def unknown_keys(value: Any, valid: Sequence[str], place: Place) -> Iterator[Fin
     for key in mapping(value):
         if key not in valid and not placeholder(key):
             yield (*place, key), UNKNOWN, key, nearest(str(key), valid)
+
+
+def image_findings(image: Any, place: Place) -> Iterator[Finding]:
+    """An image that is another one tomorrow."""
+    if isinstance(image, str) and "@sha256:" not in image and not placeholder(image):
+        tag = image.rpartition("/")[2].partition(":")[2]
+        if tag in ("", "latest", "nightly") or tag.startswith(("latest-", "nightly-")):
+            yield place, "an image must be pinned, or machines differ", image, "name a version"
+
+
+def loose_installations(command: str) -> Iterator[str]:
+    """The parts of a shell command that install whatever is newest on that day."""
+    for part in re.split(r"&&|\|\||;|\n", command):
+        if re.search(r"\b(curl|wget)\b.*\|\s*(sudo\s+)?(ba|z|da)?sh\b", part):
+            yield part.strip()
+        try:
+            words = shlex.split(part)
+        except ValueError:
+            words = part.split()
+        pip = [index for index, word in enumerate(words) if re.fullmatch(r"(.*/)?(pip|pip3|uv)", word)]
+        if not pip or "install" not in words[pip[0] :]:
+            continue
+        wanted = words[words.index("install", pip[0]) + 1 :]
+        if {"-c", "--constraint", "--require-hashes"} & set(wanted) or any("--constraint=" in word for word in wanted):
+            continue
+        if any(not word.startswith("-") and not re.search(r"==[0-9]", word) for word in wanted):
+            yield part.strip()
