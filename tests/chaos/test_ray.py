@@ -5,6 +5,7 @@ import signal
 import time
 
 import pytest
+
 from chaos import rows
 from chaos.stage import SHORT, at_stake, last_saved, stream, times
 
