@@ -80,8 +80,8 @@ class Calibrated(Protocol):
 def load(name: str, store: Store) -> Workload:
     """The workload that `package.module:object` gives when it is called with the store.
 
-    The current folder is importable, as with `python -m`. Raises ValueError where there is no such object, or where
-    what it gives is no workload.
+    The current folder is importable, after what is installed: no file in it passes for an installed module. Raises
+    ValueError where there is no such object, or where what it gives is no workload.
     """
     module_name, _, attribute = name.partition(":")
     module = _module(module_name)
@@ -181,7 +181,7 @@ def _out_of_memory(error: Exception) -> bool:
 def _module(name: str) -> ModuleType:
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -145,6 +145,7 @@ def _serve(work: Callable[[int], T | str], pipe: Connection, closes: Sequence[Co
     for other in closes:
         other.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other end is told too, and ends this process
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the decoders' own complaints; what comes of them is answered
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _limit_memory()
     try:

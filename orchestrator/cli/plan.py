@@ -116,11 +116,15 @@ def _print_plan(planned: "Plan", facts: dict[str, Any], store: "Store") -> None:
     from orchestrator.cli.console import plain_console
     from orchestrator.design import describe, same
     from orchestrator.names import visible
+    from orchestrator.study import IDENNET
 
     console = plain_console()
     drawn = " (synthetic)" if planned.synthetic else ""
     facing = visible(f" on {planned.study.dataset}{drawn}: {planned.study.question}")
     console.print(Text.assemble((planned.study.folder, "bold"), facing))
+    if planned.study.workload != IDENNET:
+        module = planned.study.workload.partition(":")[0]
+        console.print(f"the file names code of its own, {planned.study.workload}: {sys.modules[module].__file__}")
     cells = "; ".join(describe(cell.label) for cell in planned.cells)
     if planned.search:
         console.print(_search_line(planned))
