@@ -63,9 +63,12 @@ for _ in $(seq 60); do
 done
 kill -0 "${started[@]}" && [ "$(present)" = "${#nodes[@]}" ] || { echo "error: not all of ${#nodes[@]} nodes joined Ray; see above" >&2; exit 1; }
 
-# Slurm's signal, five minutes before the time is up, is passed on, and waited for.
+# Slurm's signal, five minutes before the time is up, is passed on, and waited for. Without job control (set -m) what a
+# script starts in the background is deaf to it.
+set -m
 idenctl study run "$study" --address "$address" "$@" &
 study=$!
+set +m
 trap 'kill -INT "$study"' INT TERM
 status=0
 wait "$study" || status=$?

@@ -6,7 +6,6 @@ mirror that lies in the bucket is read-only and has its object's time of change;
 writable, so that nothing is lost where the bucket cannot be reached or the process dies: the next run sends it.
 """
 
-import fcntl
 import hashlib
 import logging
 import mmap
@@ -25,6 +24,7 @@ from typing import IO, Any, TypeVar
 
 from pyarrow import fs
 
+from idennet_core import locks
 from orchestrator.address import Address, resolved
 
 PATIENCE = 600.0  # seconds for which a bucket that was reached before is tried again
@@ -45,17 +45,18 @@ log = logging.getLogger("idenctl")
 class Bucket:
     """What a store needs of a bucket. Names are those of objects below the store's prefix, with slashes."""
 
-    def __init__(self, address: Address, patience: float = 0.0) -> None:
+    def __init__(self, address: Address, patience: float = 0.0, everywhere: Address | None = None) -> None:
         """Contacts nothing; `patience` is for how many seconds the bucket is tried again where it is not reached."""
         self.address, self.patience = address, patience
-        self.everywhere = resolved(address)
+        self.everywhere = everywhere or resolved(address)
         self.path, self.mirror = address.path, self.everywhere.mirror
+        self.tell: Callable[[str], None] = _warn  # what the bucket is waited for, and '' when it is there again
         self._away = False  # not reached when it was last tried
         self._read: dict[tuple[str, int, int], Any] = {}  # what was made of the objects that `starts` has read
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another machine finds its own credentials and mirror, and is patient from the start."""
-        return Bucket, (self.everywhere, PATIENCE)
+        return Bucket, (self.address, PATIENCE, self.everywhere)
 
     def __str__(self) -> str:
         return str(self.address)
@@ -180,7 +181,9 @@ class Bucket:
         while True:
             try:
                 done = act()
-                self._away = False
+                if self._away:
+                    self._away = False
+                    self.tell("")
                 return done
             except OSError as error:
                 if error.errno is not None:  # of this machine's disk, or an object that is not there
@@ -192,7 +195,7 @@ class Bucket:
                 step = kept if self.patience else "look at the network, and at the endpoint if there is one"
                 raise ConnectionError(f"the store {self} must be reachable, it is not ({reason}); {step}")
             if not self._away:
-                log.warning(f"{self} is not reached ({reason}): trying again for {self.patience / 60:.0f} minutes")
+                self.tell(f"{self} is not reached ({reason}): trying again for {self.patience / 60:.0f} minutes")
             self._away = True
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
@@ -319,6 +322,11 @@ class Bucket:
         return path.relative_to(self.mirror).as_posix()
 
 
+def _warn(text: str) -> None:
+    if text:
+        log.warning(text)
+
+
 def _reason(error: str) -> str:
     """The bucket's error in a few words, without anything that it quotes."""
     code = re.search(r"AWS Error ([A-Z_]+)", error)
@@ -354,6 +362,5 @@ def _locked(path: Path) -> Iterator[None]:
     """Held by one process or thread of this machine at a time; where there are no locks, by all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+        locks.take(file, wait=True)
         yield

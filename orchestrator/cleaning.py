@@ -3,7 +3,6 @@
 For whoever holds the store alone (`record.alone`); readers may read on, and lose nothing.
 """
 
-import fcntl
 import json
 import time
 import uuid
@@ -16,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from idennet_core import sealing
+from idennet_core import locks, sealing
 from orchestrator import index, sealed
 from orchestrator.leftovers import changed, half_written
 from orchestrator.record import read_plan, search_of
@@ -85,7 +84,7 @@ def _checkpoints(
     """
     for path, words in store.checkpoint_words():
         trials = json.loads(words.get("trials", "[]"))
-        if trials and is_over(trials, json.loads(words["left"]), states):
+        if trials and is_over(trials, json.loads(words.get("left", "[]")), states):
             yield Leftover("checkpoint", path, "its trials are all stored")
         elif time.time() - changed(path) > age:
             if not words:
@@ -131,12 +130,9 @@ def _is_held(path: Path) -> bool:
     """Whether another process holds the lock of this file."""
     try:
         with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return not locks.take(file, shared=True)
     except FileNotFoundError:
         return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 @dataclass(frozen=True)
@@ -157,11 +153,11 @@ def compact(store: Store) -> Compacted:
     from the moment its last file is in place, the old ones go after that, the last file of each first: killed at any
     moment, each trial has one row that counts or two equal ones, of which readers keep one.
     """
-    before = _files(store)
-    read = {pack_id: _whole(store, pack_id) for pack_id in sorted(index.look(store.root, TABLES).marks)}
+    packs, before = sorted(index.look(store.root, TABLES).marks), _files(store)
+    read = {pack_id: _whole(store, pack_id) for pack_id in packs}
     rows = {pack_id: found for pack_id, found in read.items() if found is not None}
     if not rows:
-        return Compacted(0, 0, 0, before, before)
+        return Compacted(len(packs), len(packs), 0, before, before)
     counted = counting(pl.concat(rows.values()))
     kept = {pack_id: counted.filter(pack_id=pack_id)["trial_id"].to_list() for pack_id in rows}
     superseded = {pack_id for pack_id, trials in kept.items() if len(trials) < rows[pack_id].height}
@@ -169,8 +165,7 @@ def compact(store: Store) -> Compacted:
     for group in groups:
         _put_together(store, {pack_id: kept[pack_id] for pack_id in group})
     removed = sum(rows[pack_id].height - len(kept[pack_id]) for group in groups for pack_id in group)
-    gone = sum(len(group) for group in groups)
-    return Compacted(len(rows), len(rows) - gone + len(groups), removed, before, _files(store))
+    return Compacted(len(packs), len(index.look(store.root, TABLES).marks), removed, before, _files(store))
 
 
 def _whole(store: Store, pack_id: str) -> pl.DataFrame | None:
@@ -194,23 +189,28 @@ def _groups(sizes: Mapping[str, int], superseded: Collection[str]) -> list[list[
 def _put_together(store: Store, kept: Mapping[str, Collection[str]]) -> None:
     """Make one pack of these trials of these packs, then remove the packs."""
     new = uuid.uuid4().hex
-    for name in TABLES:
+    for name in TABLES if any(kept.values()) else ():
         parts = []
         for pack_id, trials in kept.items():
-            table = sealed.read(store.root / name / f"{pack_id}.parquet")
-            if table is None:
-                raise OSError(f"{store.root / name / pack_id}.parquet became unreadable; nothing was removed")
-            parts.append(table.filter(pc.is_in(table["trial_id"], pa.array(trials, pa.string()))))
+            found = _table(store, name, pack_id)
+            parts.append(found.filter(pc.is_in(found["trial_id"], pa.array(trials, pa.string()))))
         whole = pa.concat_tables(parts, promote_options="permissive")
         place = whole.schema.get_field_index("pack_id")
         whole = whole.set_column(place, "pack_id", pa.repeat(new, whole.num_rows))
         store.write_table(whole, name, new)
-        if not whole.equals(sealed.read(store.root / name / f"{new}.parquet")):
+        if not pl.DataFrame(whole).equals(pl.DataFrame(_table(store, name, new))):
             raise OSError(f"{store.root / name / new}.parquet is not what was written; nothing was removed")
     time.sleep(PAUSE)
     for name in reversed(TABLES):
         for pack_id in kept:
             (store.root / name / f"{pack_id}.parquet").unlink(missing_ok=True)
+
+
+def _table(store: Store, name: str, pack_id: str) -> pa.Table:
+    path = store.root / name / f"{pack_id}.parquet"
+    if (found := sealed.read(path)) is None:
+        raise OSError(f"{path} became unreadable; nothing was removed")
+    return found
 
 
 def _files(store: Store) -> int:

@@ -83,7 +83,7 @@ class PackStopped:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Why packs wait for devices that the cluster does not have, or not free; empty when they do no longer."""
+    """Why packs wait: for devices that the cluster does not have, or not free, or for the store; empty: no longer."""
 
     reason: str
 

@@ -1,6 +1,5 @@
 """What the store keeps of a study that is run: its file, its cells and provenance, and who is running it."""
 
-import errno
 import os
 import platform
 import shlex
@@ -14,14 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from idennet_core import locks
 from orchestrator import costs, kept, study, trunks
 from orchestrator.costs import Took
 from orchestrator.machine import processor
 from orchestrator.runner import Plan
 from orchestrator.store import Store, write_json, write_text
 from orchestrator.study import SELECTED
-
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # of file systems such as some NFS
 
 STEP = "run the study again: idenctl study run FILE"
 _PLAN: dict[str, type] = {
@@ -159,19 +157,12 @@ def _held(path: Path, alone: bool) -> Iterator[str | None]:
 
     On a file system without locks there is nothing to hold.
     """
-    import fcntl
-
     # the file itself, never what a link in its place leads to: it is emptied
     with open(path, "a+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666)) as file:
-        try:
-            fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not locks.take(file, shared=not alone):
             file.seek(0)
             yield file.read().strip()
             return
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
         if alone:
             file.truncate(0)
             file.write(f"{os.getpid()}\n")
@@ -199,16 +190,10 @@ def stop(store: Store, name: str) -> int:
 
 def _locked(path: Path) -> bool:
     """Whether somebody holds the lock."""
-    import fcntl
-
     if not path.is_file():
         return False
     with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+        return not locks.take(file, shared=True)
 
 
 def _holds(process: int, path: Path) -> bool:

@@ -88,17 +88,19 @@ class Store:
         """Make the store's folder where it is missing. Raises PermissionError where it cannot be written."""
         self.check()
         self.send()
+        marker = self.root / "store.json"
+        new = not marker.is_file()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            marker = self.root / "store.json"
-            if not marker.is_file():
+            if new:
                 write_text(marker, json.dumps({"format": FORMAT}) + "\n")
-                self.keep(marker)
             if not os.access(self.root, os.W_OK):
                 raise OSError
             leftovers.sweep(self.root)
         except OSError:
             raise PermissionError(f"a store must be writable, {self.root} is not; give another --store") from None
+        if new:
+            self.keep(marker)
         return self
 
     def fetch(self, *parts: str) -> Path:

@@ -165,6 +165,8 @@ def run(
         if spent(deadline):  # Tune asks for packs long before there is a device for them
             tell(PackStopped(configuration["pack"].pack_id))
             return
+        if store.bucket:
+            store.bucket.tell = lambda reason: tell(Waiting(reason))
         context = Context(store, capacity.kind, capacity.threads, until(deadline, tell))
         run_pack(workload, configuration["pack"], context)
 

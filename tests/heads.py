@@ -1,5 +1,6 @@
 """A real Ray head for tests, with a dashboard and a token of its own, on free ports and in a short folder."""
 
+import json
 import os
 import shutil
 import signal
@@ -8,14 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 TOKEN = "0123456789abcdef" * 4
-STARTS_WITHIN = 90  # seconds
+STARTS_WITHIN = 150  # seconds
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,29 @@ def head(*options, path=(), port=None, **environment):
         )
     try:
         found = Head(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", clean)
-        wait_for(found, process, folder / "log")
+
+        def happening():
+            assert process.poll() is None, (folder / "log").read_text()
+
+        wait_for_nodes(found, 1, happening)
         yield found
+    finally:
+        stop(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def node(head, *options, path=(), programs=()):
+    """A further machine of the head's cluster, in the same sense; `programs` is a folder of programs that it has."""
+    folder = Path(tempfile.mkdtemp(prefix="jn", dir="/tmp"))
+    found = os.pathsep.join(map(str, [*programs, Path(sys.executable).parent, head.environment["PATH"]]))
+    environment = head.environment | {"PATH": found, "PYTHONPATH": os.pathsep.join(map(str, path))}
+    command = ["ray", "start", f"--address={head.address}", "--block", f"--temp-dir={folder}", *options]
+    command += ["--object-store-memory=100000000"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield
     finally:
         stop(process)
         shutil.rmtree(folder, ignore_errors=True)
@@ -63,17 +85,24 @@ def free_ports(count):
     return ports
 
 
-def wait_for(found, process, log):
+def ask(found, path):
+    """What the head's dashboard says at this path."""
+    request = Request(f"{found.dashboard}{path}", headers={"Authorization": f"Bearer {TOKEN}"})
+    with urlopen(request, timeout=5) as answer:
+        return json.load(answer)
+
+
+def wait_for_nodes(found, count, happening=lambda: None):
+    """Until so many machines are alive; `happening` is called meanwhile, and may raise."""
+    alive = "/api/v0/nodes?filter_keys=state&filter_predicates=%3D&filter_values=ALIVE"
     deadline = time.monotonic() + STARTS_WITHIN
-    request = Request(f"{found.dashboard}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"})
     while True:
-        try:
-            urlopen(request, timeout=5).close()
-            return
-        except (URLError, OSError):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.3)
+        with suppress(URLError, OSError):
+            if ask(found, alive)["data"]["result"]["total"] >= count:
+                return
+        happening()
+        assert time.monotonic() < deadline, f"no {count} machines within {STARTS_WITHIN} seconds"
+        time.sleep(0.3)
 
 
 def stop(process):

@@ -21,7 +21,7 @@ class S3:
         logging.getLogger("werkzeug").setLevel(logging.WARNING)
         self.app = DomainDispatcherApplication(create_backend_app)
         self.asked = []  # (method, key, whether it asked for the bytes from the start) of each request
-        self.fails = lambda method, key, query: False
+        self.fails = lambda method, key, query: False  # or what it says: "403 Forbidden"
         self.before = lambda method, key: None
         self.port = 0
         self.start()
@@ -39,9 +39,9 @@ class S3:
         first = environ.get("HTTP_RANGE", "bytes=0-").startswith("bytes=0-")
         self.asked.append((method, key, first))
         self.before(method, key)
-        if self.fails(method, key, parse_qs(environ["QUERY_STRING"], keep_blank_values=True)):
+        if wrong := self.fails(method, key, parse_qs(environ["QUERY_STRING"], keep_blank_values=True)):
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-            start("500 Internal Server Error", [("Content-Length", "0")])
+            start("500 Internal Server Error" if wrong is True else wrong, [("Content-Length", "0")])
             return [b""]
         return self.app(environ, start)
 

@@ -16,7 +16,7 @@ SOURCES = {
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 # named random streams, from which every draw of the project comes, and checksums of what lies in a store
-COMMON = {"idennet_core.streams", "idennet_core.sealing"}
+COMMON = {"idennet_core.streams", "idennet_core.sealing", "idennet_core.locks"}
 DOORS = {
     "orchestrator.calibration",
     "orchestrator.stacks",

@@ -133,7 +133,11 @@ def ran(store):
 def kept(store):
     """The rows of a store in order, without what two runs may differ in."""
     place = at(store).check()
-    order = {"trials": ["trial_id"], "curves": ["trial_id", "epoch"], "predictions": ["trial_id", "label"]}
+    order = {
+        "trials": ["trial_id"],
+        "curves": ["trial_id", "epoch"],
+        "predictions": ["trial_id", "sequence", "frame", "label"],
+    }
     frames = {name: getattr(place, name)() for name in TABLES}
     return {name: frames[name].drop(PASSING, strict=False).sort(order[name]) for name in TABLES}
 
@@ -276,7 +280,7 @@ def test_a_pack_that_arrives_while_a_reader_fetches_is_whole_or_not_seen(s3, her
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_killed_at_any_moment_and_run_again_the_rows_are_those_of_an_undisturbed_run(s3, undisturbed, sent):
     moments = random.Random(f"moments of {sent.name}")
-    for attempt in range(6):
+    for attempt in range(4):
         store, puts = address(f"{sent.name}-{attempt}".lower()), moments.randrange(1, 16)
         reached = threading.Event()
         count = iter(range(1000))
@@ -397,6 +401,14 @@ def test_a_wrong_address_is_answered_in_one_line(s3, here, store, status, said, 
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
+def test_a_bucket_that_may_not_be_used_is_named_in_one_line(s3, here, method):
+    s3.fails = lambda asked, key, query: asked == method and "403 Forbidden"
+    done = ran(address())
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"error: the store {address()} must be readable and, to run, writable" in done.stderr
+
+
 def test_credentials_in_an_address_are_refused_and_shown_nowhere(s3, here):
     for store in ("s3://AKIAKEY:hunter2/hunter3@bucket/p", f"s3://{BUCKET}/p?secret_key=hunter2"):
         done = idenctl("study", "run", "shares.yaml", "--store", store)
@@ -487,6 +499,20 @@ def test_a_file_is_read_whole_though_it_is_replaced_while_it_is_fetched(s3, here
 
     s3.before = replace
     assert set(two.fetch("heads", "x").read_bytes()) == {ord("b")}
+
+
+@pytest.mark.slow
+def test_on_workers_of_ray_the_rows_are_the_same_and_a_bucket_that_is_away_is_said(s3, undisturbed):
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path.cwd()}", "TAKES": "0.5"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command(address()), env=environment, **pipes)
+    until(lambda: s3.objects("p/trials"), 120)
+    with s3.away(5):
+        pass
+    _, said = process.communicate(timeout=180)
+    assert process.returncode == 0, said
+    assert said.count(f"{address()} is not reached") == 1, said
+    assert_equal(kept(address()), undisturbed)
 
 
 def test_processes_that_used_a_bucket_end_cleanly(s3, here):

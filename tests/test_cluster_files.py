@@ -6,6 +6,8 @@ Beside each claim about ours stands what Ray's default file does, in the same ac
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import boto3
 import botocore.client
@@ -14,6 +16,7 @@ import yaml
 from moto import mock_aws
 from ray.autoscaler._private.aws import config as ray_on_aws
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+from ray.autoscaler._private.gcp import config as ray_on_google
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.tags import TAG_RAY_LAUNCH_CONFIG, TAG_RAY_NODE_KIND, TAG_RAY_USER_NODE_TYPE
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
@@ -248,3 +251,22 @@ def test_spot_machines_come_first_on_demand_ones_where_there_are_none_and_never_
     assert started(config, 3, {"gpu-spot": 0.0}) == {"gpu-on-demand": 3}
     assert sum(started(config, 50, {}).values()) <= config["max_workers"]
     assert started(config, 0, {}) == {}
+
+
+def test_on_google_ray_makes_no_key_and_gives_no_worker_a_public_address():
+    whole = prepared(yaml.safe_load((FILES / "gcp.yaml").read_text()))
+    nobody = None  # in the place of Google's client: whatever asks for something fails
+    whole = ray_on_google._configure_subnet(ray_on_google._configure_key_pair(whole, nobody), nobody)
+    assert whole["auth"]["ssh_private_key"] == "~/.ssh/idenctl"
+    for name, node in whole["available_node_types"].items():
+        assert ray_on_google.get_node_type(node["node_config"]) == ray_on_google.GCPNodeType.COMPUTE
+        (wire,) = node["node_config"]["networkInterfaces"]
+        assert ("accessConfigs" in wire) == (name == "head")
+
+
+@pytest.mark.parametrize("step", ["_configure_key_pair", "_configure_subnet"])
+def test_on_google_rays_default_asks_for_both(step):
+    whole = prepared({"cluster_name": "default", "provider": {"type": "gcp", "region": "x", "project_id": "y"}})
+    asked = SimpleNamespace(projects=Mock(side_effect=InterruptedError), subnetworks=Mock(side_effect=InterruptedError))
+    with pytest.raises(InterruptedError):
+        getattr(ray_on_google, step)(whole, asked)

@@ -33,6 +33,8 @@ def small_packs(store, count=6, seed=0):
         for fold in draw.choice(8, size=draw.integers(1, 3), replace=False):
             state = draw.choice(["complete", "complete", "failed", "pruned"])
             result = replace(make_result(int(fold), str(state), frames=3), seconds=float(minute))
+            if state == "failed":
+                result = replace(result, curve=[{**point, "loss": float("nan")} for point in result.curve])
             results.append(replace(result, epochs=int(draw.integers(1, 3))))
         run = replace(run_at(), started_at=NOON, finished_at=NOON + timedelta(minutes=int(draw.integers(20))))
         settings = SETTINGS if minute % 2 else {**SETTINGS, "lr": 0.1}
@@ -86,6 +88,17 @@ def test_each_trial_has_one_row_in_one_file_and_readers_see_what_they_saw(store,
     assert files(store) == again, "there is nothing more to do"
 
 
+def test_a_pack_of_which_nothing_counts_any_more_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr(cleaning, "MOST", 1)
+    store = Store(tmp_path).open()
+    for minute in (1, 2, 3):
+        store.write_pack([make_result()], SETTINGS, run_at(minute))
+    before = seen(store)
+    assert cleaning.compact(store).rows_removed == 2
+    assert same(seen(store), before)
+    assert {len(names) for names in files(store).values()} == {1}
+
+
 def test_packs_are_put_together_up_to_a_size(store, monkeypatch):
     monkeypatch.setattr(cleaning, "MOST", 3)
     before = seen(store)
@@ -114,6 +127,7 @@ def test_a_damaged_pack_stays_and_so_does_what_others_hold_of_its_trials(tmp_pat
 
 
 def test_died_at_any_step_no_row_is_lost_or_doubled_and_compacting_again_ends_it(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(cleaning, "PAUSE", 0.0)  # nobody reads meanwhile
     before, steps = seen(store), 0
     while True:
         copy = Store(shutil.copytree(store.root, tmp_path / f"copy{steps}"))

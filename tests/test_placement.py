@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import coins
@@ -103,6 +104,7 @@ def test_a_cluster_is_described_by_its_devices_and_what_it_can_grow_to():
     assert describe([Machine(4), Machine(8, 1, gpu="A100"), Machine(8, 2, gpu="T4")], Growth()) == (
         "3 machines, 3 GPUs (1 A100, 2 T4)"
     )
+    assert describe([Machine(8, 1, gpu_memory=16 * 2**30)], Growth()) == "1 machine, 1 GPU, the smallest with 16 GiB"
     assert describe([Machine(2)], GROWING) == "1 machine, 2 CPUs; the autoscaler can start 4 GPUs (A100)"
 
 
@@ -261,6 +263,28 @@ def test_a_run_whose_packs_fit_nowhere_ends_with_status_1_and_the_reason(head, w
     assert f"error: {reason}; start a machine that has" in done.stderr
     assert "0 of 2 trials complete" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.cluster
+def test_machines_with_gpus_of_several_kinds_share_the_packs_each_with_a_share_of_a_gpu(workload, tmp_path):
+    coins.written(workload)
+    machines = []
+    for name, mebibytes in (("A100", 40960), ("T4", 16384)):
+        programs = tmp_path / name
+        programs.mkdir()
+        (programs / "nvidia-smi").write_text(f"#!/bin/sh\necho {mebibytes}\n")  # the GPUs are Ray's word alone
+        (programs / "nvidia-smi").chmod(0o755)
+        resources = json.dumps({f"accelerator_type:{name}": 1})
+        machines.append((("--num-cpus=2", "--num-gpus=1", f"--resources={resources}"), programs))
+    with heads.head("--num-cpus=0", path=(ROOT, workload)) as found, ExitStack() as stack:
+        for options, programs in machines:
+            stack.enter_context(heads.node(found, *options, path=(ROOT, workload), programs=[programs]))
+        heads.wait_for_nodes(found, 3)
+        arguments = ("--address", found.address, "--store", tmp_path / "store")
+        done = idenctl(found, workload, "study", "run", "coin.yaml", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "3 machines, 2 GPUs (1 A100, 1 T4), the smallest with 16 GiB" in done.stderr
+    assert set(pl.read_parquet(tmp_path / "store" / "trials" / "*.parquet")["device"]) == {"gpu"}
 
 
 @pytest.mark.cluster

@@ -6,7 +6,6 @@ reason where it was skipped, else null or the distances of its five points from 
 the disk before their lines, and what is behind the last whole line is written anew.
 """
 
-import fcntl
 import io
 import json
 import os
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from idennet_core import locks
 from idennet_core.config import STORED_SIZE
 
 FACES, JOURNAL = "faces.npy", "journal.jsonl"
@@ -40,13 +40,11 @@ class Unfinished:
         self.place = directory.with_name(f".{directory.name}.unfinished")
         self.place.mkdir(parents=True, exist_ok=True)
         self._journal = open(self.place / JOURNAL, "a+b", opener=_itself)  # noqa: SIM115
-        try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not locks.take(self._journal):
             self._journal.close()
             raise ValueError(
                 f"a set is prepared once at a time, but another process is at work on {directory}: wait for it"
-            ) from error
+            )
         os.close(_itself(self.place / FACES, os.O_CREAT))
         self._faces = open(self.place / FACES, "r+b", opener=_itself)  # noqa: SIM115
         self._start = json.dumps(fingerprint).encode() + b"\n"

@@ -65,7 +65,7 @@ class Cluster:
     """A Ray cluster that runs: where it answers, and what it can still start."""
 
     address: str
-    growth: Growth = Growth()
+    growth: Growth = field(default_factory=Growth)
 
 
 class NoDevice(ConnectionError):
@@ -95,8 +95,10 @@ def capacity(here: Sequence[Machine], growth: Growth) -> Capacity:
 
 
 def describe(here: Sequence[Machine], growth: Growth) -> str:
-    """A cluster in a few words: its machines, its devices, and what it can grow to."""
+    """A cluster in a few words: its machines, its devices, the smallest GPU's memory, and what it can grow to."""
     words = [_several(len(here), "machine"), _devices(here)]
+    if memories := [one.gpu_memory for one in here if one.gpu_memory]:
+        words.append(f"the smallest with {min(memories) / 2**30:.0f} GiB")
     coming = growth.machines
     return ", ".join(words) + (f"; the autoscaler can start {_devices(coming)}" if coming else "")
 
