@@ -14,6 +14,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import searching
 from conftest import idenctl
 from s3 import BUCKET, KEYS, S3, until
 from test_store import SETTINGS, make_result, run_at
@@ -181,6 +182,21 @@ def test_every_command_reads_on_another_node_what_was_written_on_one(s3, here, m
     plan = json.loads(idenctl("study", "plan", "shares.yaml", "--json", "--store", address()).stdout)
     assert plan == json.loads(expected["plan"].stdout)
     assert (plan["trials"], plan["stored"], plan["packs"]) == (120, 120, [])
+
+
+def test_a_search_in_a_bucket_asks_what_one_in_a_folder_asks_and_is_known_on_another_node(s3, here, monkeypatch):
+    Path("top.yaml").write_text(searching.text(configurations=8))
+    run = ("study", "run", "top.yaml", "--engine", "inline", "--store")
+    assert [idenctl(*run, store).returncode for store in ("folder", address())] == [0, 0]
+    assert_equal(kept(address()), kept("folder"))
+    node(monkeypatch, here, "two")
+    reports = [idenctl("report", "top", "--format", "csv", "--store", store).stdout for store in ("folder", address())]
+    assert reports[0] == reports[1] != ""
+    before = s3.objects("p/studies/top/asked")
+    assert len(before) == 2
+    assert idenctl(*run, address()).returncode == 0
+    assert s3.objects("p/studies/top/asked") == before
+    assert len(s3.objects("p/trials")) == len(list(Path("folder/trials").glob("*.parquet")))
 
 
 def test_a_store_that_was_copied_into_a_bucket_by_other_means_is_one(s3, undisturbed):
