@@ -15,6 +15,7 @@ from conftest import idenctl
 from safetensors.numpy import save_file
 
 from idennet_core import sealing
+from idennet_core.datasets.unfinished import Unfinished
 from orchestrator import leftovers, record
 from orchestrator.store import Store
 
@@ -126,6 +127,15 @@ def test_what_is_left_alone_is_up_to_its_age(littered):
     assert {Path(each["path"]) for each in json.loads(longer.stdout)["leftovers"]} == {
         path for name, path in goes.items() if not name.endswith("old")
     }
+
+
+def test_a_preparation_that_another_process_is_at_stays_however_old(store):
+    with Unfinished(store.data / "mmi", "work"):
+        place = aged(store.data / ".mmi.unfinished")
+        assert idenctl("store", "clean", "--store", store.root, "--yes").returncode == 0
+        assert place.exists()
+    assert idenctl("store", "clean", "--store", store.root, "--yes").returncode == 0
+    assert not place.exists()
 
 
 def test_checkpoints_and_trunks_of_a_stored_study_stay_however_old(store):
