@@ -69,14 +69,14 @@ for node in "${nodes[@]:1}"; do
 done
 joined "${#nodes[@]}"  # all, or none: a study is cut to what it finds when it starts
 
-# Slurm's signal, five minutes before the time is up, is passed on, and waited for. Without job control (set -m) what a
-# script starts in the background is deaf to it.
-set -m
+# Slurm's signal, five minutes before the time is up, is passed on, and waited for.
 idenctl study run "$study" --address "$address" "$@" &
 study=$!
-set +m
-trap 'kill -INT "$study"' INT TERM
+trap 'kill -TERM "$study"' INT TERM  # in the background a script's processes ignore SIGINT
 status=0
 wait "$study" || status=$?
-while kill -0 "$study" 2>/dev/null; do wait "$study" || status=$?; done
+while kill -0 "$study" 2>/dev/null; do
+  status=0
+  wait "$study" || status=$?
+done
 exit "$status"

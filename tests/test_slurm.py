@@ -95,7 +95,7 @@ def test_a_study_runs_on_all_nodes_with_a_token_of_its_own_and_leaves_nothing(ba
 
 def test_slurms_signal_stops_the_study_with_status_130(batch, tmp_path):
     process, log, token = batch("examples/digits.yaml", "--store", str(tmp_path / "runs"))
-    wait_for("to train in", log, process)
+    wait_for("elapsed", log, process)  # its packs are there
     process.send_signal(signal.SIGINT)
     assert process.wait(120) == 130, log.read_text()[-3000:]
     assert not token.exists()
