@@ -24,10 +24,16 @@ def read(path: Path, kinds: Mapping[str, type | tuple[type, ...]], step: str) ->
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else error
         raise ValueError(f"{path} is not JSON: {reason}; {step}") from None
+    require(isinstance(found, dict), path, "the whole", step)
     for key, kind in kinds.items():
-        if not isinstance(found, dict) or not isinstance(found.get(key, kinds), kind):
-            raise ValueError(f"{path} is damaged: {key} is missing or of another type; {step}")
+        require(key in found and isinstance(found[key], kind), path, key, step)
     return {visible(key): _visible(value) for key, value in found.items()}
+
+
+def require(holds: bool, path: Path, what: str, step: str) -> None:
+    """Raise ValueError, naming the file and the next step, unless `what` in it is as it must be."""
+    if not holds:
+        raise ValueError(f"{path} is damaged: {what} is missing or of another type; {step}")
 
 
 def _visible(value: Any) -> Any:

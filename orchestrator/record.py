@@ -21,6 +21,7 @@ from orchestrator.runner import Plan
 from orchestrator.store import Store, write_json, write_text
 from orchestrator.study import SELECTED
 
+STEP = "run the study again: idenctl study run FILE"
 _PLAN: dict[str, type] = {
     **dict.fromkeys(("study", "dataset", "question", "data_id"), str),
     **dict.fromkeys(("cells", "folds", "seeds"), list),
@@ -52,12 +53,23 @@ def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
 
 def read_plan(path: Path) -> dict[str, Any]:
     """A study's plan; raises ValueError, naming the file, when it is damaged or missing."""
-    return kept.read(path, _PLAN, "run the study again: idenctl study run FILE")
+    plan = kept.read(path, _PLAN, STEP)
+    kept.require(all(map(_is_cell, plan["cells"])), path, "a cell", STEP)
+    kept.require(all(isinstance(fold, int | None) for fold in plan["folds"]), path, "a fold", STEP)
+    kept.require(all(isinstance(seed, int) for seed in plan["seeds"]), path, "a seed", STEP)
+    kept.require(isinstance(plan["report"].get("by"), str | list), path, "report.by", STEP)
+    kept.require(all(isinstance(one, dict) for one in plan["report"].get("baselines", ())), path, "a baseline", STEP)
+    return plan
 
 
 def read_search(path: Path) -> dict[str, Any]:
     """What a search has asked and found, of its `search.json`; raises as `read_plan` does."""
-    return kept.read(path, {"procedures": list, "search": dict}, "run the study again: idenctl study run FILE")
+    return kept.read(path, {"procedures": list, "search": dict}, STEP)
+
+
+def _is_cell(cell: Any) -> bool:
+    shape = {"label": dict, "settings": dict, "configuration_id": str}
+    return isinstance(cell, dict) and all(isinstance(cell.get(key), kind) for key, kind in shape.items())
 
 
 def stored_studies(store: Store) -> list[dict[str, Any]]:

@@ -109,6 +109,24 @@ def test_a_stored_file_that_is_none_is_named_in_one_line(tmp_path, content):
     assert line.endswith("run it again")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cells": [{}]}, {"cells": [3]}, {"folds": ["0"]}, {"seeds": [None]}, {"report": {}}, {"study": 3},
+        {"report": {"by": "lr", "baselines": [3]}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_plan_of_another_shape_is_damaged_and_says_where(tmp_path, change):
+    cell = {"label": {}, "settings": {}, "configuration_id": "c"}
+    plan = {"study": "s", "dataset": "oulu-casia", "question": "?", "data_id": "d", "cells": [cell], "folds": [0, None]}
+    plan |= {"seeds": [0], "synthetic": True, "report": {"by": "lr", "baselines": []}}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    assert record.read_plan(tmp_path / "plan.json") == plan
+    (tmp_path / "plan.json").write_text(json.dumps(plan | change))
+    assert "is damaged: " in refused(lambda: record.read_plan(tmp_path / "plan.json"))
+
+
 # links
 
 
