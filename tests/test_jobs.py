@@ -23,7 +23,7 @@ from orchestrator.cluster import shipping
 from orchestrator.store import Store
 
 ROOT = Path(__file__).parent.parent
-FINISH = 150  # seconds after which a command hangs
+FINISH = 240  # seconds after which a command hangs
 ELSEWHERE = {"pack_id", "seconds", "started_at", "finished_at", "host"}  # may differ between two equal runs
 
 
