@@ -39,7 +39,8 @@ from ray.util.queue import Queue
 
 from orchestrator.cluster import placement
 from orchestrator.cluster.address import reached
-from orchestrator.cluster.placement import Cluster, Growth, Need, Watch
+from orchestrator.cluster.growth import Growth
+from orchestrator.cluster.placement import Cluster, Need, Watch
 from orchestrator.planning import Capacity
 from orchestrator.progress import Event, PackFailed, PackStopped, Waiting
 from orchestrator.source import Source, spent, until

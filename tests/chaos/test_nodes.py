@@ -12,7 +12,7 @@ from pathlib import Path
 import lab
 import pytest
 
-from chaos.stage import FINISH, at_stake, last_saved, times
+from chaos.stage import FINISH, SHORT, at_stake, last_saved, times
 
 pytestmark = pytest.mark.chaos
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -82,7 +82,7 @@ def test_a_node_that_is_lost_has_its_packs_trained_on_another(stage, part):
     stage.survived("node lost", store, "design", command, [repeated], recovery if recovery > 0 else None)
 
 
-@pytest.mark.parametrize("words", [HEAD, "raylet/raylet"])
+@pytest.mark.parametrize("words", [HEAD] if SHORT else [HEAD, "raylet/raylet"])
 def test_the_head_of_a_cluster_killed_ends_the_run_with_the_reason_and_a_new_cluster_ends_the_study(stage, words):
     store = stage.store()
     with nodes(stage) as cluster:
@@ -120,6 +120,7 @@ def node_id_of(node):
     raise AssertionError("its raylet does not run")
 
 
+@pytest.mark.skipif(SHORT, reason="the network is cut in the whole suite alone")
 def test_a_network_that_is_cut_for_a_minute_keeps_each_trial_once(stage):
     store = stage.store()
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
