@@ -28,6 +28,7 @@ class Nodes:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
         self.stage, self.given = stage, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self.given["RAY_raylet_start_wait_time_s"] = "120"
         port = self.address.partition(":")[2]
         temporary = stage.root / f"r{port}"
         self.head = self._node("--head", f"--port={port}", "--num-cpus=0", f"--temp-dir={temporary}", DARK)
@@ -40,7 +41,7 @@ class Nodes:
         return (node.folder / "here/stdout").read_text()
 
     def _node(self, *arguments):
-        plain = ("--block", "--disable-usage-stats", "--object-store-memory=100000000")
+        plain = ("--block", "--node-ip-address=127.0.0.1", "--disable-usage-stats", "--object-store-memory=100000000")
         return self.stage.start(RAY, "start", *arguments, *plain, environment=self.given)
 
     def study(self, store):
