@@ -40,6 +40,7 @@ from ray.util.queue import Queue
 
 from orchestrator.cluster import placement
 from orchestrator.cluster.address import reached
+from orchestrator.cluster.growth import Growth
 from orchestrator.cluster.placement import Cluster, Need, Watch
 from orchestrator.planning import Capacity
 from orchestrator.progress import Event, PackFailed, PackStopped, Waiting
@@ -87,9 +88,9 @@ class PackSearcher(Searcher):
 
 
 class _Listener(tune.Callback):
-    """Passes on the events that workers report, and, of a cluster, what packs wait for."""
+    """Passes on the events that workers report, and what packs wait for."""
 
-    def __init__(self, listen: Callable[[Event], None], watch: Watch | None) -> None:
+    def __init__(self, listen: Callable[[Event], None], watch: Watch) -> None:
         self.listen, self.watch = listen, watch
 
     def __getstate__(self) -> dict[str, Any]:
@@ -100,9 +101,8 @@ class _Listener(tune.Callback):
         self.listen(result["event"])
 
     def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:
-        if self.watch:
-            states = Counter(trial.status for trial in trials)
-            self.watch.look(states[Trial.PENDING], states[Trial.RUNNING])
+        states = Counter(trial.status for trial in trials)
+        self.watch.look(states[Trial.PENDING], states[Trial.RUNNING])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         said = Path(trial.error_file).read_text() if trial.error_file else ""
@@ -175,7 +175,8 @@ def run(
         listen(Waiting(reason))
 
     with _connected(capacity, cluster, verbose) as scratch:
-        watch = Watch(Need(capacity.threads, gpus), cluster.growth, waits) if cluster else None
+        # its own Ray too: when that has lost its only node, packs would wait for ever
+        watch = Watch(Need(capacity.threads, gpus), cluster.growth if cluster else Growth(), waits)
         tune.Tuner(
             tune.with_resources(train_pack, {"cpu": float(capacity.threads), "gpu": gpus}),
             tune_config=tune.TuneConfig(

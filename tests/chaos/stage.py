@@ -15,6 +15,8 @@ from idennet_core.streams import generator
 ROOT = Path(__file__).parent.parent.parent
 SHORT = os.environ.get("CHAOS", "full") == "short"
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
+# Ray's minute until a driver without a head gives up is ten seconds in the short suite
+HURRY = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"} if SHORT else {}
 FINISH = 600  # seconds after which a command hangs
 MARK = "IDENCTL_CHAOS"  # in the environment of every process of a command
 SAVED = ("checkpoints/[!.]*", "trials/[!.]*", "trunks/[!.]*/trunk.json", "studies/*/asked/*/*/[!.]*")
@@ -82,7 +84,7 @@ class Command:
         for name in ("home", "t", "here"):
             (folder / name).mkdir(parents=True)
         own = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "t"), "PYTHONPATH": str(ROOT)}
-        own |= {MARK: self.mark.partition("=")[2], **environment}
+        own |= {MARK: self.mark.partition("=")[2], **HURRY, **environment}
         if forks:
             self.process = forked.start(line, folder / "here", own, **deadly)
         else:

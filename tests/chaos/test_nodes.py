@@ -12,11 +12,11 @@ from pathlib import Path
 import lab
 import pytest
 
-from chaos.stage import FINISH, at_stake, last_saved, times
+from chaos.stage import FINISH, SHORT, at_stake, last_saved, times
 
 pytestmark = pytest.mark.chaos
 RAY = str(Path(sys.executable).with_name("ray"))
-HEAD = "gcs_server"
+HEAD, DARK = "gcs_server", "--include-dashboard=false"
 DRAINED_BY = 5  # seconds from a preemption notice until the node is gone
 
 
@@ -28,9 +28,10 @@ class Nodes:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
         self.stage, self.given = stage, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self.given["RAY_raylet_start_wait_time_s"] = "120"
         port = self.address.partition(":")[2]
         temporary = stage.root / f"r{port}"
-        self.head = self._node("--head", f"--port={port}", "--num-cpus=0", f"--temp-dir={temporary}")
+        self.head = self._node("--head", f"--port={port}", "--num-cpus=0", f"--temp-dir={temporary}", DARK)
         assert self.head.until(lambda: "Ray runtime started" in self.said(self.head)), self.head.said
         self.workers = [self._node(f"--address={self.address}", "--num-cpus=2") for _ in range(2)]
         for node in self.workers:
@@ -40,7 +41,7 @@ class Nodes:
         return (node.folder / "here/stdout").read_text()
 
     def _node(self, *arguments):
-        plain = ("--block", "--disable-usage-stats", "--include-dashboard=false", "--object-store-memory=100000000")
+        plain = ("--block", "--node-ip-address=127.0.0.1", "--disable-usage-stats", "--object-store-memory=100000000")
         return self.stage.start(RAY, "start", *arguments, *plain, environment=self.given)
 
     def study(self, store):
@@ -82,7 +83,7 @@ def test_a_node_that_is_lost_has_its_packs_trained_on_another(stage, part):
     stage.survived("node lost", store, "design", command, [repeated], recovery if recovery > 0 else None)
 
 
-@pytest.mark.parametrize("words", [HEAD, "raylet/raylet"])
+@pytest.mark.parametrize("words", [HEAD] if SHORT else [HEAD, "raylet/raylet"])
 def test_the_head_of_a_cluster_killed_ends_the_run_with_the_reason_and_a_new_cluster_ends_the_study(stage, words):
     store = stage.store()
     with nodes(stage) as cluster:
@@ -120,14 +121,15 @@ def node_id_of(node):
     raise AssertionError("its raylet does not run")
 
 
+@pytest.mark.skipif(SHORT, reason="the network is cut in the whole suite alone")
 def test_a_network_that_is_cut_for_a_minute_keeps_each_trial_once(stage):
     store = stage.store()
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     with lab.laboratory("head", "one", "two", shared=store) as hosts:
-        plain = "--disable-usage-stats --object-store-memory=100000000 --include-dashboard=false"
+        plain = "--disable-usage-stats --object-store-memory=100000000"
         address = f"{hosts['head'].address}:6379"
         for name in ("head", "one", "two"):
-            own = "--head --port=6379 --num-cpus=0" if name == "head" else f"--address={address} --num-cpus=2"
+            own = f"--head --port=6379 --num-cpus=0 {DARK}" if name == "head" else f"--address={address} --num-cpus=2"
             hosts[name].run(f"ray start {own} --node-ip-address={hosts[name].address} {plain}", **token)
         line = f"study run {lab.SHARED}/design.yaml --store {lab.SHARED} --address {address}"
         driver = hosts["head"].start(f"exec python -m orchestrator.cli.app {line}", **token)
