@@ -1,6 +1,6 @@
 """Locks of files, where a file system has them; where it has none, as some NFS, nobody is kept out.
 
-A lock ends with its process, however that ends. It saves work that would be done twice, and results do not depend on it.
+A lock ends with its process, however that ends. It saves work that would be done twice; results do not depend on it.
 """
 
 import errno

@@ -35,7 +35,7 @@ PART = 8 * 2**20  # bytes below which an object is sent in one piece
 ABANDONED = 86400.0  # seconds since its last change after which what was to be fetched is nobody's
 REFUSED = re.compile(
     "ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|EXPIRED_TOKEN|INVALID_TOKEN|UNRECOGNIZED_CLIENT|"
-    "MISSING_AUTHENTICATION_TOKEN|INVALID_CLIENT_TOKEN_ID|PERMISSION_DENIED"
+    "MISSING_AUTHENTICATION_TOKEN|INVALID_CLIENT_TOKEN_ID|PERMISSION_DENIED|UNAUTHENTICATED"
 )
 SENT, UNSENT = 0o444, 0o644
 T = TypeVar("T")
@@ -329,7 +329,7 @@ def _warn(text: str) -> None:
 
 def _reason(error: str) -> str:
     """The bucket's error in a few words, without anything that it quotes."""
-    code = re.search(r"AWS Error ([A-Z_]+)", error)
+    code = re.search(r"(?:AWS Error |Status\()([A-Z_]+)", error)
     return code[1].lower().replace("_", " ").strip() if code else "an error without a name"
 
 

@@ -6,6 +6,7 @@ mark, the CRC-32 of the file with zeros in their place. A file that was written 
 
 import zlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,13 +40,23 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table | None:
         return None
 
 
-def has_footer(path: Path) -> bool:
-    """Whether there is a file that ends as Parquet does: enough to tell it from one that is missing or cut off."""
+def is_whole(path: Path) -> bool:
+    """Whether there is such a file with every byte as written; a file that has not changed is read once a process."""
     try:
-        with pq.ParquetFile(path):
-            return True
+        now = path.stat()
+        return _was_whole(path, now.st_size, now.st_mtime_ns)
     except UNREADABLE:
         return False
+
+
+@cache
+def _was_whole(path: Path, size: int, changed: int) -> bool:
+    """Whether the file of this size and time of change is whole. Raises OSError or ArrowException where it is not."""
+    content = path.read_bytes()
+    if not _is_whole(content):
+        return False
+    with pq.ParquetFile(pa.BufferReader(content)):  # one without a checksum may be cut off
+        return True
 
 
 def _is_whole(content: bytes) -> bool:

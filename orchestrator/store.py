@@ -295,7 +295,7 @@ class Store:
             files = {name: self.root / name / f"{pack_id}.parquet" for name in TABLES}
             checked = [table] if pack_id in present.indexed else TABLES
             rows = sealed.read(files[table])
-            good = {name: sealed.has_footer(files[name]) for name in checked if name != table}
+            good = {name: sealed.is_whole(files[name]) for name in checked if name != table}
             good[table] = rows is not None
             if not all(good.values()) and not files["trials"].exists():
                 raise _PutTogether

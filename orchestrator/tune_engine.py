@@ -32,6 +32,7 @@ os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
 
 import ray
 from ray import tune
+from ray._private import ray_constants
 from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
@@ -238,20 +239,32 @@ def _connected(capacity: Capacity, cluster: Cluster | None, verbose: bool) -> It
                 ray.init(address=cluster.address, log_to_driver=verbose, logging_level=logging.ERROR)
             else:
                 token.for_own_ray()
-                ray.init(
-                    address="local",
-                    num_cpus=capacity.cpus * capacity.devices,
-                    include_dashboard=False,
-                    object_store_memory=OBJECT_STORE,
-                    log_to_driver=verbose,
-                    logging_level=logging.INFO if verbose else logging.ERROR,
-                    configure_logging=verbose,
-                    _temp_dir=scratch,
-                )
+                with _loopback():
+                    ray.init(
+                        address="local",
+                        num_cpus=capacity.cpus * capacity.devices,
+                        include_dashboard=False,
+                        object_store_memory=OBJECT_STORE,
+                        log_to_driver=verbose,
+                        logging_level=logging.INFO if verbose else logging.ERROR,
+                        configure_logging=verbose,
+                        _temp_dir=scratch,
+                    )
         yield scratch
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Let all that Ray starts listen on loopback alone, as it does by itself where it makes no clusters (macOS)."""
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager

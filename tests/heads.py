@@ -16,7 +16,8 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 TOKEN = "0123456789abcdef" * 4
-STARTS_WITHIN = 150  # seconds
+STARTS_WITHIN = 100  # seconds
+ATTEMPTS = 3  # to start a Ray on a busy machine
 
 
 @dataclass(frozen=True)
@@ -41,35 +42,37 @@ def head(*options, path=(), port=None, **environment):
     command = ["ray", "start", "--head", "--block", f"--port={gcs}", "--dashboard-host=127.0.0.1"]
     command += [f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
     command += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
-    command += ["--object-store-memory=100000000", f"--temp-dir={folder}", *options]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, env=clean | own | environment, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        found = Head(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", clean)
-
-        def happening():
-            assert process.poll() is None, (folder / "log").read_text()
-
-        wait_for_nodes(found, 1, happening)
+    command += [f"--temp-dir={folder}", *options]
+    found = Head(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", clean)
+    with started(command, clean | own | environment, folder, found, 1):
         yield found
-    finally:
-        stop(process)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def node(head, *options, path=(), programs=()):
-    """A further machine of the head's cluster, in the same sense; `programs` is a folder of programs that it has."""
+def node(head, machines, *options, path=(), programs=()):
+    """A further machine, after which the cluster has so many; `programs` is a folder of programs that it has."""
     folder = Path(tempfile.mkdtemp(prefix="jn", dir="/tmp"))
     found = os.pathsep.join(map(str, [*programs, Path(sys.executable).parent, head.environment["PATH"]]))
     environment = head.environment | {"PATH": found, "PYTHONPATH": os.pathsep.join(map(str, path))}
     command = ["ray", "start", f"--address={head.address}", "--block", f"--temp-dir={folder}", *options]
-    command += ["--object-store-memory=100000000"]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    with started(command, environment, folder, head, machines):
+        yield
+
+
+@contextmanager
+def started(command, environment, folder, found, machines):
+    """What `ray start` starts, from when the cluster has so many machines; Ray itself gives up after 30 seconds."""
+    command = [*command, "--object-store-memory=100000000"]
     try:
+        for attempt in range(ATTEMPTS):
+            with (folder / "log").open("w") as log:
+                process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+            try:
+                wait_for(found, machines, process)
+                break
+            except TimeoutError:
+                stop(process)
+                assert attempt + 1 < ATTEMPTS, (folder / "log").read_text()
         yield
     finally:
         stop(process)
@@ -92,17 +95,16 @@ def ask(found, path):
         return json.load(answer)
 
 
-def wait_for_nodes(found, count, happening=lambda: None):
-    """Until so many machines are alive; `happening` is called meanwhile, and may raise."""
+def wait_for(found, machines, process):
+    """Until so many machines are alive. Raises TimeoutError where the process ends before, or it takes too long."""
     alive = "/api/v0/nodes?filter_keys=state&filter_predicates=%3D&filter_values=ALIVE"
     deadline = time.monotonic() + STARTS_WITHIN
-    while True:
+    while process.poll() is None and time.monotonic() < deadline:
         with suppress(URLError, OSError):
-            if ask(found, alive)["data"]["result"]["total"] >= count:
+            if ask(found, alive)["data"]["result"]["total"] >= machines:
                 return
-        happening()
-        assert time.monotonic() < deadline, f"no {count} machines within {STARTS_WITHIN} seconds"
         time.sleep(0.3)
+    raise TimeoutError
 
 
 def stop(process):

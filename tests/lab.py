@@ -112,9 +112,12 @@ class Host:
 
     def run(self, line, check=True, timeout=120, **environment):
         """A line of bash that has ended: exit status, and what it printed."""
-        done = subprocess.run(
-            self.command(line, **environment), capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
-        )
+        command = self.command(line, **environment)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+        except subprocess.TimeoutExpired as late:
+            said = [(text or b"").decode(errors="replace") for text in (late.stdout, late.stderr)]
+            raise AssertionError(f"{self.name}: not within {timeout} s: {line}\n{said[0]}\n{said[1]}") from None
         assert not check or done.returncode == 0, f"{self.name}: {line}\n{done.stdout}\n{done.stderr}"
         return done
 

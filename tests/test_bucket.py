@@ -277,10 +277,10 @@ def test_a_pack_that_arrives_while_a_reader_fetches_is_whole_or_not_seen(s3, her
     assert reader.trials().height == 1 + len(written)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
-def test_killed_at_any_moment_and_run_again_the_rows_are_those_of_an_undisturbed_run(s3, undisturbed, sent):
+@pytest.mark.parametrize(("sent", "times"), [(signal.SIGKILL, 3), (signal.SIGINT, 2)])
+def test_killed_at_any_moment_and_run_again_the_rows_are_those_of_an_undisturbed_run(s3, undisturbed, sent, times):
     moments = random.Random(f"moments of {sent.name}")
-    for attempt in range(4):
+    for attempt in range(times):
         store, puts = address(f"{sent.name}-{attempt}".lower()), moments.randrange(1, 16)
         reached = threading.Event()
         count = iter(range(1000))

@@ -277,9 +277,8 @@ def test_machines_with_gpus_of_several_kinds_share_the_packs_each_with_a_share_o
         resources = json.dumps({f"accelerator_type:{name}": 1})
         machines.append((("--num-cpus=2", "--num-gpus=1", f"--resources={resources}"), programs))
     with heads.head("--num-cpus=0", path=(ROOT, workload)) as found, ExitStack() as stack:
-        for options, programs in machines:
-            stack.enter_context(heads.node(found, *options, path=(ROOT, workload), programs=[programs]))
-        heads.wait_for_nodes(found, 3)
+        for count, (options, programs) in enumerate(machines, start=2):
+            stack.enter_context(heads.node(found, count, *options, path=(ROOT, workload), programs=[programs]))
         arguments = ("--address", found.address, "--store", tmp_path / "store")
         done = idenctl(found, workload, "study", "run", "coin.yaml", *arguments)
     assert done.returncode == 0, done.stderr

@@ -46,7 +46,12 @@ def up(
 ) -> None:
     """Start a cluster, or bring it up to date, and wait until every node that it starts with is there."""
     from orchestrator.cluster import lifecycle
+    from orchestrator.cluster.check import check as check_file
 
+    for problem in (problems := check_file(file).problems):
+        _tell(str(problem))
+    if problems:
+        raise ValueError(f"a cluster is started from a file that nothing is wrong in, {file} has what is said above")
     nodes = lifecycle.up(lifecycle.read(file), limit, _tell)
     typer.echo(f"head {nodes[0]}" + "".join(f"\nworker {node}" for node in nodes[1:]))
     _tell(f"next: ray dashboard {file}, and beside it: idenctl study submit FILE --address http://127.0.0.1:8265")

@@ -39,8 +39,7 @@ class Cluster:
     def nodes(self) -> int:
         """How many machines it has from the start: the head, and each type's least number."""
         if self.local:
-            workers = len(self.hosts) - 1
-            return 1 + min(int(self.config.get("min_workers", workers)), workers)
+            return len(self.hosts)
         return 1 + sum(int(kind.get("min_workers", 0)) for kind in self.config["available_node_types"].values())
 
     @property
@@ -62,7 +61,7 @@ def read(path: Path) -> Cluster:
         raise FileNotFoundError(f"no cluster file {path}; this project's are in cluster/")
     config, _ = strict_yaml.read(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):
-        raise ValueError(f"{path}: a file for `ray up` has the key provider; for others see their first lines")
+        raise ValueError(f"{path}: only a file for `ray up`, with the key provider, is one; see the file's first lines")
     return Cluster(path, config)
 
 

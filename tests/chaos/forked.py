@@ -48,7 +48,7 @@ def _main(arguments, folder, environment, operation, within, longest_file, refus
     os.environ.update(environment)
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.stdin = open(os.devnull)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if within is not None:
         _count_operations(operation, str(within), folder / "operations")
     if longest_file is not None:

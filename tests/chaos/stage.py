@@ -15,7 +15,7 @@ from idennet_core.streams import generator
 ROOT = Path(__file__).parent.parent.parent
 SHORT = os.environ.get("CHAOS", "full") == "short"
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
-FINISH = 240  # seconds after which a command hangs
+FINISH = 600  # seconds after which a command hangs
 MARK = "IDENCTL_CHAOS"  # in the environment of every process of a command
 SAVED = ("checkpoints/[!.]*", "trials/[!.]*", "trunks/[!.]*/trunk.json", "studies/*/asked/*/*/[!.]*")
 
@@ -129,7 +129,7 @@ class Command:
     @property
     def processes(self):
         """The ids of all processes that it has started and that still run, its own too."""
-        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._started(pid)]
+        return [pid for pid in (int(path.name) for path in Path("/proc").glob("[0-9]*")) if self._started(pid)]
 
     def _started(self, pid):
         try:
@@ -229,7 +229,7 @@ class Stage:
         self.is_clean(store)
 
     def is_clean(self, store):
-        """Nothing runs any more of any command, and their folders and the store hold nothing that is not to be there."""
+        """No command runs any more, and neither their folders nor the store hold what is not to be there."""
         for command in self.commands:
             assert command.processes == []
             strays = [path for name in ("home", "t", "here") for path in (command.folder / name).iterdir()]
