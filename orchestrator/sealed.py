@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+UNREADABLE = (OSError, pa.ArrowException, UnicodeDecodeError)  # the last for names in a damaged footer
 _MARK, _EMPTY = b"idenctl-crc32:", b"0" * 8
 
 
@@ -35,7 +36,7 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table | None:
             return None
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
             return file.read(columns, use_threads=False).replace_schema_metadata(None)
-    except (OSError, pa.ArrowException):
+    except UNREADABLE:
         return None
 
 
@@ -44,7 +45,7 @@ def is_whole(path: Path) -> bool:
     try:
         now = path.stat()
         return _was_whole(path, now.st_size, now.st_mtime_ns)
-    except (OSError, pa.ArrowException):
+    except UNREADABLE:
         return False
 
 

@@ -69,7 +69,7 @@ def findings(config: dict[str, Any]) -> Iterator[Finding]:
     if any(rule != UNKNOWN for _, rule, _, _ in broken):
         return  # the others take its shape for granted
     kind = config["provider"]["type"]
-    if kind not in PROVIDERS:
+    if str(kind) not in PROVIDERS:
         hint = nearest(str(kind), PROVIDERS)
         yield ("provider", "type"), "not a provider whose rules this knows", kind, hint
     for rules in (_token, _dashboard, _starts, _stops, _installs, _secrets):
@@ -84,7 +84,7 @@ def unseen(config: dict[str, Any]) -> str | None:
     """What cannot be looked at, for the cloud's own client, which knows its names, is not installed."""
     kind = within(config, "provider", "type")
     clients = {"aws": "botocore", "gcp": "googleapiclient"}
-    if kind not in clients or find_spec(clients[kind]) is not None:
+    if str(kind) not in clients or find_spec(clients[kind]) is not None:
         return None
     return f"the names in node_config are not looked at without the extra '{kind}': pip install '.[{kind}]'"
 

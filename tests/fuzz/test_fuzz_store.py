@@ -79,6 +79,15 @@ def test_a_damaged_table_gives_the_rows_that_were_written_or_none(sound, tmp_pat
     each_seed(cases, check)
 
 
+@pytest.mark.parametrize("table", store.TABLES)
+def test_a_footer_that_is_no_text_is_damage(sound, tmp_path, table):
+    """Found by fuzzing: pyarrow then raises an error of its own."""
+    place = Store(shutil.copytree(sound.root, tmp_path / "store"))
+    victim = sorted((place.root / table).glob("*.parquet"))[0]
+    victim.write_bytes(victim.read_bytes().replace(b"trial_id", b"tr\xf2al_id"))
+    assert set(place.every_trial()["pack_id"]) == set(sound.every_trial()["pack_id"]) - {victim.stem}
+
+
 @each_count
 def test_a_damaged_file_of_before_there_were_seals_is_read_or_refused(sound, tmp_path, cases):
     """Its pages alone have checksums: what is promised of it is that reading it ends without a crash."""
