@@ -24,6 +24,7 @@ class Head:
 
     address: str
     dashboard: str
+    agent: int  # the port of the node's own HTTP server
     environment: dict
 
 
@@ -45,7 +46,7 @@ def head(*options, path=(), **environment):
             command, env=clean | own | environment, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        found = Head(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", clean)
+        found = Head(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", agent, clean)
         wait_for(found, process, folder / "log")
         yield found
     finally:
