@@ -26,6 +26,7 @@ class Head:
 
     address: str
     dashboard: str
+    agent: int  # the port of the node's own HTTP server
     environment: dict
 
 
@@ -43,7 +44,7 @@ def head(*options, path=(), port=None, **environment):
     command += [f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
     command += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
     command += [f"--temp-dir={folder}", *options]
-    found = Head(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", clean)
+    found = Head(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", agent, clean)
     with started(command, clean | own | environment, folder, found, 1):
         yield found
 
