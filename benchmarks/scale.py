@@ -30,7 +30,8 @@ from orchestrator.design import describe
 from orchestrator.planning import Capacity
 from orchestrator.progress import Event, PackDone, PackStarted, Progress
 from orchestrator.report import tables
-from orchestrator.store import Run, Store
+from orchestrator.rows import Run
+from orchestrator.store import Store
 from orchestrator.trial import Pack, Trial
 
 DEVICES = Capacity("cpu", 8, 1)

@@ -38,35 +38,45 @@ trap 'kill "${started[@]}" 2>/dev/null || true; wait; rm -f "$RAY_AUTH_TOKEN_PAT
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=$(srun --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" hostname --ip-address | awk '{print $1}')
 address=$head:6379
-srun --nodes=1 --ntasks=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" --nodelist="${nodes[0]}" \
-  ray start --head --node-ip-address="$head" --port=6379 --include-dashboard=false --temp-dir="/tmp/ray-$SLURM_JOB_ID" \
-  --num-cpus="$SLURM_CPUS_ON_NODE" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --block &
-started+=($!)
-for node in "${nodes[@]:1}"; do
-  srun --nodes=1 --ntasks=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" --nodelist="$node" \
-    ray start --address="$address" --num-cpus="$SLURM_CPUS_ON_NODE" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --block &
-  started+=($!)
-done
 
-# All nodes, or none: a study is cut to what it finds when it starts.
+# Waits until so many nodes are there, as long as none of those that were started has ended.
+joined() {
+  for _ in $(seq 60); do
+    sleep 2
+    kill -0 "${started[@]}" 2>/dev/null || break
+    [ "$(present 2>/dev/null)" = "$1" ] && return
+  done
+  echo "error: $1 of ${#nodes[@]} nodes were to have joined Ray, and did not; see above" >&2
+  exit 1
+}
 present() {
-  python - "$address" <<'PYTHON'
+  timeout 60 python - "$address" <<'PYTHON'
 import sys, ray
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
 print(sum(node["Alive"] for node in ray.nodes()))
 PYTHON
 }
-for _ in $(seq 60); do
-  [ "$(present 2>/dev/null)" = "${#nodes[@]}" ] && break
-  sleep 2
+
+srun --nodes=1 --ntasks=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" --nodelist="${nodes[0]}" \
+  ray start --head --node-ip-address="$head" --port=6379 --include-dashboard=false --temp-dir="/tmp/ray-$SLURM_JOB_ID" \
+  --num-cpus="$SLURM_CPUS_ON_NODE" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --block &
+started+=($!)
+joined 1
+for node in "${nodes[@]:1}"; do
+  srun --nodes=1 --ntasks=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" --nodelist="$node" \
+    ray start --address="$address" --num-cpus="$SLURM_CPUS_ON_NODE" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --block &
+  started+=($!)
 done
-[ "$(present)" = "${#nodes[@]}" ] || { echo "error: not all of ${#nodes[@]} nodes joined Ray; see above" >&2; exit 1; }
+joined "${#nodes[@]}"  # all, or none: a study is cut to what it finds when it starts
 
 # Slurm's signal, five minutes before the time is up, is passed on, and waited for.
 idenctl study run "$study" --address "$address" "$@" &
 study=$!
-trap 'kill -INT "$study"' INT TERM
+trap 'kill -TERM "$study"' INT TERM  # in the background a script's processes ignore SIGINT
 status=0
 wait "$study" || status=$?
-while kill -0 "$study" 2>/dev/null; do wait "$study" || status=$?; done
+while kill -0 "$study" 2>/dev/null; do
+  status=0
+  wait "$study" || status=$?
+done
 exit "$status"

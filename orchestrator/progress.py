@@ -59,6 +59,14 @@ class PackCut:
 
 
 @dataclass(frozen=True)
+class PackSetBack:
+    """A pack cannot go on from its checkpoint; packs of its trials that go on from what there is follow."""
+
+    pack_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Asked:
     """A search has asked for more: the names of the cells of its trials to train, by trial_id, in so many packs."""
 
@@ -75,12 +83,12 @@ class PackStopped:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Why packs wait for devices that the cluster does not have, or not free; empty when they do no longer."""
+    """Why packs wait: for devices that the cluster does not have, or not free, or for the store; empty: no longer."""
 
     reason: str
 
 
-Event = Asked | Waiting | PackStopped | PackStarted | Progress | PackDone | PackFailed | PackCut
+Event = Asked | Waiting | PackStopped | PackStarted | Progress | PackDone | PackFailed | PackCut | PackSetBack
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,7 @@ class RunState:
             return replace(self, running=running)._sampled(now, 0, 0)
         pack = self.running.get(event.pack_id, RunningPack(()))
         others = {pack_id: other for pack_id, other in self.running.items() if pack_id != event.pack_id}
-        if isinstance(event, PackFailed | PackStopped | PackCut):
+        if isinstance(event, PackFailed | PackStopped | PackCut | PackSetBack):
             self.pruned.difference_update(pack.trial_ids)
             return replace(self, running=others)
         self.accuracies.update(event.accuracies)

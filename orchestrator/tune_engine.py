@@ -40,6 +40,7 @@ from ray.util.queue import Queue
 
 from orchestrator.cluster import placement
 from orchestrator.cluster.address import reached
+from orchestrator.cluster.growth import Growth
 from orchestrator.cluster.placement import Cluster, Need, Watch
 from orchestrator.planning import Capacity
 from orchestrator.progress import Event, PackFailed, PackStopped, Waiting
@@ -87,9 +88,9 @@ class PackSearcher(Searcher):
 
 
 class _Listener(tune.Callback):
-    """Passes on the events that workers report, and, of a cluster, what packs wait for."""
+    """Passes on the events that workers report, and what packs wait for."""
 
-    def __init__(self, listen: Callable[[Event], None], watch: Watch | None) -> None:
+    def __init__(self, listen: Callable[[Event], None], watch: Watch) -> None:
         self.listen, self.watch = listen, watch
 
     def __getstate__(self) -> dict[str, Any]:
@@ -100,14 +101,22 @@ class _Listener(tune.Callback):
         self.listen(result["event"])
 
     def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:
-        if self.watch:
-            states = Counter(trial.status for trial in trials)
-            self.watch.look(states[Trial.PENDING], states[Trial.RUNNING])
+        states = Counter(trial.status for trial in trials)
+        self.watch.look(states[Trial.PENDING], states[Trial.RUNNING])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         said = Path(trial.error_file).read_text() if trial.error_file else ""
-        causes = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception): .+)$", said, re.MULTILINE)
-        self.listen(PackFailed(trial.config["pack"].pack_id, ": ".join(["its worker died", *causes[-1:]]), said))
+        self.listen(PackFailed(trial.config["pack"].pack_id, f"its worker died{_cause(said)}", said))
+
+
+def _cause(said: str) -> str:
+    """Of what Ray says of a death the last error, else how the worker ended, else what became of it; `: ` before it."""
+    causes = (
+        re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception): .+)$", said, re.MULTILINE)
+        or re.findall(r"Worker exit detail: (.+?)(?:\. |$)", said, re.MULTILINE)
+        or re.findall(r"^The actor .+?(?=\. |$)", said, re.MULTILINE)
+    )
+    return f": {causes[-1]}" if causes else ""
 
 
 def _scratch() -> str:
@@ -148,7 +157,7 @@ def run(
     whose worker dies is tried again from its checkpoint, twice. Raises `NoDevice` when packs wait in vain.
     """
     gpus = 1 / capacity.share if capacity.kind == "gpu" else 0.0
-    logging.getLogger("ray.tune").setLevel(logging.INFO if verbose else logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.INFO if verbose else logging.CRITICAL)
 
     def train_pack(configuration: Mapping[str, Pack]) -> None:
         def tell(event: Event) -> None:
@@ -157,6 +166,8 @@ def run(
         if spent(deadline):  # Tune asks for packs long before there is a device for them
             tell(PackStopped(configuration["pack"].pack_id))
             return
+        if store.bucket:
+            store.bucket.tell = lambda reason: tell(Waiting(reason))
         context = Context(store, capacity.kind, capacity.threads, until(deadline, tell))
         run_pack(workload, configuration["pack"], context)
 
@@ -164,7 +175,8 @@ def run(
         listen(Waiting(reason))
 
     with _connected(capacity, cluster, verbose) as scratch:
-        watch = Watch(Need(capacity.threads, gpus), cluster.growth, waits) if cluster else None
+        # its own Ray too: when that has lost its only node, packs would wait for ever
+        watch = Watch(Need(capacity.threads, gpus), cluster.growth if cluster else Growth(), waits)
         tune.Tuner(
             tune.with_resources(train_pack, {"cpu": float(capacity.threads), "gpu": gpus}),
             tune_config=tune.TuneConfig(

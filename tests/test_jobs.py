@@ -1,6 +1,7 @@
 """Studies as jobs of a real Ray: sent, followed, refused, stopped; and those of this machine, stopped by name."""
 
 import http.server
+import json
 import os
 import re
 import shutil
@@ -16,12 +17,13 @@ import coins
 import heads
 import pytest
 from conftest import idenctl
+from s3 import BUCKET, KEYS, S3
 
 from orchestrator.cluster import shipping
 from orchestrator.store import Store
 
 ROOT = Path(__file__).parent.parent
-FINISH = 150  # seconds after which a command hangs
+FINISH = 240  # seconds after which a command hangs
 ELSEWHERE = {"pack_id", "seconds", "started_at", "finished_at", "host"}  # may differ between two equal runs
 
 
@@ -137,6 +139,32 @@ def test_nothing_is_sent_of_a_study_that_is_wrong(laptop, folder):
 
 
 @pytest.mark.cluster
+def test_a_jobs_results_lie_in_a_bucket_from_which_the_laptop_reports(folder, tmp_path):
+    server = S3()
+    aws = KEYS | {"AWS_ENDPOINT_URL": server.url, "AWS_EC2_METADATA_DISABLED": "true"}
+    try:
+        with heads.head("--num-cpus=2", **aws, XDG_CACHE_HOME=str(tmp_path / "there")) as found:
+            cache = {"XDG_CACHE_HOME": str(tmp_path / "here")}
+            environment = found.environment | aws | cache | {"PYTHONPATH": str(ROOT)}
+
+            def laptop(*arguments):
+                whole = command(*arguments, "--store", f"s3://{BUCKET}/mine")
+                done = subprocess.run(
+                    whole, cwd=folder, env=environment, capture_output=True, text=True, timeout=FINISH
+                )
+                assert done.returncode == 0, done.stderr
+                return done.stdout
+
+            laptop("study", "submit", "coin.yaml", "--address", found.dashboard)
+            status = json.loads(laptop("study", "status", "coin", "--address", found.dashboard, "--json"))
+            assert (status["complete"], status["job"]["state"]) == (4, "SUCCEEDED")
+        table = json.loads(laptop("report", "coin", "--format", "json"))
+        assert sorted(row["accuracy"]["mean"] for row in table["rows"]) == [25.0, 75.0]
+    finally:
+        server.stop()
+
+
+@pytest.mark.cluster
 def test_another_token_is_refused_and_never_shown(head, folder, tmp_path):
     environment = head.environment | {"PYTHONPATH": str(ROOT), "RAY_AUTH_TOKEN": "f" * 64}
     for address, name in ((head.dashboard, "submit"), (head.address, "run")):
@@ -226,11 +254,15 @@ def web():
         ("run", "127.0.0.1:{web}", 1, "no Ray answers at 127.0.0.1:"),
         ("run", "ray://127.0.0.1:{closed}", 2, "an address is auto or HOST:PORT, got ray://"),
         ("run", "http://127.0.0.1:{web}", 2, "idenctl study submit"),
+        ("run", "auto", 1, "no Ray answers at "),
         ("run", "somewhere", 2, "an address is auto or HOST:PORT"),
     ],
 )
-def test_an_address_that_is_none_is_one_line_within_seconds(client, silent, web, tmp_path, name, address, status, said):
+def test_an_address_that_is_none_is_one_line_within_seconds(
+    client, silent, web, tmp_path, monkeypatch, name, address, status, said
+):
     (closed,) = heads.free_ports(1)
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{closed}")  # what auto means, and nothing else
     done = client(name, address.format(closed=closed, silent=silent, web=web), tmp_path / "store")
     assert done.returncode == status, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

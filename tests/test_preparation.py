@@ -383,6 +383,15 @@ def test_the_size_in_the_header_is_the_size_of_the_decoded_picture(options):
     assert size_of(cv2.imencode(".png", np.zeros((5, 9), np.uint8))[1].tobytes()) == (9, 5)
 
 
+@pytest.mark.parametrize("bare", [b"\xff\xd0", b"\xff\x01", b"\xff\xd8", b"\xff\xd9"])
+def test_a_header_cannot_hide_behind_a_marker_that_the_decoder_passes_over(bare):
+    """Read as if a length followed, such a marker leads past the true frame to another that is small."""
+    encoded = cv2.imencode(".jpg", np.zeros((123, 77, 3), np.uint8))[1].tobytes()
+    small = b"\xff\xc0\x00\x11\x08" + struct.pack(">HH", 8, 8) + bytes(20)
+    with pytest.raises(ValueError, match="not a readable picture"):
+        size_of(encoded[:2] + bare + b"\x00\x02" + small + encoded[2:])
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_noise_in_a_picture_costs_that_picture_alone(tmp_path, seed):
     """Bytes are changed at random: whatever comes of it, there is a face or a reason for every file."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.address import is_address
 from orchestrator.cli.plan import StudyFile, loaded
 from orchestrator.cli.report import resolve
-from orchestrator.cli.trunk import DASHBOARD, ClusterFile, Profile, Set, StoreFolder
+from orchestrator.cli.trunk import DASHBOARD, ClusterFile, Profile, Set, StoreAddress
 
 if TYPE_CHECKING:
     from orchestrator.cluster.jobs import Job, Jobs
@@ -23,7 +24,7 @@ def submit(
     address: Annotated[str, DASHBOARD],
     profile: Profile = None,
     set_: Set = None,
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
     cluster: ClusterFile = None,
     follow: Annotated[bool, typer.Option(help="Show what the job prints until it ends; Ctrl-C ends only this.")] = True,
 ) -> None:
@@ -33,17 +34,17 @@ def submit(
     """
     from orchestrator.cluster import shipping
     from orchestrator.cluster.jobs import Jobs
-    from orchestrator.store import Store
+    from orchestrator.store import at
     from orchestrator.study import IDENNET
 
-    place = Store(_seen_by_all(store)).check()
+    place = at(_seen_by_all(store)).check()
     wanted = loaded(file, profile, set_, place)
     _check(wanted, place)
     jobs = Jobs(address)
     here = Path.cwd().resolve()
     modules = [] if wanted.workload == IDENNET else shipping.own_modules(here, sys.modules.values())
     command = ["python", "-m", "orchestrator.cli.app", "study", "run", file.name, "--address", "auto"]
-    command += ["--store", str(store), *(["--profile", profile] if profile else [])]
+    command += ["--store", place.everywhere, *(["--profile", profile] if profile else [])]
     command += [part for assignment in set_ or [] for part in ("--set", assignment)]
     command += ["--cluster", cluster.name] if cluster else []
     with TemporaryDirectory(prefix="idenctl-job-") as folder:
@@ -58,7 +59,7 @@ def submit(
 def stop(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A study that is running: NAME or NAME@PROFILE.")],
     address: Annotated[str | None, DASHBOARD] = None,
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
 ) -> None:
     """Stop a study as Ctrl-C does, on this machine or, with --address, on a cluster, and wait for its end."""
     again = "submit it again" if address else "run the same command again"
@@ -76,17 +77,17 @@ def stop(
         print(f"{jobs.named(ended)}; to go on: {again}", file=sys.stderr)
         return
     from orchestrator import record
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
-    place = Store(store).check()
+    place = at(store).check()
     study = resolve(name, [study["study"] for study in record.stored_studies(place)])
     process = record.stop(place, study)
     print(f"{study} has stopped (process {process}); to go on: {again}", file=sys.stderr)
 
 
-def _seen_by_all(store: Path) -> Path:
+def _seen_by_all(store: str) -> str:
     """The store, which every machine of the cluster must find under the same name."""
-    if not store.is_absolute():
+    if not is_address(store) and not Path(store).is_absolute():
         raise ValueError(
             f"a cluster's store is a bucket, or a folder that all its machines see under the same absolute path, "
             f"got {store}; give --store"
@@ -101,7 +102,7 @@ def _check(wanted: "Study", store: "Store") -> None:
     storage = wanted.optuna.storage if wanted.optuna else ""
     if storage.startswith("sqlite:///") and not storage.startswith("sqlite:////"):
         raise ValueError(f"a job has no folder that stays, so its database is at an absolute path, got {storage}")
-    if store.root.is_dir():
+    if store.bucket or store.root.is_dir():
         runner.plan(wanted, store, machine.this_machine())
     else:
         print(f"{store.root} is not seen from here: the cluster checks the data", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.status import duration, several
-from orchestrator.cli.trunk import Profile, Set, StoreFolder
+from orchestrator.cli.trunk import Profile, Set, StoreAddress
 
 if TYPE_CHECKING:
     from orchestrator.runner import Plan
@@ -23,7 +23,7 @@ def plan(
     file: StudyFile,
     profile: Profile = None,
     set_: Set = None,
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
     as_json: Json = False,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="First measure what the times are made of; seconds.")
@@ -34,11 +34,11 @@ def plan(
     """Say exactly what `run` would do: trials, those stored, packs, memory, time and money."""
     from orchestrator import machine, runner
     from orchestrator.prices import device_price
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
     if price_per_hour is not None and cluster:
         raise ValueError("--price-per-hour and --cluster exclude each other, got both; give one")
-    place = Store(store).open() if calibrate else Store(store).check()
+    place = at(store).open() if calibrate else at(store).check()
     wanted = loaded(file, profile, set_, place)
     planned = runner.plan(wanted, place, machine.this_machine())
     price = device_price(cluster, planned.capacity.kind) if cluster else price_per_hour
@@ -109,15 +109,22 @@ def _facts(planned: "Plan", store: "Store", price: float | None) -> dict[str, An
 
 
 def _print_plan(planned: "Plan", facts: dict[str, Any], store: "Store") -> None:
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from orchestrator import runner
+    from orchestrator.cli.console import plain_console
     from orchestrator.design import describe, same
+    from orchestrator.names import visible
+    from orchestrator.study import IDENNET
 
-    console = Console(highlight=False)
+    console = plain_console()
     drawn = " (synthetic)" if planned.synthetic else ""
-    console.print(f"[bold]{planned.study.folder}[/] on {planned.study.dataset}{drawn}: {planned.study.question}")
+    facing = visible(f" on {planned.study.dataset}{drawn}: {planned.study.question}")
+    console.print(Text.assemble((planned.study.folder, "bold"), facing))
+    if planned.study.workload != IDENNET:
+        module = planned.study.workload.partition(":")[0]
+        console.print(f"the file names code of its own, {planned.study.workload}: {sys.modules[module].__file__}")
     cells = "; ".join(describe(cell.label) for cell in planned.cells)
     if planned.search:
         console.print(_search_line(planned))
@@ -142,7 +149,7 @@ def _print_plan(planned: "Plan", facts: dict[str, Any], store: "Store") -> None:
         )
         console.print(f"first, pre-train the {recipe['task']} trunk: depth {recipe['depth']}, {way}")
     if not planned.packs:
-        console.print(f"nothing to train; next: idenctl report {planned.study.folder} --store {store.root}")
+        console.print(f"nothing to train; next: idenctl report {planned.study.folder} --store {store}")
         return
     table = Table("pack", "trials", "from epoch", "time", "memory")
     for pack, estimate in zip(planned.packs, planned.estimates, strict=True):

@@ -20,6 +20,7 @@ from orchestrator.progress import (
     PackCut,
     PackDone,
     PackFailed,
+    PackSetBack,
     PackStarted,
     PackStopped,
     RunState,
@@ -93,6 +94,8 @@ def news(before: RunState, event: Event) -> list[str]:
         return [f"pack {event.pack_id[:8]} failed: {_plain(event.reason)}"]
     if isinstance(event, PackCut):
         return [f"pack {event.pack_id[:8]} cut in two: {_plain(event.reason)}"]
+    if isinstance(event, PackSetBack):
+        return [f"warning: pack {event.pack_id[:8]} goes on from another checkpoint: {_plain(event.reason)}"]
     return [
         f"trial {trial_id[:8]} ({before.cells.get(trial_id, 'unknown cell')}) failed: {_plain(reason)}"
         for trial_id, reason in event.failed.items()
@@ -119,7 +122,7 @@ def screen(
     `tracebacks` shows those of packs that fail. `stream` is stderr unless given.
     """
     out = stream or sys.stderr
-    console = Console(file=out)
+    console = Console(file=out, markup=False, emoji=False)
     title = f"{study} (synthetic)" if synthetic else study
     state = RunState(title, cells, stored, packs, started=clock())
     last_line = rest_until = state.started

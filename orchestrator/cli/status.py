@@ -3,12 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.trunk import DASHBOARD, StoreFolder
+from orchestrator.cli.trunk import DASHBOARD, StoreAddress
 
 if TYPE_CHECKING:
     from orchestrator.costs import Took
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 def status(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A study that was run: NAME or NAME@PROFILE.")],
     address: Annotated[str | None, DASHBOARD] = None,
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Say how far a study is, and what its trunks and packs took beside what they were to take.
@@ -26,9 +25,9 @@ def status(
     """
     from orchestrator import record
     from orchestrator.cli.report import resolve
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
-    place = Store(store).check()
+    place = at(store).check()
     studies = {study["study"]: study for study in record.stored_studies(place)}
     submitted = {}
     if address:
@@ -53,16 +52,16 @@ def status(
 
 def show_status(study: Mapping[str, Any], times: Sequence["Took"]) -> None:
     """Print how many of a study's trials have which state, and what was predicted beside what it took."""
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(highlight=False)
+    from orchestrator.cli.console import plain_console
+
+    console = plain_console()
     drawn = " (synthetic)" if study["synthetic"] else ""
     missing = study["trials"] - study["complete"] - study["failed"]
-    console.print(
-        f"[bold]{study['study']}[/] on {study['dataset']}{drawn}: {study['complete']} of {study['trials']} trials "
-        f"complete, {study['failed']} failed, {missing} not stored"
-    )
+    counts = f"{study['complete']} of {study['trials']} trials complete, {study['failed']} failed, {missing} not stored"
+    console.print(Text.assemble((study["study"], "bold"), f" on {study['dataset']}{drawn}: {counts}"))
     if study["search"]:
         console.print(
             "a search: {done} of the {asked} configurations it asked for have an outcome".format(**study["search"])

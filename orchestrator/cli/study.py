@@ -6,14 +6,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli import jobs, plan, status
 from orchestrator.cli.plan import Json, StudyFile, loaded
-from orchestrator.cli.trunk import Address, ClusterFile, Profile, Set, StoreFolder, devices, train_missing
+from orchestrator.cli.trunk import Address, ClusterFile, Profile, Set, StoreAddress, devices, train_missing
 
 if TYPE_CHECKING:
     from orchestrator.runner import Plan
@@ -36,7 +35,7 @@ def run(
     file: StudyFile,
     profile: Profile = None,
     set_: Set = None,
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
     engine: Annotated[Engine, typer.Option(help="Ray Tune, or this process for debugging.")] = Engine.TUNE,
     address: Address = None,
     cluster: ClusterFile = None,
@@ -48,10 +47,10 @@ def run(
     """
     from orchestrator import record, runner
     from orchestrator.cli.screen import screen
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    place = Store(store).open()
+    place = at(store).open()
     wanted = loaded(file, profile, set_, place)
     capacity, running = devices(address, cluster)
     planned = runner.plan(wanted, place, capacity)
@@ -70,6 +69,8 @@ def run(
         except (KeyboardInterrupt, ConnectionError):
             _conclude(runner.plan(planned.study, place, planned.capacity), place)
             raise
+        place.drop_checkpoints()
+        place.send()
         after = runner.plan(planned.study, place, planned.capacity)
         if after.search:
             record.freeze(after, place, command)
@@ -84,18 +85,19 @@ app.command("stop")(jobs.stop)
 
 
 @app.command("list")
-def list_(store: StoreFolder = Path("runs"), as_json: Json = False) -> None:
+def list_(store: StoreAddress = "runs", as_json: Json = False) -> None:
     """List the studies in the store, with how many of their trials are stored."""
     from orchestrator import record
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
-    studies = record.stored_studies(Store(store).check())
+    studies = record.stored_studies(at(store).check())
     if as_json:
         typer.echo(json.dumps(studies, indent=1))
         return
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Column, Table
+
+    from orchestrator.cli.console import plain_console
 
     counted = ("cells", "trials", "complete", "failed", "searched")
     columns: list[Column | str] = [Column("study", no_wrap=True), "data set"]
@@ -106,7 +108,7 @@ def list_(store: StoreFolder = Path("runs"), as_json: Json = False) -> None:
         counts = [str(study[key]) for key in ("cells", "trials", "complete", "failed")]
         searched = "{done} of {asked}".format(**study["search"]) if study["search"] else ""
         table.add_row(study["study"], study["dataset"] + drawn, *counts, searched)
-    Console().print(table if studies else f"no studies in {store}; next: idenctl study run FILE")
+    plain_console().print(table if studies else f"no studies in {store}; next: idenctl study run FILE")
 
 
 @contextmanager
@@ -127,7 +129,7 @@ def _conclude(after: "Plan", store: "Store") -> int:
 
     states = list(after.states.values())
     failed, complete = states.count("failed"), states.count("complete")
-    line = f"{after.study.folder}: {complete} of {len(after.trials)} trials complete in {store.root}"
+    line = f"{after.study.folder}: {complete} of {len(after.trials)} trials complete in {store}"
     if pruned := states.count("pruned"):
         line += f", {pruned} pruned"
     if failed:
@@ -142,5 +144,5 @@ def _conclude(after: "Plan", store: "Store") -> int:
         line += ": run the same command again, it goes on from the last checkpoint"
     print(line, file=sys.stderr)
     if complete:
-        print(f"next: idenctl report {after.study.folder} --store {store.root}", file=sys.stderr)
+        print(f"next: idenctl report {after.study.folder} --store {store}", file=sys.stderr)
     return 1 if failed or not after.done else 0

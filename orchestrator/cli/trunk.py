@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Pre-trained feature extractors, the trunks.", no_args_is_help=True)
 QUIET = 20.0  # seconds between plain lines
 
-StoreFolder = Annotated[Path, typer.Option("--store", envvar="IDENCTL_STORE", help="The store's folder.")]
+StoreAddress = Annotated[
+    str, typer.Option("--store", envvar="IDENCTL_STORE", help="The store: a folder, or a bucket, s3://BUCKET/PREFIX.")
+]
 Profile = Annotated[str | None, typer.Option(help="A profile of the study file, such as quick.")]
 Address = Annotated[str | None, typer.Option(help="A running Ray, auto or HOST:PORT; else one on this machine.")]
 DASHBOARD = typer.Option("--address", help="The cluster's dashboard, http://HOST:8265.")
@@ -35,15 +37,15 @@ def train(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The study file whose trunks to train.")],
     profile: Profile = None,
     set_: Set = None,
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
     address: Address = None,
     cluster: ClusterFile = None,
 ) -> None:
     """Train the trunks that a study needs and the store lacks; `study run` does this by itself."""
     from orchestrator import runner, study
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
-    place = Store(store).open()
+    place = at(store).open()
     wanted = runner.load(file, profile, study.assignments(set_ or []), place)
     capacity, running = devices(address, cluster)
     planned = runner.plan(wanted, place, capacity)
@@ -54,20 +56,21 @@ def train(
 
 @app.command("list")
 def list_(
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List the trunks in the store."""
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
-    place = Store(store).check()
-    trunks = [json.loads(path.read_text()) for path in sorted(place.trunks.glob("[!.]*/trunk.json"))]
+    place = at(store).check()
+    trunks = place.trunk_facts()
     if as_json:
         typer.echo(json.dumps(trunks, indent=1))
         return
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
+
+    from orchestrator.cli.console import plain_console
 
     heads = ("trunk", "task", "depth", "data", "pictures", "held out", "epochs", "accuracy", "seconds")
     table = Table(*heads, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
@@ -86,7 +89,7 @@ def list_(
             "-" if accuracy is None else f"{accuracy:.1%}",
             f"{trunk['seconds']:.0f}",
         )
-    Console().print(table if trunks else f"no trunks in {place.trunks}; next: idenctl trunk train FILE")
+    plain_console().print(table if trunks else f"no trunks in {place}; next: idenctl trunk train FILE")
 
 
 def _held_out(trunk: Mapping[str, Any]) -> str:
@@ -127,7 +130,6 @@ def train_missing(
 
 @contextmanager
 def _progress(recipes: Sequence[Mapping[str, Any]]) -> "Iterator[Callable[[Progress], None]]":
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -136,6 +138,8 @@ def _progress(recipes: Sequence[Mapping[str, Any]]) -> "Iterator[Callable[[Progr
         TimeRemainingColumn,
     )
     from rich.progress import Progress as Bars
+
+    from orchestrator.cli.console import plain_console
 
     names = ", ".join(f"{recipe['task']} on {recipe['dataset']} (depth {recipe['depth']})" for recipe in recipes)
     print(f"pre-training {len(recipes)} trunks: {names}", file=sys.stderr, flush=True)
@@ -160,7 +164,7 @@ def _progress(recipes: Sequence[Mapping[str, Any]]) -> "Iterator[Callable[[Progr
         TimeRemainingColumn(),
         TextColumn("{task.fields[measured]}"),
     )
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Bars(*columns, console=plain_console(stderr=True), transient=True) as bars:
         rows = {str(recipe["task"]): bars.add_task(str(recipe["task"]), total=None, measured="") for recipe in recipes}
         yield lambda progress: bars.update(
             rows[progress.task],

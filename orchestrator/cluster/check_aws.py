@@ -1,6 +1,8 @@
 """Rules for clusters on AWS, whose `node_config` is what EC2's RunInstances takes, with botocore's model of it."""
 
 from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 from orchestrator.cluster.findings import Finding, items, mapping, nearest, placeholder, unknown_keys, within
@@ -96,21 +98,17 @@ def _machine(node: dict[str, Any], place: Place, worker: bool) -> Iterator[Findi
         rule = "missing: the image's own volume is not encrypted"
         yield (*place, "BlockDeviceMappings"), rule, None, "list the root volume with Encrypted: true"
     for index, volume in enumerate(volumes):
-        if (disk := within(volume, "Ebs")) and disk.get("Encrypted") is not True:
+        if (disk := mapping(within(volume, "Ebs"))) and disk.get("Encrypted") is not True:
             where = (*place, "BlockDeviceMappings", index, "Ebs", "Encrypted")
             yield where, "volumes must be encrypted", disk.get("Encrypted"), "set it to true"
 
 
 def _model(config: dict[str, Any]) -> Iterator[Finding]:
     """What EC2 itself would refuse, by botocore's model of it; nothing where botocore is not installed."""
-    try:
-        from botocore.session import Session
-    except ImportError:
+    if find_spec("botocore") is None:
         return
-    session, region = Session(), config["provider"].get("region")
-    shape = session.get_service_model("ec2").operation_model("RunInstances").input_shape
-    parts = session.get_available_partitions()
-    regions = [name for part in parts for name in session.get_available_regions("ec2", part)]
+    shape, regions = _ec2()
+    region = config["provider"].get("region")
     if region and region not in regions and not placeholder(region):
         yield ("provider", "region"), "not a region", region, nearest(str(region), regions)
     for name, node in mapping(config.get("available_node_types")).items():
@@ -120,6 +118,17 @@ def _model(config: dict[str, Any]) -> Iterator[Finding]:
             yield (*place, "SubnetIds"), "must be a list of ids", subnets, "write [subnet-…]"
         rest = {key: value for key, value in node["node_config"].items() if key != "SubnetIds"}
         yield from _shaped(rest, shape, place)
+
+
+@cache
+def _ec2() -> tuple[Any, list[str]]:
+    """The shape of what RunInstances takes, and the names of all regions."""
+    from botocore.session import Session
+
+    session = Session()
+    parts = session.get_available_partitions()
+    regions = [name for part in parts for name in session.get_available_regions("ec2", part)]
+    return session.get_service_model("ec2").operation_model("RunInstances").input_shape, regions
 
 
 def _shaped(value: Any, shape: Any, place: Place) -> Iterator[Finding]:

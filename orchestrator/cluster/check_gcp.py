@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -80,18 +81,26 @@ def _machine(node: dict[str, Any], place: Place, worker: bool) -> Iterator[Findi
 
 def _model(node: dict[str, Any], place: Place) -> Iterator[Finding]:
     """What Compute Engine itself would refuse, by Google's description of it; nothing where its client is missing."""
+    if find_spec("googleapiclient") is not None:
+        rest = {key: value for key, value in node.items() if key != "sourceInstanceTemplate"}  # beside the instance
+        yield from _shaped(rest, _schemas()["Instance"], place)
+
+
+@cache
+def _schemas() -> dict[str, Any]:
+    """Google's own description of Compute Engine's values, which its client has with it."""
     client = find_spec("googleapiclient")
-    if client is None or not client.submodule_search_locations:
-        return
+    assert client is not None
+    assert client.submodule_search_locations is not None
     documents = Path(client.submodule_search_locations[0]) / "discovery_cache" / "documents"
-    schemas = json.loads((documents / "compute.v1.json").read_text(encoding="utf-8"))["schemas"]
-    rest = {key: value for key, value in node.items() if key != "sourceInstanceTemplate"}  # Ray's, beside the instance
-    yield from _shaped(rest, schemas["Instance"], schemas, place)
+    described: dict[str, Any] = json.loads((documents / "compute.v1.json").read_text(encoding="utf-8"))
+    schemas: dict[str, Any] = described["schemas"]
+    return schemas
 
 
-def _shaped(value: Any, schema: Any, schemas: Any, place: Place) -> Iterator[Finding]:
+def _shaped(value: Any, schema: Any, place: Place) -> Iterator[Finding]:
     """Where a value has not the shape, in Google's description, that it is to have."""
-    schema = schemas[schema["$ref"]] if "$ref" in schema else schema
+    schema = _schemas()[schema["$ref"]] if "$ref" in schema else schema
     kind = schema["type"]
     if kind == "object" and isinstance(value, dict):
         inner = schema.get("properties", {})
@@ -99,10 +108,10 @@ def _shaped(value: Any, schema: Any, schemas: Any, place: Place) -> Iterator[Fin
             yield from unknown_keys(value, list(inner), place)
         for key in value:
             if (known := inner.get(key, schema.get("additionalProperties"))) is not None:
-                yield from _shaped(value[key], known, schemas, (*place, key))
+                yield from _shaped(value[key], known, (*place, key))
     elif kind == "array" and isinstance(value, list):
         for index, one in enumerate(value):
-            yield from _shaped(one, schema["items"], schemas, (*place, index))
+            yield from _shaped(one, schema["items"], (*place, index))
     elif type(value) not in TYPES.get(kind, ()) and not (schema.get("format") in LONG and type(value) is int):
         yield place, f"must be of type {kind}", value, "see Compute Engine's instances.insert"
     elif "enum" in schema and value not in schema["enum"] and not placeholder(value):

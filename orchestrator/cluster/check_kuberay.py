@@ -131,7 +131,7 @@ def _group(group: dict[str, Any], place: Place) -> Iterator[Finding]:
 
 def _stops(head: dict[str, Any], place: Place) -> Iterator[Finding]:
     """A job that is stopped saves its state only where it gets SIGINT, and time."""
-    env = {mapping(one).get("name"): mapping(one).get("value") for one in items(mapping(_container(head)).get("env"))}
+    env = {str(within(one, "name")): within(one, "value") for one in items(within(_container(head), "env"))}
     for name, value in STOPS.items():
         if env.get(name) is None or (name == "RAY_JOB_STOP_SIGNAL" and env[name] != value):
             rule = f"a job that is stopped saves its state only with {name}"

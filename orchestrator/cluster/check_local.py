@@ -18,7 +18,7 @@ def findings(config: dict[str, Any]) -> Iterator[Finding]:
         yield ("provider", "head_ip"), "the head's address is missing", head, "name the machine that runs the head"
     if not workers:
         yield ("provider", "worker_ips"), "no worker is named", provider.get("worker_ips"), "name one machine or more"
-    if head in workers or len(set(workers)) < len(workers):
+    if len(set(map(str, [head, *workers]))) <= len(workers):
         rule = "a machine must be named once: Ray would start twice on it"
         yield ("provider", "worker_ips"), rule, [head, *workers], "remove the address"
     if workers and str(head).startswith(("127.", "localhost", "::1")):

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def findings(config: dict[str, Any]) -> Iterator[Finding]:
     if any(rule != UNKNOWN for _, rule, _, _ in broken):
         return  # the others take its shape for granted
     kind = config["provider"]["type"]
-    if kind not in PROVIDERS:
+    if str(kind) not in PROVIDERS:
         hint = nearest(str(kind), PROVIDERS)
         yield ("provider", "type"), "not a provider whose rules this knows", kind, hint
     for rules in (_token, _dashboard, _starts, _stops, _installs, _secrets):
@@ -83,20 +84,14 @@ def unseen(config: dict[str, Any]) -> str | None:
     """What cannot be looked at, for the cloud's own client, which knows its names, is not installed."""
     kind = within(config, "provider", "type")
     clients = {"aws": "botocore", "gcp": "googleapiclient"}
-    if kind not in clients or find_spec(clients[kind]) is not None:
+    if str(kind) not in clients or find_spec(clients[kind]) is not None:
         return None
     return f"the names in node_config are not looked at without the extra '{kind}': pip install '.[{kind}]'"
 
 
 def _schema(config: dict[str, Any]) -> Iterator[Finding]:
     """What Ray's own schema refuses, unknown keys with the nearest valid one."""
-    spec = find_spec("ray")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    schema = json.loads((Path(spec.submodule_search_locations[0]) / "autoscaler" / "ray-schema.json").read_text())
-    if within(config, "provider", "type") == "local":
-        schema["properties"]["min_workers"] = {"type": "integer", "minimum": 0}  # of local clusters alone
-    for error in jsonschema.Draft7Validator(schema).iter_errors(config):
+    for error in _validator(within(config, "provider", "type") == "local").iter_errors(config):
         place = tuple(error.absolute_path)
         if error.validator == "additionalProperties":
             valid = error.schema["properties"]
@@ -107,6 +102,18 @@ def _schema(config: dict[str, Any]) -> Iterator[Finding]:
             yield (*place, missing), "missing", None, "Ray's schema asks for it"
         else:
             yield place, f"Ray's schema refuses it: {error.message[:100]}", error.instance, "see the files in cluster/"
+
+
+@cache
+def _validator(local: bool) -> Any:
+    """Ray's schema of a cluster file, read without loading Ray."""
+    spec = find_spec("ray")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    schema = json.loads((Path(spec.submodule_search_locations[0]) / "autoscaler" / "ray-schema.json").read_text())
+    if local:
+        schema["properties"]["min_workers"] = {"type": "integer", "minimum": 0}  # of local clusters alone
+    return jsonschema.Draft7Validator(schema)
 
 
 def _commands(config: dict[str, Any]) -> Iterator[tuple[Place, str]]:
@@ -247,14 +254,19 @@ def _scale(config: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _fallback(kind: str, workers: dict[str, Any]) -> Iterator[Finding]:
-    """For each type that may be taken away or refused there is one that is not."""
+    """For each type that may be taken away or refused there is one that is not, and that is the second choice."""
     spot = {"aws": check_aws.spot, "gcp": check_gcp.spot}.get(kind)
     if spot is None:
         return
-    certain = [mapping(node["resources"]) for node in workers.values() if not spot(node["node_config"])]
+    certain = [node for node in workers.values() if not spot(node["node_config"])]
     for name, node in workers.items():
-        wanted = mapping(node["resources"])
-        enough = (all(other.get(key, 0) >= wanted[key] for key in wanted) for other in certain)
-        if spot(node["node_config"]) and not any(enough):
+        if not spot(node["node_config"]):
+            continue
+        wanted = node["resources"]
+        enough = [one for one in certain if all(one["resources"].get(key, 0) >= wanted[key] for key in wanted)]
+        if not enough:
             rule = "when no spot machine is to be had, nothing would run"
             yield ("available_node_types", name), rule, None, "add an on-demand type with the same resources"
+        elif node.get("priority", 0) <= (dearest := max(one.get("priority", 0) for one in enough)):
+            rule = f"must be above {dearest}, that of the dearer on-demand type, or Ray may start that first"
+            yield ("available_node_types", name, "priority"), rule, node.get("priority"), "raise it"

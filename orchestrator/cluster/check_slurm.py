@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 
 from orchestrator.cluster.findings import (
+    FILL,
+    LEFT,
     OWN_MACHINE,
     PLACEHOLDER,
     SECRETS,
@@ -24,12 +26,7 @@ def findings(text: str) -> Iterator[Finding]:
     for number, line in enumerate(lines, 1):
         if line.startswith("#SBATCH") or number in code:
             for word in re.findall(rf"{PLACEHOLDER}\w*", line):
-                yield (
-                    (number,),
-                    "left to be filled in",
-                    word,
-                    "write your own; docs/clusters.md says where it comes from",
-                )
+                yield (number,), LEFT, word, FILL
     for option, otherwise in OPTIONS.items():
         if option not in options:
             yield (), f"#SBATCH {option} must be given, {otherwise}", None, "see cluster/slurm.sh"
@@ -45,7 +42,7 @@ def findings(text: str) -> Iterator[Finding]:
 
 
 def _token(code: dict[int, str]) -> Iterator[Finding]:
-    """The token is asked for from the first Ray on, lies in a file that only its owner reads, and in no command line."""
+    """The token is asked for from the first Ray on, lies in a file of its owner alone, and in no command line."""
     first = {
         what: min((number for number, line in code.items() if re.search(pattern, line)), default=None)
         for what, pattern in {

@@ -12,6 +12,7 @@ from orchestrator.strict_yaml import Place
 UNKNOWN = "unknown key"
 OWN_MACHINE = ("127.0.0.1", "localhost", "::1")
 SECRETS = re.compile(r"\b(RAY_AUTH_TOKEN|AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN)=")
+LEFT, FILL = "left to be filled in", "write your own; docs/clusters.md says where it comes from"
 PLACEHOLDER = "FILL_IN"  # begins what a cluster file leaves to its reader
 
 Finding = tuple[Place, str, Any, str]  # where, the rule, what stands there (None: nothing), the next step
@@ -62,7 +63,7 @@ def placeholders(value: Any) -> Iterator[Finding]:
     """What is left to be filled in."""
     for place, text in leaves(value):
         for word in re.findall(rf"{PLACEHOLDER}\w*", text) if placeholder(text) else ():
-            yield place, "left to be filled in", word, "write your own; docs/clusters.md says where it comes from"
+            yield place, LEFT, word, FILL
 
 
 def unknown_keys(value: Any, valid: Sequence[str], place: Place) -> Iterator[Finding]:

@@ -67,7 +67,10 @@ class _Client(JobSubmissionClient):
     """Ray's client, which else waits without end for who does not answer."""
 
     def _do_request(self, method: str, endpoint: str, **given: Any) -> Any:
-        return super()._do_request(method, endpoint, timeout=ANSWERS_WITHIN, **given)
+        try:
+            return super()._do_request(method, endpoint, timeout=ANSWERS_WITHIN, **given)
+        except requests.RequestException as error:
+            raise ConnectionError(f"{self._address} does not answer ({type(error).__name__}); try again") from None
 
     def ray_version(self) -> str:
         return str(self._do_request("GET", "/api/version").json()["ray_version"])
@@ -93,7 +96,7 @@ class Jobs:
             version = self._client.ray_version()
         except AuthenticationError:
             raise token_refused(self.address) from None
-        except (ConnectionError, requests.ConnectionError, requests.Timeout):
+        except ConnectionError:
             raise ConnectionError(
                 f"nothing answers at {self.address}; is the cluster up, and its dashboard forwarded to this machine?"
             ) from None
@@ -117,7 +120,8 @@ class Jobs:
         running = [job for job in earlier if not job.over]
         if running:
             raise ValueError(f"a study runs once at a time, {study} is {self.named(running[-1])}; {self.next(study)}")
-        job_id = f"{study}-{len(earlier) + 1}"
+        numbers = [int(job.job_id.rpartition("-")[2]) for job in earlier]
+        job_id = f"{study}-{max(numbers, default=0) + 1}"
         try:
             self._client.submit_job(
                 entrypoint=shlex.join(command),

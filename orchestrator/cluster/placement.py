@@ -3,9 +3,8 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -17,41 +16,16 @@ from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.experimental.internal_kv import _internal_kv_get
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator import machine, strict_yaml
+from orchestrator import machine
+from orchestrator.cluster.growth import Growth, Machine, machine_with, read_growth
 from orchestrator.planning import Capacity
 
 CLUSTER_FILE = Path("~/ray_bootstrap_config.yaml")  # where `ray up` leaves its cluster file on the head
-KIND = "accelerator_type:"  # how Ray's resource begins that names a machine's kind of GPU
 IDLE = 0.1  # the share of a cluster's cores that may be left out to have larger devices
 PROBED_WITHIN = 60.0  # seconds for a machine to say how much memory its GPUs have
 LOOKED_EVERY = 2.0  # seconds between two looks at a cluster that packs wait for
 TAKEN_FOR = 30.0  # seconds until devices that are not free are worth a word: a worker takes some to start
 PATIENCE = 45.0  # seconds without hope until a run ends: a machine may just be joining
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A machine of a cluster: cores and GPUs, bytes of memory for work and of its smallest GPU; 0 where unknown."""
-
-    cpus: int
-    gpus: int = 0
-    memory: int = 0
-    gpu: str = ""  # the kind, as Ray calls it
-    gpu_memory: int = 0
-
-
-@dataclass(frozen=True)
-class Growth:
-    """What an autoscaler can start: kinds of machines by name, each with how many at most, and how many of all."""
-
-    kinds: Mapping[str, tuple[Machine, int]] = field(default_factory=dict)
-    most: int = 0
-
-    @property
-    def machines(self) -> list[Machine]:
-        """All that it can start at once, those with most GPUs first."""
-        every = [kind for kind, count in self.kinds.values() for _ in range(min(count, self.most))]
-        return list(islice(sorted(every, key=lambda kind: (-kind.gpus, -kind.cpus)), self.most))
 
 
 @dataclass(frozen=True)
@@ -73,6 +47,7 @@ class Now:
     machines: Sequence[Machine]
     free: Sequence[tuple[float, float]]
     starting: Mapping[str, int] = field(default_factory=dict)
+    kinds: Collection[str] = ()  # the names that the autoscaler has for those there are
     refused: Sequence[str] = ()  # why machines that were asked for did not come
 
 
@@ -90,7 +65,7 @@ class Cluster:
     """A Ray cluster that runs: where it answers, and what it can still start."""
 
     address: str
-    growth: Growth = Growth()
+    growth: Growth = field(default_factory=Growth)
 
 
 class NoDevice(ConnectionError):
@@ -120,8 +95,10 @@ def capacity(here: Sequence[Machine], growth: Growth) -> Capacity:
 
 
 def describe(here: Sequence[Machine], growth: Growth) -> str:
-    """A cluster in a few words: its machines, its devices, and what it can grow to."""
+    """A cluster in a few words: its machines, its devices, the smallest GPU's memory, and what it can grow to."""
     words = [_several(len(here), "machine"), _devices(here)]
+    if memories := [one.gpu_memory for one in here if one.gpu_memory]:
+        words.append(f"the smallest with {min(memories) / 2**30:.0f} GiB")
     coming = growth.machines
     return ", ".join(words) + (f"; the autoscaler can start {_devices(coming)}" if coming else "")
 
@@ -141,34 +118,11 @@ def explain(need: Need, now: Now, growth: Growth, running: int) -> Reason | None
         return Reason(f"{text}, {starting}")
     able = [one for one in growth.machines if need.fits(one.cpus, one.gpus)]
     if not able:
-        return Reason(f"{text}, and nothing is coming that has", hope=False)
+        return Reason(f"{text}, and nothing can bring more", hope=False)
+    if not {growth.head, *growth.kinds} & set(now.kinds):
+        return Reason(f"{text}, and no autoscaler that knows the cluster file can bring more", hope=False)
     refused = f", which failed: {now.refused[-1]}" if now.refused else ""
     return Reason(f"{text}, the autoscaler can start {_devices(able)}{refused}")
-
-
-def read_growth(path: Path) -> Growth:
-    """What the autoscaler of a Ray cluster file can start; on machines one already has, nothing.
-
-    Raises FileNotFoundError, or ValueError for another file and for a node type that does not state its resources.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no cluster file {path}; give the path of a Ray cluster file")
-    data, _ = strict_yaml.read(path.read_text(encoding="utf-8"), str(path))
-    if isinstance(data, dict) and (data.get("provider") or {}).get("type") == "local":
-        return Growth()
-    types: Any = data.get("available_node_types") if isinstance(data, dict) else None
-    if not isinstance(types, dict) or not all(isinstance(node, dict) for node in types.values()):
-        raise ValueError(f"{path}:1: a Ray cluster file has available_node_types; give another")
-    most = int(data.get("max_workers", 2))  # Ray's default
-    kinds = {}
-    for name, node in types.items():
-        kind, count = _machine(node.get("resources") or {}), int(node.get("max_workers", most))
-        if name == data.get("head_node_type") or not count:
-            continue
-        if not kind.cpus:
-            raise ValueError(f"{path}: a node type states its resources, such as {{CPU: 8, GPU: 1}}, {name} does not")
-        kinds[name] = kind, count
-    return Growth(kinds, most)
 
 
 class Watch:
@@ -206,7 +160,7 @@ class Watch:
 def machines() -> list[Machine]:
     """The machines of the cluster that this process is connected to, asking each for the memory of its GPUs."""
     alive = [node for node in ray.nodes() if node["Alive"]]
-    found = [_machine(node["Resources"]) for node in alive]
+    found = [machine_with(node["Resources"]) for node in alive]
     asked = {}
     for index, (node, one) in enumerate(zip(alive, found, strict=True)):
         if one.gpus:
@@ -230,42 +184,33 @@ def growth(cluster_file: Path | None) -> Growth:
 def state() -> Now:
     """How the cluster that this process is connected to is now."""
     alive = [node for node in ray.nodes() if node["Alive"]]
-    free = available_resources_per_node()
-    starting, refused = _autoscaler()
-    return Now(
-        [_machine(node["Resources"]) for node in alive],
-        [(has.get("CPU", 0.0), has.get("GPU", 0.0)) for has in free.values()],
-        starting,
-        refused,
-    )
-
-
-def _autoscaler() -> tuple[Counter[str], list[str]]:
-    """Machines that the autoscaler is starting, by kind, and why others did not start; both of its versions."""
-    starting: Counter[str] = Counter()
+    free = [(has.get("CPU", 0.0), has.get("GPU", 0.0)) for has in available_resources_per_node().values()]
     if is_autoscaler_v2():
-        status = get_cluster_status(ray.get_runtime_context().gcs_address)
-        for launch in status.pending_launches:
-            starting[launch.ray_node_type_name] += launch.count
-        starting.update(node.ray_node_type_name for node in status.pending_nodes)
-        return starting, [launch.details for launch in status.failed_launches if launch.details]
-    report = json.loads(_internal_kv_get("__autoscaling_status") or b"{}").get("autoscaler_report") or {}
-    starting.update(report.get("pending_launches") or {})
+        scaling = _by_version_2()
+    else:
+        scaling = _by_version_1(json.loads(_internal_kv_get("__autoscaling_status") or b"{}"))
+    return replace(scaling, machines=[machine_with(node["Resources"]) for node in alive], free=free)
+
+
+def _by_version_1(status: Mapping[str, Any]) -> Now:
+    """What the first autoscaler writes down: machines that start, and why others did not."""
+    report = status.get("autoscaler_report") or {}
+    starting = Counter(report.get("pending_launches") or {})
     starting.update(kind for _, kind, _ in report.get("pending_nodes") or [])
-    refused = (report.get("node_availability_summary") or {}).get("node_availabilities") or {}
-    causes = [each.get("unavailable_node_information") or {} for each in refused.values()]
-    return starting, [cause["description"] for cause in causes if cause.get("description")]
+    seen = (report.get("node_availability_summary") or {}).get("node_availabilities") or {}
+    causes = [each.get("unavailable_node_information") or {} for each in seen.values()]
+    refused = [cause["description"] for cause in causes if cause.get("description")]
+    return Now((), (), starting, list(report.get("active_nodes") or {}), refused)
 
 
-def _machine(resources: Mapping[str, float]) -> Machine:
-    """A machine by its resources, as Ray and its cluster files call them."""
-    kinds = [name.removeprefix(KIND) for name in resources if name.startswith(KIND)]
-    return Machine(
-        int(resources.get("CPU", 0)),
-        int(resources.get("GPU", 0)),
-        int(resources.get("memory", 0)),
-        kinds[0] if kinds else "",
-    )
+def _by_version_2() -> Now:
+    """What the second autoscaler says of the same."""
+    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    starting = Counter(node.ray_node_type_name for node in status.pending_nodes)
+    for launch in status.pending_launches:
+        starting[launch.ray_node_type_name] += launch.count
+    kinds = [node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)]
+    return Now((), (), starting, kinds, [launch.details for launch in status.failed_launches if launch.details])
 
 
 def _answer(reference: Any) -> int:
