@@ -1,5 +1,6 @@
 import functools
 import io
+import os
 import shutil
 import sys
 import tempfile
@@ -17,6 +18,8 @@ from idennet_core.datasets.oulu_casia import CLASSES
 from idennet_core.datasets.prepared import Face
 from idennet_core.streams import generator
 from orchestrator.cli.app import main
+
+os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported, by whichever test is first
 
 
 def changed(text, old, new):

@@ -99,7 +99,7 @@ def broken(store):
 def here(tmp_path, monkeypatch):
     """The current folder, with a workload in it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])  # before what other tests have left in it
     for name in ("coin", "half"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     Path("coin.py").write_text(COIN_MODULE)

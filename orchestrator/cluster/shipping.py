@@ -19,7 +19,8 @@ def own_modules(folder: Path, loaded: Iterable[ModuleType]) -> list[Path]:
     found = set()
     for module in list(loaded):
         path = getattr(module, "__file__", None)
-        if not path or not Path(path).resolve().is_relative_to(folder):
+        # some say they come from a file that there is not: those of torch that are made as it runs
+        if not path or not Path(path).is_file() or not Path(path).resolve().is_relative_to(folder):
             continue
         relative = Path(path).resolve().relative_to(folder)
         installed = Path(path).resolve().is_relative_to(Path(sys.prefix).resolve()) or "site-packages" in relative.parts
