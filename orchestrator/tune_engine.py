@@ -33,6 +33,7 @@ os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
 import ray
 from ray import tune
 from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader
 from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
@@ -240,6 +241,7 @@ def _connected(capacity: Capacity, cluster: Cluster | None, verbose: bool) -> It
                 ray.init(address=cluster.address, log_to_driver=verbose, logging_level=logging.ERROR)
             else:
                 token.for_own_ray()
+                AuthenticationTokenLoader.instance().reset_cache()  # what this process showed an earlier Ray
                 with _loopback():
                     ray.init(
                         address="local",
