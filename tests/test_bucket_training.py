@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from buckets import ROOT, address, assert_equal, kept, node
 from conftest import TINY_STUDY, idenctl
 from s3 import BUCKET, until
-from test_bucket import ROOT, address, assert_equal, kept, node, s3, server  # noqa: F401  fixtures
 
 from orchestrator.store import at
 
 
 @pytest.fixture
-def data(s3, trained_store, tmp_path, monkeypatch):  # noqa: F811
+def data(s3, trained_store, tmp_path, monkeypatch):
     """The bucket with the faces of the study `tiny` in it, sent from another node; the study file in this folder."""
     for path in (path for path in (trained_store / "data").rglob("*") if path.is_file()):
         s3.client.upload_file(str(path), BUCKET, f"p/{path.relative_to(trained_store)}")
@@ -79,7 +79,7 @@ def test_a_node_goes_on_from_the_checkpoint_of_one_that_is_lost_with_its_disk(
     assert data.objects("p/checkpoints") == []
 
 
-def test_a_data_set_is_prepared_into_a_bucket_and_a_second_time_does_nothing(s3, tmp_path, monkeypatch):  # noqa: F811
+def test_a_data_set_is_prepared_into_a_bucket_and_a_second_time_does_nothing(s3, tmp_path, monkeypatch):
     root = tmp_path / "faces"
     assert idenctl("data", "synth", "oulu-casia", "--out", root, "--subjects", "2").returncode == 0
     prepare = ("data", "prepare", "oulu-casia", "--root", root, "--landmarks", root / "landmarks.csv", "--store")

@@ -1,9 +1,7 @@
 """Packs whose checkpoints are damaged: they go on from what there is, by themselves, to the same rows."""
 
-import shutil
-
 import pytest
-from conftest import TINY_STUDY, Killed, changed
+from conftest import TINY_STUDY, Killed, changed, rows, without_results
 from damage import DAMAGES, spoil
 
 from idennet_core import checkpoint
@@ -11,34 +9,23 @@ from orchestrator import idennet, runner
 from orchestrator.idennet import Idennet
 from orchestrator.planning import Capacity, halves
 from orchestrator.progress import PackDone, PackSetBack, PackStarted, Progress
-from orchestrator.store import Store
 from orchestrator.workload import Context, run_pack
 
 CPU = Capacity("cpu", 1, 2)
-ELSEWHERE = ["pack_id", "seconds", "started_at", "finished_at"]
 FOUR = changed(TINY_STUDY, "  cells: [{variant: original}, {variant: f}]\n", "")
 FOUR = changed(FOUR, "epochs: 2, batch_size: 16, lr", "epochs: 4, batch_size: 16, lr")
-
-
-def bare(trained_store, folder):
-    """A store with the data and trunks of the trained one and no results; four trials in one pack are to be run."""
-    for name in ("data", "trunks", "store.json"):
-        source = trained_store / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
-    (folder / "tiny.yaml").write_text(FOUR)
-    return Store(folder)
 
 
 @pytest.fixture
 def store(trained_store, tmp_path, monkeypatch):
     monkeypatch.setattr(idennet, "REPORT_EVERY", 0.0)
-    return bare(trained_store, tmp_path)
+    return without_results(trained_store, tmp_path, "tiny", FOUR)
 
 
 @pytest.fixture(scope="module")
 def whole(trained_store, tmp_path_factory):
     """The rows of the pack without a stop."""
-    store = bare(trained_store, tmp_path_factory.mktemp("whole"))
+    store = without_results(trained_store, tmp_path_factory.mktemp("whole"), "tiny", FOUR)
     run(store, *packs(store))
     return rows(store)
 
@@ -61,12 +48,6 @@ def run(store, pack, dies_in=None):
     except Killed:
         assert dies_in is not None
     return heard
-
-
-def rows(store):
-    trials = store.trials().drop(ELSEWHERE).sort("trial_id")
-    curves = store.curves().drop("pack_id").sort("trial_id", "epoch")
-    return trials, curves, store.predictions().drop("pack_id").sort("trial_id", "sequence", "frame")
 
 
 def assert_same(one, other):

@@ -5,7 +5,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from orchestrator.cluster.findings import Finding, items, mapping, nearest, placeholder, unknown_keys, within
+from orchestrator.cluster.findings import Finding, is_gap, items, mapping, nearest, unknown_keys, within
 from orchestrator.strict_yaml import Place
 
 PROVIDER = (
@@ -109,7 +109,7 @@ def _model(config: dict[str, Any]) -> Iterator[Finding]:
         return
     shape, regions = _ec2()
     region = config["provider"].get("region")
-    if region and region not in regions and not placeholder(region):
+    if region and region not in regions and not is_gap(region):
         yield ("provider", "region"), "not a region", region, nearest(str(region), regions)
     for name, node in mapping(config.get("available_node_types")).items():
         place = ("available_node_types", name, "node_config")
@@ -145,5 +145,5 @@ def _shaped(value: Any, shape: Any, place: Place) -> Iterator[Finding]:
         yield place, f"must be a {'mapping' if kind == 'structure' else 'list'}", value, "see EC2's RunInstances"
     elif kind in TYPES and type(value) is not TYPES[kind]:
         yield place, f"must be of type {kind}", value, "see EC2's RunInstances"
-    elif getattr(shape, "enum", None) and value not in shape.enum and not placeholder(value):
+    elif getattr(shape, "enum", None) and value not in shape.enum and not is_gap(value):
         yield place, "not a value that EC2 knows", value, nearest(str(value), shape.enum)

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cluster.findings import Finding, items, mapping, nearest, placeholder, unknown_keys, within
+from orchestrator.cluster.findings import Finding, is_gap, items, mapping, nearest, unknown_keys, within
 from orchestrator.strict_yaml import Place
 
 PROVIDER = (
@@ -114,5 +114,5 @@ def _shaped(value: Any, schema: Any, place: Place) -> Iterator[Finding]:
             yield from _shaped(one, schema["items"], (*place, index))
     elif type(value) not in TYPES.get(kind, ()) and not (schema.get("format") in LONG and type(value) is int):
         yield place, f"must be of type {kind}", value, "see Compute Engine's instances.insert"
-    elif "enum" in schema and value not in schema["enum"] and not placeholder(value):
+    elif "enum" in schema and value not in schema["enum"] and not is_gap(value):
         yield place, "not a value that Compute Engine knows", value, nearest(str(value), schema["enum"])

@@ -5,11 +5,11 @@ from typing import Any
 
 from orchestrator.cluster.findings import (
     Finding,
+    gaps,
     image_findings,
     items,
     mapping,
     nearest,
-    placeholders,
     unknown_keys,
     within,
 )
@@ -50,7 +50,7 @@ def findings(documents: dict[int, dict[str, Any]]) -> Iterator[Finding]:
 
 
 def _document(document: dict[str, Any]) -> Iterator[Finding]:
-    yield from placeholders(document)
+    yield from gaps(document)
     kind, spec = document.get("kind"), document.get("spec")
     if kind == "Secret":
         yield ("kind",), "a token must not stand in a file", kind, "make it by `kubectl create secret`, from your own"

@@ -16,12 +16,12 @@ from orchestrator.cluster.findings import (
     SECRETS,
     UNKNOWN,
     Finding,
+    gaps,
     image_findings,
     items,
     loose_installations,
     mapping,
     nearest,
-    placeholders,
     within,
 )
 from orchestrator.strict_yaml import Place
@@ -65,7 +65,7 @@ def findings(config: dict[str, Any]) -> Iterator[Finding]:
     """Everything wrong in a `ray up` file; only what its schema says where it does not have the shape of one."""
     broken = list(_schema(config))
     yield from broken
-    yield from placeholders(config)
+    yield from gaps(config)
     if any(rule != UNKNOWN for _, rule, _, _ in broken):
         return  # the others take its shape for granted
     kind = config["provider"]["type"]

@@ -7,7 +7,7 @@ from orchestrator.cluster.findings import (
     FILL,
     LEFT,
     OWN_MACHINE,
-    PLACEHOLDER,
+    GAP,
     SECRETS,
     Finding,
     loose_installations,
@@ -25,7 +25,7 @@ def findings(text: str) -> Iterator[Finding]:
     options = [line.removeprefix("#SBATCH").split("=")[0].strip() for line in lines if line.startswith("#SBATCH")]
     for number, line in enumerate(lines, 1):
         if line.startswith("#SBATCH") or number in code:
-            for word in re.findall(rf"{PLACEHOLDER}\w*", line):
+            for word in re.findall(rf"{GAP}\w*", line):
                 yield (number,), LEFT, word, FILL
     for option, otherwise in OPTIONS.items():
         if option not in options:

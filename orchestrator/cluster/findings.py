@@ -13,7 +13,7 @@ UNKNOWN = "unknown key"
 OWN_MACHINE = ("127.0.0.1", "localhost", "::1")
 SECRETS = re.compile(r"\b(RAY_AUTH_TOKEN|AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN)=")
 LEFT, FILL = "left to be filled in", "write your own; docs/clusters.md says where it comes from"
-PLACEHOLDER = "FILL_IN"  # begins what a cluster file leaves to its reader
+GAP = "FILL_IN"  # begins what a cluster file leaves to its reader
 
 Finding = tuple[Place, str, Any, str]  # where, the rule, what stands there (None: nothing), the next step
 
@@ -54,28 +54,28 @@ def leaves(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
         yield place, value
 
 
-def placeholder(value: Any) -> bool:
+def is_gap(value: Any) -> bool:
     """Whether this is left to be filled in."""
-    return isinstance(value, str) and PLACEHOLDER in value
+    return isinstance(value, str) and GAP in value
 
 
-def placeholders(value: Any) -> Iterator[Finding]:
+def gaps(value: Any) -> Iterator[Finding]:
     """What is left to be filled in."""
     for place, text in leaves(value):
-        for word in re.findall(rf"{PLACEHOLDER}\w*", text) if placeholder(text) else ():
+        for word in re.findall(rf"{GAP}\w*", text) if is_gap(text) else ():
             yield place, LEFT, word, FILL
 
 
 def unknown_keys(value: Any, valid: Sequence[str], place: Place) -> Iterator[Finding]:
     """Keys of a mapping that nothing would ever read."""
     for key in mapping(value):
-        if key not in valid and not placeholder(key):
+        if key not in valid and not is_gap(key):
             yield (*place, key), UNKNOWN, key, nearest(str(key), valid)
 
 
 def image_findings(image: Any, place: Place) -> Iterator[Finding]:
     """An image that is another one tomorrow."""
-    if isinstance(image, str) and "@sha256:" not in image and not placeholder(image):
+    if isinstance(image, str) and "@sha256:" not in image and not is_gap(image):
         tag = image.rpartition("/")[2].partition(":")[2]
         if tag in ("", "latest", "nightly") or tag.startswith(("latest-", "nightly-")):
             yield place, "an image must be pinned, or machines differ", image, "name a version"
