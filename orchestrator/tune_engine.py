@@ -33,7 +33,7 @@ os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
 import ray
 from ray import tune
 from ray._private import ray_constants
-from ray._raylet import AuthenticationTokenLoader
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # a compiled module
 from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
