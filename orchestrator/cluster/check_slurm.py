@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from orchestrator.cluster.findings import (
     FILL,
+    GAP,
     LEFT,
     OWN_MACHINE,
-    GAP,
     SECRETS,
     Finding,
     loose_installations,
