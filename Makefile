@@ -9,7 +9,7 @@ export IDENCTL_STORE = $(DEMO)/runs
 # Where the five points of a face come from: a YuNet file, or the true points of the drawn pictures.
 points = $(if $(DETECTOR),--detector $(DETECTOR),--landmarks $(FACES)/$(1)/landmarks.csv)
 
-.PHONY: demo test postgres test-slow bench bench-study lint clean
+.PHONY: demo test debian test-slow test-cluster chaos chaos-short bench bench-study audit lint clean
 
 demo: .venv/ready  ## draw faces, prepare them, train the trunks, run Fig. 3 in small, report
 	$(IDENCTL) data synth oulu-casia --out $(FACES)/oulu-casia --sheet $(DEMO)/faces.png
@@ -28,9 +28,19 @@ test: lint  ## the test-suite
 test-slow: .venv/ready  ## the studies whose answer is known, minutes
 	.venv/bin/python -m pytest -m slow
 
-postgres:  ## Debian's PostgreSQL, which some tests start their own cluster of, and Chromium, which opens the page; as root
+test-cluster: .venv/ready  ## a cluster of two hosts for real, each a set of namespaces of this machine, minutes; as root
+	.venv/bin/python -m pytest -m cluster
+
+chaos: .venv/ready  ## every kind of fault many times, and the same rows after each; up to 45 minutes; CHAOS_SEED=N
+	.venv/bin/python -m pytest -m chaos tests/chaos
+
+chaos-short: .venv/ready  ## the same kinds a few times each, less than 8 minutes
+	CHAOS=short .venv/bin/python -m pytest -m chaos tests/chaos
+
+debian:  ## what tests start of their own, a browser, PostgreSQL and hosts with sshd, from Debian; as root
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium postgresql
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
+		chromium fonts-dejavu-core iproute2 openssh-client openssh-server postgresql rsync
 
 bench: .venv/ready  ## speed beside what else one could run, about a quarter of an hour
 	.venv/bin/python -m benchmarks
@@ -38,6 +48,11 @@ bench: .venv/ready  ## speed beside what else one could run, about a quarter of 
 
 bench-study: .venv/ready  ## whole studies of Fig. 3's pack at two depths, longer
 	.venv/bin/python -m benchmarks.studies
+
+# pip-audit asks a database on the internet; where that cannot be reached it says so and fails, and nothing else asks it.
+audit: .venv/ready  ## known vulnerabilities of the tested set
+	.venv/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt \
+	    || { echo "not every package is known to be sound: see above whether it is vulnerable or could not be asked for"; exit 1; }
 
 lint: .venv/ready
 	.venv/bin/ruff check .

@@ -103,6 +103,7 @@ def simulated_packs(count: int, seconds: float, trials: int = 10) -> list[Pack]:
 def run_simulated(packs: Sequence[Pack], capacity: Capacity, address: str | None = None) -> tuple[float, float, float]:
     """Wall seconds from the first pack's start to the last one's end, from the call, and the driver's own."""
     from orchestrator import tune_engine
+    from orchestrator.cluster.placement import Cluster
 
     began, spent, first, last = time.perf_counter(), time.process_time(), 0.0, 0.0
 
@@ -116,7 +117,8 @@ def run_simulated(packs: Sequence[Pack], capacity: Capacity, address: str | None
 
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         store = Store(Path(folder)).open()
-        tune_engine.run(Listed(packs), Simulated(store), store, capacity, listen, address=address)
+        cluster = Cluster(address) if address else None
+        tune_engine.run(Listed(packs), Simulated(store), store, capacity, listen, cluster=cluster)
         stored = store.trials(["trial_id"]).height
     assert stored == sum(len(pack.trials) for pack in packs), "a trial is missing"
     return last - first, last - began, time.process_time() - spent

@@ -21,7 +21,8 @@ from benchmarks.simulated import Simulated
 from idennet_core.streams import generator
 from orchestrator import record, runner
 from orchestrator.planning import Capacity
-from orchestrator.store import Run, Store
+from orchestrator.rows import Run
+from orchestrator.store import Store
 from orchestrator.trial import Pack, Predictions, TrialResult
 
 CLASSES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")

@@ -24,13 +24,14 @@ from typing import Any
 
 from benchmarks.simulated import Simulated
 from orchestrator import record, runner
+from orchestrator.cli.plan import _facts, _print_plan
 from orchestrator.cli.screen import screen
-from orchestrator.cli.study import _facts, _print_plan
 from orchestrator.design import describe
 from orchestrator.planning import Capacity
 from orchestrator.progress import Event, PackDone, PackStarted, Progress
 from orchestrator.report import tables
-from orchestrator.store import Run, Store
+from orchestrator.rows import Run
+from orchestrator.store import Store
 from orchestrator.trial import Pack, Trial
 
 DEVICES = Capacity("cpu", 8, 1)

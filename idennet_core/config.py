@@ -152,7 +152,7 @@ def _checked(name: str, value: Any, default: Setting) -> Setting:
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
-        raise ValueError(f"{name} must be {rule}, got {value!r}")
+        raise ValueError(f"{name} must be {rule}, got {value!a:.60}")
     if not holds(value):
-        raise ValueError(f"{name} must be {rule}, got {value!r}")
+        raise ValueError(f"{name} must be {rule}, got {value!a:.60}")
     return value + 0.0 if isinstance(value, float) else value  # -0.0 and 0.0 are one value

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from idennet_core import bank, checkpoint, pretraining
+from idennet_core import bank, checkpoint, pretraining, sealing
 from idennet_core.config import ARCHITECTURE, tasks
 from idennet_core.datasets.prepared import Face
 from idennet_core.datasets.scan import read_picture
@@ -44,10 +44,10 @@ def load(path: Path, trunks: Path) -> Network:
     """
     if not path.is_file():
         raise FileNotFoundError(f"a trial's network needs its head, {path} is missing; restore it from a copy")
-    found = checkpoint.load(path)
-    if found is None:
-        raise ValueError(f"a head must be a whole safetensors file, {path} is damaged; restore it from a copy")
-    state, metadata = found
+    try:
+        state, metadata = checkpoint.load(path, unsealed=True)  # heads are kept for ever
+    except sealing.Damaged as damage:
+        raise ValueError(f"a head must be whole, and {damage}; restore it from a copy") from None
     try:
         settings: dict[str, Any] = json.loads(metadata["settings"])
         inputs: dict[str, str] = json.loads(metadata["inputs"])
@@ -99,10 +99,10 @@ def face_of(picture: Path, locate: Callable[[Pictures], NDArray[np.float64] | st
 
 
 def _pretrained(trunks: Path, trunk_id: str) -> dict[str, Tensor]:
-    folder = trunks / trunk_id
-    if not folder.is_dir():
-        raise FileNotFoundError(f"a trial's network needs its trunk, {folder} is missing; run its study to train it")
     try:
         return pretraining.load_network(trunks, trunk_id)
-    except (OSError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder} must be a whole trunk, but is damaged; move it away and run its study") from error
+    except FileNotFoundError:
+        folder = trunks / trunk_id
+        raise FileNotFoundError(
+            f"a trial's network needs its trunk, {folder} is missing; run its study to train it"
+        ) from None

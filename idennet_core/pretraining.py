@@ -1,8 +1,9 @@
 """Pre-training: the whole network on faces with expressions or with names, for the trunk in it (paper Sec. 4.3)."""
 
-import hashlib
 import json
+import logging
 import math
+import os
 import shutil
 import time
 import uuid
@@ -14,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as tensors_of
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
-from idennet_core import batches, checkpoint, fused, streams
+from idennet_core import batches, checkpoint, fused, sealing, streams
 from idennet_core.config import Setting, content_id
 from idennet_core.datasets.prepared import FaceSet
 from idennet_core.network import PretrainedNetwork, Trunk, initialise, trunk_state
@@ -27,6 +29,7 @@ from idennet_core.training import learning_rate
 HELD_OUT = 10  # every 10th picture of a class is held out, where a set has no split of its own
 CHECKPOINT_EVERY = 60.0  # seconds
 CHUNK = 128  # pictures a forward pass that judges
+log = logging.getLogger("idenctl")
 
 Rows = NDArray[np.int64]
 
@@ -61,16 +64,19 @@ def train_trunk(
     device: torch.device,
     on_progress: Callable[[Progress], None],
     checkpoint_every: float = CHECKPOINT_EVERY,
+    keep: Callable[[Path], None] = lambda path: None,
+    drop: Callable[[Path], None] = lambda path: path.unlink(missing_ok=True),
 ) -> str:
     """Train the network of this recipe, store it under `trunks/<trunk_id>` and give the id.
 
     A checkpoint follows a run's first step, and then each that ends `checkpoint_every` seconds or more after the last
-    checkpoint; a run goes on from one of the same recipe to the bits of a run without a stop, whichever step it
-    follows. A folder under `trunks` is always a whole trunk: it is written beside and moved in place. Raises
-    ValueError where the set is too small, or the loss or the outputs are no longer finite.
+    checkpoint; a run goes on from the last whole one of the same recipe to the bits of a run without a stop, whichever
+    step it follows. A trunk's folder is written beside and moved in place; a damaged or half-written trunk gives way to
+    it. `keep` is told of each checkpoint that was written, `drop` removes one. Raises ValueError where the set is too
+    small, or the loss or the outputs are no longer finite.
     """
     trunk_id, settings = content_id(dict(recipe)), dict[str, Any](recipe)
-    resume_at = checkpoints / f"trunk-{trunk_id}.safetensors"
+    name = f"trunk-{trunk_id}"
     task, size, precision = settings["task"], settings["batch_size"], settings["precision"]
     labels, classes = _labels(task, faces)
     train, held_out = _split(labels, faces)
@@ -83,7 +89,7 @@ def train_trunk(
         )
     stream = ("trunk", task, settings["seed"])
     network, optimiser = start(settings, len(classes), device)
-    course = _resume(resume_at, network, optimiser)
+    course = _resume(checkpoints, name, network, optimiser)
     pictures, targets = batches.source(faces.faces, device), torch.from_numpy(labels).to(device)
     judged = held_out if len(held_out) else train[:CHUNK]
     loss_sum = torch.tensor(course.loss_sum, dtype=torch.float64, device=device)  # read seldom: a GPU need not wait
@@ -109,7 +115,12 @@ def train_trunk(
             course.accuracy = accuracy if len(held_out) else None
         if due:
             course.seconds = time.monotonic() - began
-            checkpoint.save(resume_at, _state(network, optimiser), {"course": json.dumps(asdict(course))})
+            words = {"course": json.dumps(asdict(course))}
+            path = checkpoints / f"{name}.{course.step}.safetensors"
+            checkpoint.save(path, _state(network, optimiser), words)
+            keep(path)
+            for old in checkpoint.outdated(path):
+                drop(old)
             saved = time.monotonic()
     on_progress(Progress(task, total, total, course.loss, course.accuracy))
     facts = {
@@ -126,7 +137,8 @@ def train_trunk(
         "device": device.type,
     }
     _store(network, facts, trunks / trunk_id)
-    resume_at.unlink(missing_ok=True)
+    for path in checkpoint.kept(checkpoints, name):
+        drop(path)
     return trunk_id
 
 
@@ -139,25 +151,13 @@ def start(recipe: Mapping[str, Any], classes: int, device: torch.device) -> tupl
     return network, torch.optim.SGD(network.parameters(), lr=recipe["lr"], momentum=0.9, weight_decay=1e-4)
 
 
-def is_stored(trunks: Path, trunk_id: str) -> bool:
-    """Whether a whole trunk of this id is there."""
-    return (trunks / trunk_id / "trunk.json").is_file()
-
-
-def facts(trunks: Path, trunk_id: str) -> dict[str, Any]:
-    """What `trunk.json` says of a stored trunk: recipe, classes, held-out accuracy, checksum."""
-    return json.loads((trunks / trunk_id / "trunk.json").read_text())  # type: ignore[no-any-return]
-
-
 def load_network(trunks: Path, trunk_id: str) -> dict[str, Tensor]:
     """The state dict of a stored network. Raises ValueError where its bytes are not those that were stored."""
-    path = trunks / trunk_id / "network.safetensors"
-    if hashlib.sha256(path.read_bytes()).hexdigest() != facts(trunks, trunk_id)["sha256"]:
-        raise ValueError(
-            f"a trunk's weights must have the checksum in its trunk.json, {path} has another; "
-            f"move {path.parent} away to train it again"
-        )
-    return load_file(path)
+    try:
+        _, weights = sealing.trunk(sealing.trunk_place(trunks, trunk_id))
+    except sealing.Damaged as damage:
+        raise ValueError(f"{damage}; run its study again to train it anew") from None
+    return tensors_of(weights)
 
 
 def load_trunk(network: Mapping[str, Tensor], architecture: Mapping[str, Any]) -> Trunk:
@@ -259,30 +259,57 @@ def _state(network: PretrainedNetwork, optimiser: torch.optim.SGD) -> dict[str, 
     return {f"network.{name}": value for name, value in network.state_dict().items()} | momenta
 
 
-def _resume(path: Path, network: PretrainedNetwork, optimiser: torch.optim.SGD) -> _Course:
-    """Go on from a checkpoint where there is a whole one, else from the start."""
-    found = checkpoint.load(path)
-    if found is None:
-        return _Course()
-    state, metadata = found
-    network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
-    for name, parameter in network.named_parameters():
-        momentum = torch.empty_like(parameter).copy_(state[f"momentum.{name}"])
-        optimiser.state[parameter]["momentum_buffer"] = momentum
-    return _Course(**json.loads(metadata["course"]))
+def _resume(folder: Path, name: str, network: PretrainedNetwork, optimiser: torch.optim.SGD) -> _Course:
+    """Go on from the last whole checkpoint, else from the start; a damaged one is removed, with a warning."""
+    for path in checkpoint.kept(folder, name):
+        try:
+            state, metadata = checkpoint.load(path)
+        except FileNotFoundError:  # another process trains the same trunk and has come further
+            continue
+        except sealing.Damaged as damage:
+            log.warning(f"{damage}: removed, the trunk goes on from before it")
+            path.unlink(missing_ok=True)
+            continue
+        network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
+        for parameter_name, parameter in network.named_parameters():
+            momentum = torch.empty_like(parameter).copy_(state[f"momentum.{parameter_name}"])
+            optimiser.state[parameter]["momentum_buffer"] = momentum
+        return _Course(**json.loads(metadata["course"]))
+    return _Course()
 
 
 def _store(network: PretrainedNetwork, facts: dict[str, Any], target: Path) -> None:
-    """Write the trunk's folder beside its place and move it there; one that is there already stays."""
+    """Write the trunk's folder beside its place and move it there; a whole one that is there already stays."""
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     beside.mkdir(parents=True)
-    weights = beside / "network.safetensors"
-    save_file({name: value.contiguous().cpu() for name, value in network.state_dict().items()}, weights)
-    checksum = hashlib.sha256(weights.read_bytes()).hexdigest()
-    (beside / "trunk.json").write_text(json.dumps(facts | {"sha256": checksum}, indent=1) + "\n")
+    weights = save({name: value.contiguous().cpu() for name, value in network.state_dict().items()})
+    _write(beside / "network.safetensors", weights)
+    _write(beside / "trunk.json", (json.dumps(sealing.sealed_facts(facts, weights), indent=1) + "\n").encode())
     try:
         beside.replace(target)
     except OSError:
-        shutil.rmtree(beside)
-        if not (target / "trunk.json").is_file():
-            raise  # else somebody else has stored the same trunk meanwhile
+        if not target.exists():
+            raise
+        if _is_whole(target):  # somebody else has stored the same trunk meanwhile
+            shutil.rmtree(beside)
+            return
+        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        target.replace(aside)
+        beside.replace(target)
+        shutil.rmtree(aside)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file to the disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _is_whole(trunk: Path) -> bool:
+    try:
+        sealing.trunk(trunk)
+    except sealing.Damaged:
+        return False
+    return True

@@ -123,17 +123,16 @@ def _pack_work(pack: Pack, store: Store, together: int) -> dict[str, float]:
 
 def _parts(store: Store, dataset: str, other: str) -> tuple[int, int]:
     """How many pictures are trained on, and how many are in the split `other`; nine to one in a set without splits."""
-    folder = store.data / dataset
-    splits = _splits(folder, prepared.read_metadata(folder)["data_id"])
+    splits = _splits(store, dataset, prepared.read_metadata(store.data / dataset)["data_id"])
     if "train" not in splits:
         return splits.total() - splits.total() // 10, splits.total() // 10
     return splits["train"], splits[other]
 
 
 @cache
-def _splits(folder: Path, data_id: str) -> Counter[str]:
+def _splits(store: Store, dataset: str, data_id: str) -> Counter[str]:
     """How many pictures are in each split; read once, as a plan asks for every trunk and pack."""
-    return Counter(prepared.load(folder).split.tolist())
+    return Counter(prepared.splits(store.fetch("data", dataset, prepared.INDEX).parent))
 
 
 def _pack_guess(pack: Pack, device: str, threads: int) -> Pace:
@@ -165,3 +164,4 @@ def _stored(store: Store, conditions: Mapping[str, Any]) -> Pace | None:
 def _keep(store: Store, conditions: Mapping[str, Any], pace: Pace, source: str) -> None:
     content = {**conditions, "pace": dict(pace), "measured_by": source}
     write_json(_path(store, conditions), content)
+    store.keep(_path(store, conditions))

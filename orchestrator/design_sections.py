@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
+from math import prod
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, PlainValidator, model_validator
@@ -10,6 +11,7 @@ from orchestrator.sections import STRICT, Settings, Value, distinct, some, sugge
 from orchestrator.strict_yaml import Place
 from orchestrator.trial import Setting
 
+MAX_CELLS = 1_000_000
 COMPONENTS = "components"  # what a cell of switched components is labelled by, in place of settings
 Point = tuple[dict[str, Setting], dict[str, Setting]]  # what a design says of a cell, and its settings over the base
 
@@ -93,6 +95,8 @@ class Design(BaseModel):
 
     def refused(self) -> Iterator[tuple[Place, str]]:
         """The place in the section and reason of each thing in it that cannot be."""
+        if (size := prod(map(len, self.grid.values()))) > MAX_CELLS:
+            yield ("grid",), f"a grid has at most {MAX_CELLS:,} cells, got {size:,}; give some settings fewer values"
         lengths = {name: len(values) for name, values in self.zip.items()}
         if len(set(lengths.values())) > 1:
             found = ", ".join(f"{name} {length}" for name, length in lengths.items())

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from idennet_core import config, cost
+from idennet_core import config, cost, sealing
 from idennet_core.datasets import prepared
 from idennet_core.datasets.folds import check_splits, fold_of
 from orchestrator import calibration, stacks
@@ -18,13 +19,15 @@ from orchestrator.design import Cell, describe
 from orchestrator.planning import Estimate
 from orchestrator.progress import Progress
 from orchestrator.search.pruning import leaving
-from orchestrator.store import Store
+from orchestrator.store import Store, warn_once
 from orchestrator.study import Study
 from orchestrator.study_rules import Rules, check_data
 from orchestrator.trial import Configuration, Pack, Predictions, Setting, Trial, TrialResult
-from orchestrator.workload import Configured, Context
+from orchestrator.workload import Configured, Context, SetBack
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from idennet_core.network import Trunk
     from idennet_core.training import EpochRecord, Member
 
@@ -58,7 +61,7 @@ class Idennet:
         data = facts(study.dataset)
         check_data(study, data["classes"], data["subjects"])
         if study.folds == [None]:
-            check_splits(study.dataset, prepared.load(self.store.data / study.dataset).split.tolist())
+            check_splits(study.dataset, prepared.splits(self.store.fetch("data", study.dataset, prepared.INDEX).parent))
         else:
             fold_of(data["subjects"])
         found, needed = [], {}
@@ -75,7 +78,7 @@ class Idennet:
                 inputs[f"trunk_{task}"] = config.content_id(recipe)
                 needed[inputs[f"trunk_{task}"]] = recipe
             found.append(Configuration({"dataset": study.dataset, **settings}, inputs))
-        missing = {i: recipe for i, recipe in needed.items() if not (self.store.trunks / i / "trunk.json").is_file()}
+        missing = {i: recipe for i, recipe in needed.items() if _lacks(self.store, i)}
         return Configured(found, _is_synthetic(study, self.store), missing)
 
     def pack_key(self, trial: Trial) -> str:
@@ -109,7 +112,8 @@ class Idennet:
         from idennet_core import pretraining
 
         first = pack.trials[0].configuration
-        network = pretraining.load_network(self.store.trunks, first.inputs[f"trunk_{task}"])
+        trunk_id = first.inputs[f"trunk_{task}"]
+        network = pretraining.load_network(self.store.fetch_all("trunks", trunk_id).parent, trunk_id)
         return pretraining.load_trunk(network, first.settings)
 
     def members(self, pack: Pack, faces: prepared.FaceSet, width: int, device: Any) -> "list[Member]":
@@ -205,9 +209,22 @@ def _metadata(store: Store, dataset: str) -> dict[str, Any]:
         return prepared.read_metadata(store.data / dataset)
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"the data set {dataset} must be prepared, {store.data} does not hold it; "
-            f"run: idenctl data prepare {dataset} --root DIR --store {store.root}"
+            f"the data set {dataset} must be prepared, {store} does not hold it; "
+            f"run: idenctl data prepare {dataset} --root DIR --store {store}"
         ) from None
+
+
+def _lacks(store: Store, trunk_id: str) -> bool:
+    """Whether the store has no whole trunk of this id; of a bucket, which keeps its bytes, by its facts alone."""
+    folder = store.trunks / trunk_id
+    try:
+        sealing.trunk_facts(folder) if store.bucket else sealing.trunk(folder)
+    except FileNotFoundError:
+        return True
+    except sealing.Damaged as damage:
+        warn_once(f"{damage}: it will be trained anew")
+        return True
+    return False
 
 
 def _is_synthetic(study: Study, store: Store) -> bool:
@@ -219,7 +236,7 @@ def _is_synthetic(study: Study, store: Store) -> bool:
 
 
 def _faces(store: Store, trial: Trial) -> prepared.FaceSet:
-    faces = prepared.load(store.data / str(trial.configuration.settings["dataset"]))
+    faces = prepared.load(store.fetch_all("data", str(trial.configuration.settings["dataset"])))
     if faces.data_id != trial.configuration.inputs["data"]:
         raise ValueError(f"the faces of {faces.name} changed after the study was planned; run the study again")
     return faces
@@ -238,20 +255,16 @@ def _trunk_recipe(
 
 
 def _resume(store: Store, pack: Pack, members: "Sequence[Member]") -> list[list[dict[str, Any]]]:
-    """Bring each member to the pack's first epoch; gives the curves so far."""
-    from idennet_core import checkpoint
-
+    """Bring each member to the pack's first epoch; gives the curves so far. Raises `SetBack` where it cannot."""
     curves: list[list[dict[str, Any]]] = [[] for _ in members]
     if pack.first_epoch == 0:
         return curves
     where = store.checkpointed(pack.rungs)
-    loaded = {path: checkpoint.load(path) for _, path in {where[t.trial_id] for t in pack.trials}}
+    if any(where.get(trial.trial_id, (0,))[0] != pack.first_epoch for trial in pack.trials):
+        raise SetBack("another process has gone on with its trials")
+    loaded = {path: _load(store, path) for path in {where[trial.trial_id][1] for trial in pack.trials}}
     for place, (trial, member) in enumerate(zip(pack.trials, members, strict=True)):
-        epoch, path = where[trial.trial_id]
-        found = loaded[path]
-        if found is None or epoch != pack.first_epoch:
-            raise ValueError(f"the checkpoint {path} changed after the study was planned; run the study again")
-        tensors, metadata = found
+        tensors, metadata = loaded[where[trial.trial_id][1]]
         prefix = f"{trial.trial_id}/"
         curves[place] = json.loads(metadata["curves"])[trial.trial_id]
         member.failure = json.loads(metadata["failures"]).get(trial.trial_id)
@@ -260,6 +273,19 @@ def _resume(store: Store, pack: Pack, members: "Sequence[Member]") -> list[list[
         elif trial.trial_id not in json.loads(metadata.get("left", "[]")):  # it leaves again, at the same rung
             member.load_state({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
     return curves
+
+
+def _load(store: Store, path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
+    """The checkpoint in a file. Raises `SetBack` where it is gone or damaged; a damaged one is removed."""
+    from idennet_core import checkpoint
+
+    try:
+        return checkpoint.load(store.fetch("checkpoints", path.name))
+    except FileNotFoundError:
+        raise SetBack(f"{path} is gone") from None
+    except sealing.Damaged as damage:
+        store.drop(path)
+        raise SetBack(f"{damage}, removed") from None
 
 
 def _checkpoint(
@@ -283,7 +309,11 @@ def _checkpoint(
         "left": json.dumps([n for n, m in zip(ids, members, strict=True) if m.left]),
         "rungs": pack.rungs.rungs_id if pack.rungs else "",
     }
-    checkpoint.save(store.checkpoints / f"pack-{pack.pack_id}.safetensors", tensors, metadata)
+    path = store.checkpoints / f"pack-{pack.pack_id}.{epoch}.safetensors"
+    checkpoint.save(path, tensors, metadata)
+    store.keep(path, later=True)
+    for old in checkpoint.outdated(path):
+        store.drop(old, later=True)
 
 
 def _leaving(
@@ -306,6 +336,7 @@ def _keep_head(store: Store, trial: Trial, member: "Member") -> None:
     inputs = {"inputs": json.dumps(dict(trial.configuration.inputs)), "seed": str(trial.seed)}
     path = store.heads / f"{trial.trial_id}.safetensors"
     checkpoint.save(path, member.head.state_dict(), about | inputs)
+    store.keep(path)
 
 
 def _result(

@@ -6,9 +6,8 @@ size or time of change than the index names, or that it does not name, is read f
 
 import json
 import os
-import time
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-LEAST, GROWTH = 64, 8  # packs that are worth an index, and the part of the indexed packs that is worth a new one
+from orchestrator import sealed
+from orchestrator.leftovers import sweep
 
-ABANDONED = 3600.0  # seconds since its last change after which a half-written index is nobody's; one takes seconds
+LEAST, GROWTH = 64, 8  # packs that are worth an index, and the part of the indexed packs that is worth a new one
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,15 @@ class Present:
 
 
 def look(root: Path, tables: Sequence[str]) -> Present:
-    """The packs whose file in the last of these tables is in place."""
-    found: dict[str, list[str]] = {}
-    for place, table in enumerate(tables):
-        try:
-            entries = os.scandir(root / table)
-        except FileNotFoundError:
-            continue
-        with entries:
-            for entry in entries:
-                pack_id, _, suffix = entry.name.partition(".")
-                if pack_id and suffix == "parquet":
-                    file = entry.stat()
-                    found.setdefault(pack_id, ["-"] * len(tables))[place] = f"{file.st_size}@{file.st_mtime_ns}"
+    """The packs whose file in the last of these tables is in place; all of one moment, as packs may be put together."""
+    while True:
+        before = _time_of_change(root / tables[-1])
+        found: dict[str, list[str]] = {}
+        for place, table in enumerate(tables):
+            for pack_id, mark in _marks(root / table):
+                found.setdefault(pack_id, ["-"] * len(tables))[place] = mark
+        if _time_of_change(root / tables[-1]) == before:
+            break
     marks = {pack_id: " ".join(files) for pack_id, files in found.items() if files[-1] != "-"}
     try:
         named = json.loads((pq.read_schema(_path(root)).metadata or {})[b"packs"])
@@ -57,17 +53,36 @@ def look(root: Path, tables: Sequence[str]) -> Present:
     return Present(marks, frozenset(pack_id for pack_id, mark in named.items() if marks.get(pack_id) == mark))
 
 
+def _marks(folder: Path) -> Iterator[tuple[str, str]]:
+    try:
+        entries = os.scandir(folder)
+    except FileNotFoundError:
+        return
+    with entries:
+        for entry in entries:
+            pack_id, _, suffix = entry.name.partition(".")
+            if pack_id and suffix == "parquet":
+                with suppress(FileNotFoundError):
+                    file = entry.stat()
+                    yield pack_id, f"{file.st_size}@{file.st_mtime_ns}"
+
+
+def _time_of_change(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def rows(root: Path, packs: Collection[str], columns: Sequence[str] | None = None) -> pl.DataFrame | None:
     """The indexed trials of these packs, in these columns or all.
 
     None where the index is damaged or gone, or where another process has put one in its place that lacks some.
     """
     read = None if columns is None else [*dict.fromkeys(["pack_id", *columns])]
-    try:
-        found = pl.DataFrame(pq.read_table(_path(root), columns=read, page_checksum_verification=True))
-    except (OSError, pa.ArrowException):
+    if (table := sealed.read(_path(root), read)) is None:
         return None
-    found = found.filter(pl.col("pack_id").is_in(set(packs)))
+    found = pl.DataFrame(table).filter(pl.col("pack_id").is_in(set(packs)))
     return found if found["pack_id"].n_unique() == len(packs) else None
 
 
@@ -85,20 +100,12 @@ def write(root: Path, trials: pl.DataFrame, present: Present) -> None:
     table = table.replace_schema_metadata({"packs": json.dumps(named)})
     try:
         path.parent.mkdir(exist_ok=True)
-        _sweep(path)
-        pq.write_table(table, beside, compression="zstd", write_page_checksum=True)
+        sweep(path.parent)
+        beside.write_bytes(sealed.encoded(table))
         beside.replace(path)
     except OSError:
         with suppress(OSError):
             beside.unlink()
-
-
-def _sweep(path: Path) -> None:
-    """Remove what writers that were killed left beside the index: a whole one each, in time more than the store."""
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
-        with suppress(OSError):
-            if time.time() - left.stat().st_mtime > ABANDONED:
-                left.unlink()
 
 
 def _path(root: Path) -> Path:

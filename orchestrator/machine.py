@@ -17,7 +17,7 @@ def this_machine() -> Capacity:
     if visible is not None:
         gpus = min(gpus, len([name for name in visible.split(",") if name not in ("", "-1")]))
     if gpus:
-        return Capacity("gpu", gpus, max(cores // gpus, 1), _gpu_memory())
+        return Capacity("gpu", gpus, max(cores // gpus, 1), gpu_memory())
     return Capacity("cpu", 1, cores, _host_memory())
 
 
@@ -40,7 +40,7 @@ def _host_memory() -> int:
         return whole
 
 
-def _gpu_memory() -> int:
+def gpu_memory() -> int:
     """Bytes of the smallest GPU; 0 where its driver does not say."""
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:

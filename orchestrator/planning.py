@@ -73,18 +73,26 @@ def packs(
     return tuple(part for pack in found for part in _fitting(pack, fits))
 
 
-def halves(pack: Pack, first_epoch: int | None = None) -> tuple[Pack, ...]:
+def resumed(pack: Pack, checkpointed: Mapping[str, int]) -> tuple[Pack, ...]:
+    """The pack in parts, by the epoch that their trials go on from."""
+    parts: dict[int, list[Trial]] = defaultdict(list)
+    for trial in pack.trials:
+        parts[checkpointed.get(trial.trial_id, 0)].append(trial)
+    return tuple(replace(pack, trials=tuple(trials), first_epoch=epoch) for epoch, trials in parts.items())
+
+
+def halves(pack: Pack) -> tuple[Pack, ...]:
     """The pack in two of about the same size: whole configurations, or trials where there is but one configuration.
 
-    The pack itself where it is a single trial. They go on from `first_epoch`, else from where the pack does.
+    The pack itself where it is a single trial.
     """
     of: dict[str, list[Trial]] = defaultdict(list)
     for trial in pack.trials:
         of[trial.configuration.configuration_id].append(trial)
     parts = list(of.values()) if len(of) > 1 else [[trial] for trial in pack.trials]
-    middle, epoch = len(parts) // 2, pack.first_epoch if first_epoch is None else first_epoch
+    middle = len(parts) // 2
     return tuple(
-        replace(pack, trials=tuple(trial for trials in half for trial in trials), first_epoch=epoch)
+        replace(pack, trials=tuple(trial for trials in half for trial in trials))
         for half in (parts[:middle], parts[middle:])
         if half
     )

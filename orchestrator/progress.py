@@ -59,6 +59,14 @@ class PackCut:
 
 
 @dataclass(frozen=True)
+class PackSetBack:
+    """A pack cannot go on from its checkpoint; packs of its trials that go on from what there is follow."""
+
+    pack_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Asked:
     """A search has asked for more: the names of the cells of its trials to train, by trial_id, in so many packs."""
 
@@ -73,7 +81,14 @@ class PackStopped:
     pack_id: str
 
 
-Event = Asked | PackStopped | PackStarted | Progress | PackDone | PackFailed | PackCut
+@dataclass(frozen=True)
+class Waiting:
+    """Why packs wait: for devices that the cluster does not have, or not free, or for the store; empty: no longer."""
+
+    reason: str
+
+
+Event = Asked | Waiting | PackStopped | PackStarted | Progress | PackDone | PackFailed | PackCut | PackSetBack
 
 
 @dataclass(frozen=True)
@@ -125,18 +140,21 @@ class RunState:
     failed: dict[str, str] = field(default_factory=dict)
     pruned: set[str] = field(default_factory=set)  # left their packs at a rung
     packs_done: int = 0
+    waiting: str = ""  # why packs wait for devices
     samples: tuple[Sample, ...] = ()
 
     def apply(self, event: Event, now: float) -> "RunState":
         """The state after an event."""
         if isinstance(event, Asked):
             return replace(self, cells={**self.cells, **event.cells}, packs=self.packs + event.packs)
+        if isinstance(event, Waiting):
+            return replace(self, waiting=event.reason)
         if isinstance(event, PackStarted):
             running = {**self.running, event.pack_id: RunningPack(event.trial_ids)}
             return replace(self, running=running)._sampled(now, 0, 0)
         pack = self.running.get(event.pack_id, RunningPack(()))
         others = {pack_id: other for pack_id, other in self.running.items() if pack_id != event.pack_id}
-        if isinstance(event, PackFailed | PackStopped | PackCut):
+        if isinstance(event, PackFailed | PackStopped | PackCut | PackSetBack):
             self.pruned.difference_update(pack.trial_ids)
             return replace(self, running=others)
         self.accuracies.update(event.accuracies)

@@ -1,23 +1,33 @@
 """What the store keeps of a study that is run: its file, its cells and provenance, and who is running it."""
 
-import json
 import os
 import platform
 import shlex
+import signal
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from orchestrator import costs, runner, study, trunks
+from idennet_core import locks
+from orchestrator import costs, kept, runner, study, trunks
 from orchestrator.costs import Took
 from orchestrator.machine import processor
 from orchestrator.runner import Plan
 from orchestrator.store import Store, write_json, write_text
 from orchestrator.study import SELECTED
+
+STEP = "run the study again: idenctl study run FILE"
+_PLAN: dict[str, type] = {
+    **dict.fromkeys(("study", "dataset", "question", "data_id"), str),
+    **dict.fromkeys(("cells", "folds", "seeds"), list),
+    "synthetic": bool,
+    "report": dict,
+}
 
 
 def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
@@ -27,25 +37,39 @@ def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
     """
     folder = store.studies / planned.study.folder
     frozen, text = folder / "study.yaml", study.dump(planned.study)
-    if frozen.is_file() and frozen.read_text() != text:
-        used = datetime.fromtimestamp(frozen.stat().st_mtime, UTC)
-        frozen.replace(folder / f"study-{used:%Y%m%dT%H%M%S.%f}.yaml")
+    with suppress(FileNotFoundError):  # it is the first, or another run has just done the same
+        if frozen.read_text() != text:
+            used = datetime.fromtimestamp(frozen.stat().st_mtime, UTC)
+            earlier = folder / f"study-{used:%Y%m%dT%H%M%S.%f}.yaml"
+            frozen.replace(earlier)
+            store.keep(earlier)
     write_text(frozen, text)
     content = _cells(planned, command) | {"predicted": _predicted(planned, store, folder)}
     write_json(folder / "plan.json", content)
     write_json(folder / "provenance.json", _provenance(planned, command))
+    store.keep(frozen, folder / "provenance.json", folder / "plan.json")
     return folder
 
 
 def read_plan(path: Path) -> dict[str, Any]:
-    """A study's plan; raises ValueError, naming the file, when it is missing or not JSON."""
-    try:
-        plan: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing; run the study again: idenctl study run FILE") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}; run it again: idenctl study run FILE") from None
+    """A study's plan; raises ValueError, naming the file, when it is damaged or missing."""
+    plan = kept.read(path, _PLAN, STEP)
+    kept.require(all(map(_is_cell, plan["cells"])), path, "a cell", STEP)
+    kept.require(all(isinstance(fold, int | None) for fold in plan["folds"]), path, "a fold", STEP)
+    kept.require(all(isinstance(seed, int) for seed in plan["seeds"]), path, "a seed", STEP)
+    kept.require(isinstance(plan["report"].get("by"), str | list), path, "report.by", STEP)
+    kept.require(all(isinstance(one, dict) for one in plan["report"].get("baselines", ())), path, "a baseline", STEP)
     return plan
+
+
+def read_search(path: Path) -> dict[str, Any]:
+    """What a search has asked and found, of its `search.json`; raises as `read_plan` does."""
+    return kept.read(path, {"procedures": list, "search": dict}, STEP)
+
+
+def _is_cell(cell: Any) -> bool:
+    shape = {"label": dict, "settings": dict, "configuration_id": str}
+    return isinstance(cell, dict) and all(isinstance(cell.get(key), kind) for key, kind in shape.items())
 
 
 def stored_studies(store: Store) -> list[dict[str, Any]]:
@@ -54,30 +78,30 @@ def stored_studies(store: Store) -> list[dict[str, Any]]:
     states = {(configuration_id, fold, seed): state for configuration_id, fold, seed, state in rows}
     found = []
     for path in sorted(store.studies.glob("*/plan.json")):
-        kept = read_plan(path)
-        ids = {cell["configuration_id"] for cell in kept["cells"]}
-        wanted = [(i, fold, seed) for i in sorted(ids) for fold in kept["folds"] for seed in kept["seeds"]]
+        plan = read_plan(path)
+        ids = {cell["configuration_id"] for cell in plan["cells"]}
+        wanted = [(i, fold, seed) for i in sorted(ids) for fold in plan["folds"] for seed in plan["seeds"]]
         counts = [states.get(trial) for trial in wanted]
         found.append(
             {
                 "study": path.parent.name,
-                "dataset": kept["dataset"],
-                "synthetic": kept["synthetic"],
-                "cells": len(kept["cells"]),
+                "dataset": plan["dataset"],
+                "synthetic": plan["synthetic"],
+                "cells": len(plan["cells"]),
                 "trials": len(wanted),
                 "complete": counts.count("complete"),
                 "failed": counts.count("failed"),
-                "search": _search_of(path.parent),
+                "search": search_of(path.parent),
             }
         )
     return found
 
 
-def _search_of(folder: Path) -> dict[str, int] | None:
+def search_of(folder: Path) -> dict[str, int] | None:
     """How many configurations a stored search has asked for and how many have an outcome; None for a design."""
     if not (record := folder / "search.json").is_file():
         return None
-    procedures = read_plan(record)["procedures"]
+    procedures = read_search(record)["procedures"]
     states = [point["state"] for each in procedures for point in each["points"] if point["repeats"] is None]
     return {"asked": len(states), "done": len(states) - states.count("waiting")}
 
@@ -90,32 +114,94 @@ def stored_by_study(planned: Plan, store: Store) -> dict[str, int]:
 
 def took(store: Store, name: str) -> list[Took]:
     """What the trunks and packs of a study that was run were to take, beside what they took."""
-    kept = read_plan(store.studies / name / "plan.json")
-    rows = list(store.every_trial(["trial_id", "pack_id", "seconds"]).iter_rows())
-    stored = [json.loads(path.read_text()) for path in store.trunks.glob("[!.]*/trunk.json")]
+    plan = read_plan(store.studies / name / "plan.json")
+    # packs that were put together are told apart by where and when they ran
+    columns = ["trial_id", "host", "started_at", "seconds"]
+    rows = [(i, f"{host} {started}", seconds) for i, host, started, seconds in store.every_trial(columns).iter_rows()]
+    stored = store.trunk_facts()
     seconds = {trunk["trunk_id"]: float(trunk["seconds"]) for trunk in stored}
-    return costs.took(kept.get("predicted", {}), rows, seconds)
+    return costs.took(plan.get("predicted", {}), rows, seconds)
 
 
 @contextmanager
-def only_run(store: Store, name: str) -> Any:
-    """Hold the study's lock, which ends with this process however it ends. Raises ValueError where it is taken."""
-    import fcntl
+def only_run(store: Store, name: str) -> Iterator[None]:
+    """Hold the study's lock, which ends with this process however it ends. Raises ValueError where it is taken.
 
+    It saves work and guards nothing: two runs from two machines, or on a file system without locks, go on side by side.
+    """
     path = store.studies / name / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ValueError(
-                f"a study runs once at a time, {name} is being run by process {file.read().strip()}; wait for it"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+    with _held(store.root / ".lock", alone=False) as holder:
+        if holder is not None:
+            raise ValueError(f"the store {store} is being cleaned by process {holder}; wait for it")
+        with _held(path, alone=True) as holder:
+            if holder is not None:
+                raise ValueError(f"a study runs once at a time, {name} is being run by process {holder}; wait for it")
+            yield
+
+
+@contextmanager
+def alone(store: Store) -> Iterator[None]:
+    """Hold the store's lock while no study runs in it. Raises ValueError where one does."""
+    with _held(store.root / ".lock", alone=True) as holder:
+        if holder is not None:
+            running = [path.parent.name for path in sorted(store.studies.glob("*/.lock")) if _locked(path)]
+            who = " and ".join(running) or "somebody"
+            raise ValueError(f"a store is cleaned while nobody writes in it, {who} runs in {store}; wait for it")
         yield
+
+
+@contextmanager
+def _held(path: Path, alone: bool) -> Iterator[str | None]:
+    """Hold a lock file, alone or with others; gives None, or where another process has it in the way, which.
+
+    On a file system without locks there is nothing to hold.
+    """
+    # the file itself, never what a link in its place leads to: it is emptied
+    with open(path, "a+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666)) as file:
+        if not locks.take(file, shared=not alone):
+            file.seek(0)
+            yield file.read().strip()
+            return
+        if alone:
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+        yield None
+
+
+def stop(store: Store, name: str) -> int:
+    """Interrupt the run of a study on this machine and wait for its end; gives what its process was.
+
+    Raises ValueError where none runs here.
+    """
+    path = store.studies / name / ".lock"
+    if not _locked(path):
+        raise ValueError(f"only a study that runs can be stopped, {name} does not; see: idenctl study status {name}")
+    process = int(path.read_text())
+    if not _holds(process, path):
+        raise ValueError(f"{name} is being run by process {process} of another machine; stop it there")
+    # as SIGINT, which a shell lets its background processes ignore
+    os.kill(process, signal.SIGTERM)
+    while _locked(path):
+        time.sleep(0.2)
+    return process
+
+
+def _locked(path: Path) -> bool:
+    """Whether somebody holds the lock."""
+    if not path.is_file():
+        return False
+    with path.open() as file:
+        return not locks.take(file, shared=True)
+
+
+def _holds(process: int, path: Path) -> bool:
+    """Whether this machine's process of that number has the lock's file open."""
+    try:
+        return any(file.samefile(path) for file in Path(f"/proc/{process}/fd").iterdir() if file.exists())
+    except OSError:  # no such process, or somebody else's
+        return False
 
 
 def _cells(planned: Plan, command: Sequence[str]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from orchestrator.trial import Configuration, Pack, Setting, Trial
 from orchestrator.workload import Calibrated, Configured, Workload
 
 if TYPE_CHECKING:
+    from orchestrator.cluster.placement import Cluster
     from orchestrator.search.packs import SearchPacks
 
 
@@ -168,7 +169,7 @@ def run_packs(
     store: Store,
     listen: Callable[[Event], None],
     engine: str = "tune",
-    address: str | None = None,
+    cluster: "Cluster | None" = None,
     verbose: bool = False,
     show: Callable[["SearchPacks"], None] = lambda search: None,
 ) -> None:
@@ -194,7 +195,7 @@ def run_packs(
         return
     from orchestrator import tune_engine
 
-    tune_engine.run(packs, runs, store, planned.capacity, listen, ends, address, verbose)
+    tune_engine.run(packs, runs, store, planned.capacity, listen, ends, cluster, verbose)
 
 
 def used_up(planned: Plan, store: Store) -> bool:

@@ -20,7 +20,7 @@ def _setting(value: object) -> Setting:
 def masked(text: str) -> str:
     """The text with `***` for the passwords of URLs."""
     return re.sub(
-        r"(://[^:/@\s]*:)\S*@|(\bpassword=)[^&\s'\"]*",
+        r"(://[^:/@\s]*:)\S{,1000}@|(\bpassword=)[^&\s'\"]*",
         lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***",
         text,
     )
@@ -28,7 +28,7 @@ def masked(text: str) -> str:
 
 def shown(value: object) -> str:
     """A value as messages show it, cut where it is long."""
-    text = masked(repr(value))
+    text = masked(ascii(value))
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -48,7 +48,7 @@ def some(values: list[Any]) -> list[Any]:
 
 def distinct(values: list[Any]) -> list[Any]:
     """The values; raises ValueError where one is there twice."""
-    if any(value in values[:index] for index, value in enumerate(values)):
+    if len(set(values)) != len(values):
         raise ValueError("must not hold a value twice")
     return values
 

@@ -34,6 +34,7 @@ def chosen(context: Context, members: "Sequence[Member]") -> int | None:
     if not full and max(tried * 2, 1) <= min(len(training), stacked.MOST):
         speeds = {str(size): speed for size, speed in stacked.speeds(training).items()}
         write_text(_file(context.store), json.dumps(known | {_shape(settings): speeds}))
+        context.store.keep(_file(context.store))
     return size(context.store, settings)
 
 

@@ -1,8 +1,9 @@
-"""The store: the folder that holds prepared data, trunks and results, and is the one source of truth.
+"""The store: the folder or bucket that holds prepared data, trunks and results, and is the one source of truth.
 
 A pack writes three Parquet files of one name under `predictions`, `curves` and, last, `trials`: the trials count as
 stored from the moment the last one is in place. Nothing is overwritten: a pack that runs again writes other files,
-and readers keep one row a trial.
+and readers keep one row a trial. A store in a bucket is read and written in a mirror of it on this machine: `fetch`
+before something is read there, `keep` after it was written; in a folder they do nothing.
 """
 
 import json
@@ -10,82 +11,63 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import datetime
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from orchestrator import index
+from idennet_core import sealing
+from orchestrator import index, leftovers, sealed
+from orchestrator.address import is_address, parsed
+from orchestrator.bucket import Bucket
+from orchestrator.rows import EMPTY, TABLES, Run, tables
 from orchestrator.trial import Rungs, Setting, State, TrialResult
 
 FORMAT = 1
-TABLES = ("predictions", "curves", "trials")  # in the order in which a pack writes them
+FOLDERS = ("data", "trunks", "heads", "detector", "calibration", "studies", "checkpoints", *TABLES)
 log = logging.getLogger("idenctl")
-
-_time = pa.timestamp("us", tz="UTC")
-_types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
-_curves = pa.schema(
-    [("trial_id", pa.string()), ("pack_id", pa.string()), ("epoch", pa.int64())]
-    + [(name, pa.float64()) for name in ("lr", "loss", "emotion_loss", "identity_loss")]
-    + [(name, pa.float64()) for name in ("train_accuracy", "test_accuracy")]
-)
-_predictions = pa.schema(
-    [(name, pa.string()) for name in ("trial_id", "pack_id", "subject", "sequence", "frame", "label")]
-    + [("probabilities", pa.list_(pa.float32())), ("classes", pa.list_(pa.string()))]
-)
-
-
-@dataclass(frozen=True)
-class Run:
-    """Where and when a pack ran."""
-
-    device: str
-    host: str
-    started_at: datetime
-    finished_at: datetime
-    version: str
-
-
-def _trials(settings: Mapping[str, Setting]) -> pa.Schema:
-    """The columns of `trials`; a setting's type is that of its default."""
-    text, number = pa.string(), pa.float64()
-    return pa.schema(
-        [(name, text) for name in ("trial_id", "configuration_id", "data_id", "dataset")]
-        + [("synthetic", pa.bool_()), ("trunk_ids", pa.list_(text))]
-        + [(name, _types[type(default)]) for name, default in settings.items()]
-        + [(name, pa.int64()) for name in ("fold", "without", "seed")]
-        + [("state", text), ("reason", text)]
-        + [("trained_epochs", pa.int64())]
-        + [(name, number) for name in ("accuracy", "sequence_accuracy", "validation_accuracy")]
-        + [("n_train", pa.int64()), ("n_test", pa.int64()), ("seconds", number)]
-        + [(name, text) for name in ("pack_id", "device", "host")]
-        + [("started_at", _time), ("finished_at", _time), ("version", text)]
-    )
-
 
 AT_ONCE = 500  # packs that are read together
 ORDER = ("trial_id", "state", "trained_epochs", "finished_at", "pack_id")  # which row of a trial counts
-RESERVED = frozenset(_trials({}).names)  # the columns of `trials` that are no settings
-CURVE = frozenset(_curves.names) - {"trial_id", "pack_id"}  # what a workload may say of an epoch
+
+
+class _PutTogether(Exception):
+    """Packs that were listed are gone: they were put together with others."""
 
 
 class Store:
-    """A store in a local folder."""
+    """A store in a folder, or in a bucket of which `root` is the mirror; `str` says where, as `--store` takes it."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, bucket: Bucket | None = None) -> None:
+        self.root, self.bucket = root, bucket
         self.data, self.trunks, self.heads = root / "data", root / "trunks", root / "heads"
         self.checkpoints, self.studies = root / "checkpoints", root / "studies"
         self.calibration = root / "calibration"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """On another machine the mirror lies elsewhere."""
+        return (_in_bucket, (self.bucket,)) if self.bucket else (Store, (self.root,))
+
+    def __str__(self) -> str:
+        return str(self.bucket or self.root)
+
+    @property
+    def everywhere(self) -> str:
+        """The store as `--store` takes it on any machine that reaches it."""
+        return str(self.bucket.everywhere if self.bucket else self.root.absolute())
+
     def check(self) -> "Store":
-        """Raise ValueError for a store that this version cannot read; a folder that is not there yet is fine."""
+        """Raise ValueError for a store that this version cannot read; a folder that is not there yet is fine.
+
+        Of one in a bucket, fetches what planning reads; raises for one that is not reached as `Bucket.connect` does.
+        """
+        if self.bucket:
+            self.bucket.connect()
+            self.refresh()
         if self.root.exists() and not self.root.is_dir():
             raise NotADirectoryError(f"a store is a folder, got the file {self.root}; give another --store")
         marker = self.root / "store.json"
@@ -105,27 +87,73 @@ class Store:
     def open(self) -> "Store":
         """Make the store's folder where it is missing. Raises PermissionError where it cannot be written."""
         self.check()
+        self.send()
+        marker = self.root / "store.json"
+        new = not marker.is_file()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            marker = self.root / "store.json"
-            if not marker.is_file():
+            if new:
                 write_text(marker, json.dumps({"format": FORMAT}) + "\n")
             if not os.access(self.root, os.W_OK):
                 raise OSError
+            leftovers.sweep(self.root)
         except OSError:
             raise PermissionError(f"a store must be writable, {self.root} is not; give another --store") from None
+        if new:
+            self.keep(marker)
         return self
+
+    def fetch(self, *parts: str) -> Path:
+        """Where a file of the store lies on this machine, or would; of a bucket, fetched unless it is there."""
+        if self.bucket:
+            self.bucket.pull("/".join(parts))
+        return self.root.joinpath(*parts)
+
+    def fetch_all(self, *parts: str, only: str = "*") -> Path:
+        """The same of a whole folder, or of the files in it that are called so."""
+        if self.bucket:
+            self.bucket.pull("/".join([*parts, ""]), only=(only,))
+        return self.root.joinpath(*parts)
+
+    def refresh(self) -> None:
+        """Fetch the small files by which a study is planned: what there is of data, trunks, studies, measurements."""
+        if self.bucket:
+            self.bucket.pull("store.json", "calibration/", "studies/")
+            self.bucket.pull("data/", "trunks/", only=("metadata.json", "trunk.json"))
+
+    def keep(self, *paths: Path, once: bool = False, later: bool = False) -> None:
+        """Take files or whole folders that were written in the store into its bucket; see `Bucket.push`."""
+        if self.bucket:
+            self.bucket.push(*paths, once=once, later=later)
+
+    def send(self) -> None:
+        """Take into the bucket what was written and could not be sent, by this run or one before it."""
+        if self.bucket:
+            self.bucket.send(*FOLDERS)
+
+    def drop(self, path: Path, later: bool = False) -> None:
+        """Remove a file from the store; see `Bucket.remove`."""
+        if self.bucket:
+            self.bucket.remove(path, later=later)
+        path.unlink(missing_ok=True)
 
     def write_pack(self, results: Sequence[TrialResult], settings: Mapping[str, Setting], run: Run) -> None:
         """Store a pack's results: all, or none. `settings` names the setting columns, with defaults."""
         pack_id = uuid.uuid4().hex
-        trials = [_trial_row(result, settings, run, pack_id) for result in results]
-        curves = [{"trial_id": r.trial.trial_id, "pack_id": pack_id, **point} for r in results for point in r.curve]
-        predictions = pa.concat_tables([_prediction_table(r, pack_id) for r in results])
-        self._write(predictions, "predictions", pack_id)
-        self._write(pa.Table.from_pylist(curves, _curves), "curves", pack_id)
-        self._write(pa.Table.from_pylist(trials, _trials(settings)), "trials", pack_id)
+        for name, table in tables(results, settings, run, pack_id).items():
+            self.write_table(table, name, pack_id)
+        self.keep(*(self.root / name / f"{pack_id}.parquet" for name in TABLES))
         self._drop_checkpoints({result.trial.trial_id: result.state for result in results})
+
+    def trunk_facts(self) -> list[dict[str, Any]]:
+        """What is known of each stored trunk; a damaged one is named in a warning and left out."""
+        found = []
+        for folder in sorted(self.trunks.glob("[!.]*/")):
+            try:
+                found.append(sealing.trunk_facts(folder))
+            except sealing.Damaged as damage:
+                warn_once(f"{damage}; left out, the next run of its study trains it anew")
+        return found
 
     def trials(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """The trials that are tested on their fold, one row each; those of searches are `every_trial`'s alone."""
@@ -138,9 +166,7 @@ class Store:
         Complete before failed before pruned, the longest curve first, then the earliest.
         """
         read = None if columns is None else [*dict.fromkeys([*columns, *ORDER])]
-        rank = pl.col("state").replace_strict({"complete": 0, "failed": 1, "pruned": 2}, return_dtype=pl.Int8)
-        rows = self._trials(read).sort(rank, -pl.col("trained_epochs"), "finished_at", "pack_id")
-        return rows.unique("trial_id", keep="first", maintain_order=True).select(columns or pl.all())
+        return counting(self._trials(read)).select(columns or pl.all())
 
     def curves(self, trials: pl.DataFrame | None = None) -> pl.DataFrame:
         """The learning curves of these rows of `every_trial()`, or of all: a row a trial and epoch."""
@@ -172,38 +198,81 @@ class Store:
     def checkpointed(self, rungs: Rungs | None = None) -> dict[str, tuple[int, Path]]:
         """By trial_id, the epoch to go on with and the file, of the furthest checkpoint a trial is in.
 
-        One that had left its pack is in it for packs under the same rungs alone.
+        One that had left its pack is in it for packs under the same rungs alone. The header says so, which is checked;
+        whether the rest is whole shows when it is read.
         """
         found: dict[str, tuple[int, Path]] = {}
-        for path in sorted(self.checkpoints.glob("pack-*.safetensors")):
-            metadata = checkpoint_metadata(path)
-            same = rungs is not None and metadata.get("rungs") == rungs.rungs_id
-            left = [] if same else json.loads(metadata.get("left", "[]"))
-            for trial_id in json.loads(metadata.get("trials", "[]")):
-                epoch = int(metadata["epoch"])
+        for path, words in self.checkpoint_words():
+            same = rungs is not None and words.get("rungs") == rungs.rungs_id
+            left = [] if same else json.loads(words.get("left", "[]"))
+            for trial_id in json.loads(words.get("trials", "[]")):
+                epoch = int(words["epoch"])
                 if trial_id not in left and epoch > found.get(trial_id, (-1, path))[0]:
                     found[trial_id] = (epoch, path)
         return found
 
+    def checkpoint_words(self) -> list[tuple[Path, dict[str, str]]]:
+        """The packs' checkpoints and what their headers say, nothing where one is damaged; of a bucket unfetched."""
+        found = self.bucket.starts("checkpoints/", _words) if self.bucket else {}
+        for path in () if self.bucket else self.checkpoints.glob("pack-*.safetensors"):
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                found[path] = _words(file, os.fstat(file.fileno()).st_size)
+        found = {path: found[path] for path in sorted(found) if path.match("pack-*.safetensors")}
+        for path, words in found.items():
+            if not words:
+                warn_once(f"the checkpoint {path} is damaged (its header): left out, its trials go on from before it")
+        return list(found.items())
+
+    def drop_checkpoints(self) -> None:
+        """Remove the checkpoints of packs that are stored: a driver that is killed in between leaves them."""
+        self._drop_checkpoints(self.states())
+
     def _of_stored(self, table: str, trials: pl.DataFrame) -> pl.DataFrame:
+        keys = ["trial_id", "pack_id"]
+        while True:
+            present = index.look(self.root, TABLES)
+            lies = trials.select(*keys, at="pack_id")
+            if gone := set(trials["pack_id"]) - present.marks.keys():  # put together with others since
+                now = self.every_trial(keys).select("trial_id", now="pack_id")
+                there = pl.when(pl.col("pack_id").is_in(gone)).then("now").fill_null(pl.col("pack_id"))
+                lies = lies.join(now, "trial_id", "left").select(*keys, at=there)
+            try:
+                rows = self._rows_of(table, lies.select("trial_id", pack_id="at"), present)
+            except _PutTogether:
+                continue
+            if gone:
+                as_given = lies.rename({"pack_id": "given", "at": "pack_id"})
+                as_given = rows.join(as_given, keys, maintain_order="left").drop("pack_id")
+                rows = as_given.rename({"given": "pack_id"}).select(rows.columns)
+            return rows
+
+    def _rows_of(self, table: str, trials: pl.DataFrame, present: index.Present) -> pl.DataFrame:
         packs, keys = set(trials["pack_id"]), ["trial_id", "pack_id"]
-        rows = self._read(table, packs, index.look(self.root, TABLES))
+        rows = self._read(table, packs, present)
         # mostly none: far fewer to look for than those to keep
         others = self._trials(keys).filter(pl.col("pack_id").is_in(packs)).join(trials, keys, "anti")
         return rows.join(others, keys, "anti", maintain_order="left") if others.height else rows
 
-    def _write(self, table: pa.Table, name: str, pack_id: str) -> None:
+    def write_table(self, table: pa.Table, name: str, pack_id: str) -> None:
+        """Write one of a pack's tables to the disk, then to its place."""
         folder = self.root / name
         folder.mkdir(parents=True, exist_ok=True)
         beside = folder / f".{pack_id}.tmp"
-        pq.write_table(table, beside, compression="zstd", write_page_checksum=True)
-        with beside.open("rb") as file:
+        with beside.open("wb") as file:
+            file.write(sealed.encoded(table))
+            file.flush()
             os.fsync(file.fileno())
         beside.replace(folder / f"{pack_id}.parquet")
 
     def _trials(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """All rows of all packs, those that ran twice too, in these columns or all; of a large store, by its index."""
-        present = index.look(self.root, TABLES)
+        if self.bucket:
+            self.bucket.pull(*(f"{name}/" for name in TABLES))
+        while True:
+            with suppress(_PutTogether):
+                return self._looked(index.look(self.root, TABLES), columns)
+
+    def _looked(self, present: index.Present, columns: Sequence[str] | None) -> pl.DataFrame:
         indexed = index.rows(self.root, present.indexed, columns) if present.indexed else None
         if indexed is None:
             present = index.Present(present.marks, frozenset())
@@ -217,42 +286,74 @@ class Store:
     def _read(self, table: str, packs: Collection[str], present: index.Present) -> pl.DataFrame:
         """All rows that these packs have in a table.
 
-        A pack with a damaged file is named in a warning and left out, in every table.
+        A pack with a damaged file is named in a warning and left out, in every table. Raises `_PutTogether` where one
+        was put together with others meanwhile.
         """
 
-        def load(pack_id: str) -> tuple[pa.Table | None, list[Path]]:
+        def of_pack(pack_id: str) -> tuple[pa.Table | None, list[Path]]:
             """The pack's rows, and which of its files are no good; those of an indexed pack were good."""
             files = {name: self.root / name / f"{pack_id}.parquet" for name in TABLES}
             checked = [table] if pack_id in present.indexed else TABLES
-            found = {name: _load(files[name], whole=name == table) for name in checked}
-            return found[table], [files[name] for name in checked if found[name] is None]
+            rows = sealed.read(files[table])
+            good = {name: sealed.is_whole(files[name]) for name in checked if name != table}
+            good[table] = rows is not None
+            if not all(good.values()) and not files["trials"].exists():
+                raise _PutTogether
+            return rows, [files[name] for name in checked if not good[name]]
 
-        schema = {"trials": _trials({}), "curves": _curves, "predictions": _predictions}[table]
-        frames, wanted = [pl.DataFrame(schema.empty_table())], sorted(present.marks.keys() & packs)
+        frames, wanted = [pl.DataFrame(EMPTY[table])], sorted(present.marks.keys() & packs)
         with ThreadPoolExecutor() as pool:
             # some packs at a time: thousands of small tables take several times the memory of one
             for start in range(0, len(wanted), AT_ONCE):
                 alike: dict[pa.Schema, list[pa.Table]] = {}
-                for rows, damaged in pool.map(load, wanted[start : start + AT_ONCE]):
+                for rows, damaged in pool.map(of_pack, wanted[start : start + AT_ONCE]):
                     for path in damaged:
-                        _warn_once(f"{path} is damaged or missing: left as it is, its trials will run again")
+                        warn_once(f"{path} is damaged or missing: left as it is, its trials will run again")
                     if rows is not None and not damaged:
                         alike.setdefault(rows.schema, []).append(rows)
                 frames += [pl.DataFrame(pa.concat_tables(tables)) for tables in alike.values()]
         return _together(frames)
 
     def _drop_checkpoints(self, just_stored: Mapping[str, State]) -> None:
-        """Remove the checkpoints of which every trial is stored now that these are: whole, or as it left there."""
-        for path in self.checkpoints.glob("pack-*.safetensors"):
-            trials, left = (json.loads(checkpoint_metadata(path).get(name, "[]")) for name in ("trials", "left"))
-            # the store itself is read for a checkpoint of packs that were formed otherwise alone
-            if _over(trials, left, just_stored) or (
-                not just_stored.keys().isdisjoint(trials) and _over(trials, left, self.states())
-            ):
-                path.unlink(missing_ok=True)
+        """Remove the checkpoints of packs of which every trial is stored now: whole, or as it left there."""
+        of_packs: dict[str, dict[Path, dict[str, str]]] = {}
+        for path, words in self.checkpoint_words():
+            of_packs.setdefault(path.name.split(".")[0], {})[path] = words
+        for found in of_packs.values():
+            if any(self._ended(words, just_stored) for words in found.values()):
+                for path in found:
+                    self.drop(path)
+
+    def _ended(self, words: Mapping[str, str], just_stored: Mapping[str, State]) -> bool:
+        """Whether every trial of the checkpoint with these words is stored."""
+        trials, left = (json.loads(words.get(name, "[]")) for name in ("trials", "left"))
+        # the store itself is read for a checkpoint of packs that were formed otherwise alone
+        return not just_stored.keys().isdisjoint(trials) and (
+            is_over(trials, left, just_stored) or is_over(trials, left, self.states())
+        )
 
 
-def _over(trials: Sequence[str], left: Sequence[str], stored: Mapping[str, State]) -> bool:
+def counting(rows: pl.DataFrame) -> pl.DataFrame:
+    """Of all rows of trials, with the columns `ORDER`, the one of each trial that counts."""
+    rank = pl.col("state").replace_strict({"complete": 0, "failed": 1, "pruned": 2}, return_dtype=pl.Int8)
+    ordered = rows.sort(rank, -pl.col("trained_epochs"), "finished_at", "pack_id")
+    return ordered.unique("trial_id", keep="first", maintain_order=True)
+
+
+def at(address: str | Path) -> Store:
+    """The store in this folder or bucket: DIR, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX; nothing is read yet.
+
+    Raises ValueError for an address that names neither.
+    """
+    return _in_bucket(Bucket(parsed(str(address)))) if is_address(str(address)) else Store(Path(address))
+
+
+def _in_bucket(bucket: Bucket) -> Store:
+    return Store(bucket.mirror, bucket)
+
+
+def is_over(trials: Sequence[str], left: Sequence[str], stored: Mapping[str, str]) -> bool:
+    """Whether each of a checkpoint's trials is stored, by its states: whole, or pruned where it had `left` there."""
     return all(stored.get(name, "pruned") != "pruned" or (name in left and name in stored) for name in trials)
 
 
@@ -264,7 +365,10 @@ def write_text(path: Path, text: str) -> None:
     """Write a file beside its place and move it there: a reader sees the old text or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    beside.write_text(text)
+    with beside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     beside.replace(path)
 
 
@@ -273,15 +377,12 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def checkpoint_metadata(path: Path) -> dict[str, str]:
-    """The metadata in a safetensors file's header; empty for a file that is damaged or gone."""
+def _words(file: IO[bytes], size: int) -> dict[str, str]:
+    """What the header of a checkpoint says; nothing where it is damaged."""
     try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size)) if size < path.stat().st_size else {}
-    except (OSError, ValueError):
+        return sealing.words(file, size)
+    except sealing.Damaged:
         return {}
-    return dict(header.get("__metadata__", {})) if isinstance(header, dict) else {}
 
 
 def this_host() -> str:
@@ -289,69 +390,11 @@ def this_host() -> str:
     return socket.gethostname()
 
 
-def _trial_row(result: TrialResult, settings: Iterable[str], run: Run, pack_id: str) -> dict[str, Any]:
-    configuration, tested = result.trial.configuration, result.trial.without is None
-    return {
-        "trial_id": result.trial.trial_id,
-        "configuration_id": configuration.configuration_id,
-        "data_id": configuration.inputs.get("data"),
-        "dataset": configuration.settings.get("dataset"),
-        "synthetic": result.synthetic,
-        "trunk_ids": [value for name, value in configuration.inputs.items() if name.startswith("trunk")],
-        **{name: configuration.settings.get(name) for name in settings},
-        "fold": result.trial.fold,
-        "without": result.trial.without,
-        "seed": result.trial.seed,
-        "state": result.state,
-        "reason": result.reason,
-        "trained_epochs": result.epochs,
-        "accuracy": result.accuracy if tested else None,
-        "sequence_accuracy": result.sequence_accuracy if tested else None,
-        "validation_accuracy": None if tested else result.accuracy,
-        "n_train": result.n_train,
-        "n_test": result.n_test,
-        "seconds": result.seconds,
-        "pack_id": pack_id,
-        "device": run.device,
-        "host": run.host,
-        "started_at": run.started_at,
-        "finished_at": run.finished_at,
-        "version": run.version,
-    }
-
-
-def _prediction_table(result: TrialResult, pack_id: str) -> pa.Table:
-    found = result.predictions
-    if found is None or result.trial.without is not None:  # a validation fold is not tested
-        return _predictions.empty_table()
-    count, width = found.probabilities.shape
-    offsets = pa.array(range(0, count * width + 1, width), pa.int32())
-    columns = {
-        "trial_id": [result.trial.trial_id] * count,
-        "pack_id": [pack_id] * count,
-        "subject": list(found.subject),
-        "sequence": list(found.sequence),
-        "frame": list(found.frame),
-        "label": list(found.label),
-        "probabilities": pa.ListArray.from_arrays(offsets, pa.array(found.probabilities.ravel())),
-        "classes": [list(found.classes)] * count,
-    }
-    return pa.table(columns, _predictions)
-
-
-def _load(path: Path, whole: bool) -> pa.Table | None:
-    """The file's rows, none of them where only its footer is asked for; None where it is damaged or missing."""
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read(use_threads=False) if whole else file.schema_arrow.empty_table()
-    except (OSError, pa.ArrowException):
-        return None
-
-
 _warned: set[str] = set()
 
 
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
+    """Warn, unless this process has said the same before."""
     if message not in _warned:
         _warned.add(message)
         log.warning(message)

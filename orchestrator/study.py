@@ -1,6 +1,7 @@
 """Study files: YAML -> `Study`. A mistake is one line: its place, the rule, the value, the valid choices."""
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -18,12 +19,14 @@ from pydantic import (
 
 from orchestrator import strict_yaml
 from orchestrator.design_sections import Component, Design, not_empty
+from orchestrator.names import RULES, named, quoted
 from orchestrator.search.pruning import Pruning
 from orchestrator.search.space import Number, Parameter, Search
 from orchestrator.sections import STRICT, Settings, Value, distinct, masked, shown, some, storage, suggest
 from orchestrator.strict_yaml import Place
 
 NUM_FOLDS = 10
+MAX_TRIALS = 1_000_000  # as many as planning was measured with
 IDENNET = "orchestrator.idennet:Idennet"  # the workload of a study that names none
 SELECTED = "selection saw these subjects"  # what is said of the tested accuracy of what a search chose
 _FOLDS_RULE = f"must be all, none, or a list of folds from 0 to {NUM_FOLDS - 1}"
@@ -37,13 +40,14 @@ class Rules(Protocol):
 
 
 def _name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", text):
-        raise ValueError("must be 1 to 64 letters, digits, _ or -")
-    return text
+    try:
+        return named("a name", text)
+    except ValueError:
+        raise ValueError(f"must be {RULES['a name'][1]}") from None
 
 
 def _object(name: str) -> str:
-    if not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+    if not re.fullmatch(r"\w+(\.\w+)*:\w+", name, re.ASCII):
         raise ValueError(f"must be package.module:object, such as {IDENNET}")
     return name
 
@@ -81,7 +85,7 @@ def _published(value: object) -> object:
 
 
 def _percent(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError("must be a number, or a mapping to numbers")
     return float(value)
 
@@ -228,7 +232,7 @@ def load(
     data.pop("profiles", None)
     if profile is not None:
         if profile not in study.profiles:
-            raise ValueError(f"{path}: unknown profile '{profile}'; {suggest(profile, study.profiles)}")
+            raise ValueError(f"{path}: unknown profile {quoted(profile)}; {suggest(profile, study.profiles)}")
         data = _merged(data, study.profiles[profile].model_dump(exclude_unset=True)) | {"profile": profile}
         chosen = ("profiles", profile)
         places |= {place[2:]: at for place, at in places.items() if place[:2] == chosen and len(place) > 2}
@@ -270,8 +274,17 @@ def _check(part: Study | Profile, at: Place, places: Mapping[Place, str], rules:
     cannot_be = (
         ((("design", *place), reason) for place, reason in part.design.refused()) if isinstance(part, Study) else ()
     )
-    for place, reason in chain(cannot_be, rules.refused(part)):
+    for place, reason in chain(cannot_be, _too_many(part), rules.refused(part)):
         raise ValueError(f"{_at(places, (*at, *place))}: {reason}")
+
+
+def _too_many(part: Study | Profile) -> Iterator[tuple[Place, str]]:
+    if isinstance(part, Study):
+        cells = part.search.configurations if part.search else len(part.design.points())
+        trials = cells * len(part.folds) * len(part.seeds)
+        if trials > MAX_TRIALS:
+            place: Place = ("search", "configurations") if part.search else ("design",)
+            yield place, f"a study has at most {MAX_TRIALS:,} trials, got {trials:,}; make several studies of it"
 
 
 def _override_place(key: str, varied: Sequence[str], at: str) -> Place:
@@ -307,7 +320,7 @@ def _validated(data: Mapping[Any, Any], places: Mapping[Place, str]) -> Study:
         # a misspelt key is also a missing one: name what was written, not what was not
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         place = tuple(part for part in first["loc"] if part != "[key]")
-        where = ".".join(map(str, place))
+        where = ascii(".".join(map(str, place)))[1:-1]
         if first["type"] == "extra_forbidden":
             reason = f"unknown key '{masked(where)}'; {suggest(str(place[-1]), _keys(place[:-1]))}"
         elif first["type"] == "missing":
@@ -353,6 +366,10 @@ def _text(path: Path) -> str:
         raise FileNotFoundError(f"no study file {path}; {hint}")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; give a study file")
+    if not path.is_file():
+        raise ValueError(f"{path} is a pipe, a socket or a device; give a study file")
+    if (size := path.stat().st_size) > 4 * strict_yaml.MAX_CHARACTERS:  # bytes, of which a character has four at most
+        raise ValueError(f"{path}: a file may have {strict_yaml.MAX_CHARACTERS:,} characters, got {size:,} bytes")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from orchestrator.design_sections import COMPONENTS, Design
+from orchestrator.names import quoted
 from orchestrator.search import space
 from orchestrator.search.pruning import Pruning
 from orchestrator.sections import shown, suggest
@@ -24,7 +25,7 @@ def complete(settings: Mapping[str, Setting], defaults: Mapping[str, Setting]) -
     """
     for name, value in settings.items():
         if name not in defaults:
-            raise ValueError(f"unknown setting '{name}'; {suggest(name, defaults)}")
+            raise ValueError(f"unknown setting {quoted(name)}; {suggest(name, defaults)}")
         wanted = type(defaults[name])
         if type(value) is not wanted and (type(value), wanted) != (int, float):
             raise ValueError(f"{name} must be {_TYPES[wanted]}, got {shown(value)}")
@@ -65,18 +66,18 @@ class Rules:
             return
         for task, settings in part.trunks.items():
             if task not in self.trunks:
-                yield ("trunks", task), f"unknown trunk '{task}'; {suggest(task, self.trunks)}"
+                yield ("trunks", task), f"unknown trunk {quoted(task)}; {suggest(task, self.trunks)}"
                 continue
             for name, value in settings.items():
                 if reason := self._refusal({name: value}, self.trunks[task]):
                     yield ("trunks", task, name), reason
                 elif name == "dataset" and value not in self.datasets:
-                    reason = f"unknown data set '{value}'; {suggest(str(value), self.datasets)}"
+                    reason = f"unknown data set {quoted(str(value))}; {suggest(str(value), self.datasets)}"
                     yield ("trunks", task, name), reason
 
     def _dataset(self, study: Study) -> Refusals:
         if study.dataset not in self.datasets:
-            yield ("dataset",), f"unknown data set '{study.dataset}'; {suggest(study.dataset, self.datasets)}"
+            yield ("dataset",), f"unknown data set {quoted(study.dataset)}; {suggest(study.dataset, self.datasets)}"
 
     def _search(self, study: Study) -> Refusals:
         if study.search is None:
@@ -112,7 +113,7 @@ class Rules:
             if axis == COMPONENTS and study.design.components and not column:
                 continue
             if axis not in self.settings:
-                yield ("report", "by"), f"unknown setting '{axis}'; {suggest(axis, self.settings)}"
+                yield ("report", "by"), f"unknown setting {quoted(axis)}; {suggest(axis, self.settings)}"
             elif study.search and axis not in study.search.space:
                 yield ("report", "by"), f"a search is shown by what it varies; {suggest(axis, study.search.space)}"
             elif (
@@ -129,7 +130,7 @@ class Rules:
         row, *column = axes(reference.by)
         for axis, valid in ((row, [*self.settings]), *((name, [*self.settings, EXPRESSION]) for name in column)):
             if axis not in valid:
-                yield ("reference", "by"), f"unknown setting '{axis}'; {suggest(axis, valid)}"
+                yield ("reference", "by"), f"unknown setting {quoted(axis)}; {suggest(axis, valid)}"
                 return
         if column == [EXPRESSION] and "expressions" not in show:
             yield ("reference", "by"), "values by expression need a table to stand in; set report: show: [expressions]"
@@ -147,7 +148,7 @@ class Rules:
         """Why a reference has no value for this key of an axis; a curve may also name a variant."""
         if axis == EXPRESSION:
             valid = [*self.expressions, "all"]
-            return None if key in valid else f"unknown expression '{key}'; {suggest(str(key), valid)}"
+            return None if key in valid else f"unknown expression {quoted(str(key))}; {suggest(str(key), valid)}"
         reason = self._refusal({axis: key}, self.settings)
         return reason and (reason if self._refusal({"variant": key}, self.settings) else None)
 

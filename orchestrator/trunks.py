@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
+from idennet_core import config, sealing
 from idennet_core.datasets import prepared
 from orchestrator import calibration
 from orchestrator.planning import Capacity, Estimate
@@ -12,6 +14,7 @@ from orchestrator.trial import Setting
 
 if TYPE_CHECKING:
     from idennet_core.pretraining import Progress
+    from orchestrator.cluster.placement import Cluster
 
 REPORT_EVERY = 1.0  # seconds between two progress reports of a trunk in another process
 
@@ -21,20 +24,22 @@ def train(
     store: Store,
     capacity: Capacity,
     on_progress: "Callable[[Progress], None]",
-    address: str | None = None,
+    cluster: "Cluster | None" = None,
+    on_waiting: Callable[[str], None] = lambda reason: None,
 ) -> None:
     """Train the trunks of these recipes into the store.
 
-    On several GPUs, or on the Ray cluster at `address`, each is a Ray task with a device of its own. Else all are
+    On several GPUs, or on a Ray cluster, each is a Ray task with a device of its own. Else all are
     threads of this process, on CPUs as many at once as there are cores; a trunk computes on one thread either way.
     """
-    if address or capacity.devices > 1:
+    if cluster or capacity.devices > 1:
         from orchestrator import tune_engine
 
         def one(recipe: Mapping[str, Setting], tell: "Callable[[Progress], None]") -> None:
             _in_threads([recipe], store, capacity.kind, 1, _seldom(tell))
 
-        tune_engine.train_trunks(recipes, one, capacity, on_progress, address)
+        tune_engine.train_trunks(recipes, one, capacity, on_progress, cluster, on_waiting)
+        store.refresh()
     else:
         _in_threads(recipes, store, capacity.kind, capacity.cpus, on_progress)
 
@@ -70,8 +75,18 @@ def _in_threads(
     place = calibration.place_of(device)
 
     def one(recipe: Mapping[str, Setting]) -> None:
-        faces = prepared.load(store.data / str(recipe["dataset"]))
-        train_trunk(recipe, faces, store.trunks, store.checkpoints, place, on_progress)
+        folder = store.fetch_all("trunks", config.content_id(dict(recipe)))
+        try:
+            sealing.trunk(folder)
+            return  # another run has stored it meanwhile
+        except FileNotFoundError:
+            store.fetch_all("checkpoints", only=f"trunk-{folder.name}.*")
+        except sealing.Damaged:
+            store.drop(folder / "trunk.json")
+        faces = prepared.load(store.fetch_all("data", str(recipe["dataset"])))
+        keep, drop = partial(store.keep, later=True), partial(store.drop, later=True)
+        train_trunk(recipe, faces, store.trunks, store.checkpoints, place, on_progress, keep=keep, drop=drop)
+        store.keep(folder, once=True)
 
     with single_threads(threads) as pool:
         for future in [pool.submit(one, recipe) for recipe in recipes]:

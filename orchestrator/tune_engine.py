@@ -6,8 +6,12 @@ thrown away with its folder and never restored.
 
 import logging
 import os
+import re
 import shutil
+import signal
 import tempfile
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,12 +32,19 @@ os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
 
 import ray
 from ray import tune
+from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # a compiled module
 from ray.exceptions import RayTaskError
+from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 from ray.util.queue import Queue
 
+from orchestrator.cluster import placement
+from orchestrator.cluster.address import reached
+from orchestrator.cluster.growth import Growth
+from orchestrator.cluster.placement import Cluster, Need, Watch
 from orchestrator.planning import Capacity
-from orchestrator.progress import Event, PackFailed, PackStopped
+from orchestrator.progress import Event, PackFailed, PackStopped, Waiting
 from orchestrator.source import Source, spent, until
 from orchestrator.store import Store
 from orchestrator.trial import Pack, Setting
@@ -78,10 +89,10 @@ class PackSearcher(Searcher):
 
 
 class _Listener(tune.Callback):
-    """Passes on the events that workers report."""
+    """Passes on the events that workers report, and what packs wait for."""
 
-    def __init__(self, listen: Callable[[Event], None]) -> None:
-        self.listen = listen
+    def __init__(self, listen: Callable[[Event], None], watch: Watch) -> None:
+        self.listen, self.watch = listen, watch
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune writes its callbacks to its state file, and whoever listens belongs to this process."""
@@ -90,9 +101,23 @@ class _Listener(tune.Callback):
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **_: Any) -> None:
         self.listen(result["event"])
 
+    def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:
+        states = Counter(trial.status for trial in trials)
+        self.watch.look(states[Trial.PENDING], states[Trial.RUNNING])
+
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        reason = str(trial.get_error() or "its worker died").strip().splitlines()[-1]
-        self.listen(PackFailed(trial.config["pack"].pack_id, reason))
+        said = Path(trial.error_file).read_text() if trial.error_file else ""
+        self.listen(PackFailed(trial.config["pack"].pack_id, f"its worker died{_cause(said)}", said))
+
+
+def _cause(said: str) -> str:
+    """Of what Ray says of a death the last error, else how the worker ended, else what became of it; `: ` before it."""
+    causes = (
+        re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception): .+)$", said, re.MULTILINE)
+        or re.findall(r"Worker exit detail: (.+?)(?:\. |$)", said, re.MULTILINE)
+        or re.findall(r"^The actor .+?(?=\. |$)", said, re.MULTILINE)
+    )
+    return f": {causes[-1]}" if causes else ""
 
 
 def _scratch() -> str:
@@ -104,6 +129,19 @@ def _scratch() -> str:
     return tempfile.mkdtemp(prefix=f"idenctl-{os.getpid()}-")
 
 
+def devices(address: str, cluster_file: Path | None) -> tuple[Capacity, Cluster, str]:
+    """The devices of the running cluster at `address` (HOST:PORT or auto), the cluster, and what it is in words.
+
+    `cluster_file` says what its autoscaler can start, where this machine does not know. Raises ValueError for what is
+    no such address, ConnectionError where nothing answers.
+    """
+    token.for_cluster()
+    cluster = Cluster(reached(address), placement.growth(cluster_file))
+    with _connected(Capacity("cpu", 1, 1), cluster, False):
+        here = placement.machines()
+    return placement.capacity(here, cluster.growth), cluster, placement.describe(here, cluster.growth)
+
+
 def run(
     packs: Source,
     workload: Workload,
@@ -111,16 +149,16 @@ def run(
     capacity: Capacity,
     listen: Callable[[Event], None],
     deadline: float | None = None,
-    address: str | None = None,
+    cluster: Cluster | None = None,
     verbose: bool = False,
 ) -> None:
-    """Run the packs on the Ray cluster at `address`, or on one that lives as long as this call.
+    """Run the packs on a Ray cluster, or on one that lives as long as this call.
 
     Tells `listen` what happens, until the deadline (seconds since 1970). A pack that fails is told; one
-    whose worker dies is tried again from its checkpoint, twice.
+    whose worker dies is tried again from its checkpoint, twice. Raises `NoDevice` when packs wait in vain.
     """
-    device = {"cpu": float(capacity.threads), "gpu": 1 / capacity.share if capacity.kind == "gpu" else 0.0}
-    logging.getLogger("ray.tune").setLevel(logging.INFO if verbose else logging.ERROR)
+    gpus = 1 / capacity.share if capacity.kind == "gpu" else 0.0
+    logging.getLogger("ray.tune").setLevel(logging.INFO if verbose else logging.CRITICAL)
 
     def train_pack(configuration: Mapping[str, Pack]) -> None:
         def tell(event: Event) -> None:
@@ -129,12 +167,19 @@ def run(
         if spent(deadline):  # Tune asks for packs long before there is a device for them
             tell(PackStopped(configuration["pack"].pack_id))
             return
+        if store.bucket:
+            store.bucket.tell = lambda reason: tell(Waiting(reason))
         context = Context(store, capacity.kind, capacity.threads, until(deadline, tell))
         run_pack(workload, configuration["pack"], context)
 
-    with _cluster(capacity, address, verbose) as scratch:
+    def waits(reason: str) -> None:
+        listen(Waiting(reason))
+
+    with _connected(capacity, cluster, verbose) as scratch:
+        # its own Ray too: when that has lost its only node, packs would wait for ever
+        watch = Watch(Need(capacity.threads, gpus), cluster.growth if cluster else Growth(), waits)
         tune.Tuner(
-            tune.with_resources(train_pack, device),
+            tune.with_resources(train_pack, {"cpu": float(capacity.threads), "gpu": gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=PackSearcher(packs, deadline),
                 num_samples=-1,
@@ -145,7 +190,7 @@ def run(
                 name="packs",
                 storage_path=f"{scratch}/tune",
                 failure_config=tune.FailureConfig(max_failures=2),
-                callbacks=[_Listener(listen)],
+                callbacks=[_Listener(listen, watch)],
                 verbose=1 if verbose else 0,
             ),
         ).fit()
@@ -156,22 +201,29 @@ def train_trunks(
     train: Callable[[Mapping[str, Setting], Callable[[Any], None]], None],
     capacity: Capacity,
     on_progress: Callable[[Any], None],
-    address: str | None = None,
+    cluster: Cluster | None = None,
+    on_waiting: Callable[[str], None] = lambda reason: None,
 ) -> None:
     """Run `train(recipe, tell)` for each recipe as a Ray task of its own: on a GPU each, or a core each on CPUs.
 
     What a task tells reaches `on_progress`. One whose worker dies is tried again from its checkpoint, twice. The
-    first error of a task is raised as it was there, and ends the others.
+    first error of a task is raised as it was there, and ends the others. `on_waiting` is told why they wait while none
+    has told anything; raises `NoDevice` when they wait in vain.
     """
     cpus, gpus = (capacity.cpus, 1) if capacity.kind == "gpu" else (1, 0)
-    with _cluster(capacity, address, False):
+    with _connected(capacity, cluster, False):
         heard = Queue(actor_options={"num_cpus": 0})
+        watch = Watch(Need(cpus, gpus), cluster.growth, on_waiting) if cluster else None
+        running = 0
         task = ray.remote(train).options(num_cpus=cpus, num_gpus=gpus, max_retries=2)
         waiting = [task.remote(dict(recipe), heard.put) for recipe in recipes]
         while waiting:
             ended, waiting = ray.wait(waiting, timeout=HEARD_EVERY)
             for progress in heard.get_nowait_batch(heard.qsize()):
+                running = 1
                 on_progress(progress)
+            if watch:
+                watch.look(len(waiting), running)
             try:
                 ray.get(ended)
             except RayTaskError as error:
@@ -179,26 +231,51 @@ def train_trunks(
 
 
 @contextmanager
-def _cluster(capacity: Capacity, address: str | None, verbose: bool) -> Iterator[str]:
-    """The Ray cluster at `address`, or one that lives as long as this context; gives a scratch folder."""
+def _connected(capacity: Capacity, cluster: Cluster | None, verbose: bool) -> Iterator[str]:
+    """The Ray cluster, or one that lives as long as this context; gives a scratch folder."""
     scratch = _scratch()
     try:
-        if address:
-            token.for_cluster()
-            ray.init(address=address, log_to_driver=verbose, logging_level=logging.ERROR)
-        else:
-            token.for_own_ray()
-            ray.init(
-                address="local",
-                num_cpus=capacity.cpus * capacity.devices,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE,
-                log_to_driver=verbose,
-                logging_level=logging.INFO if verbose else logging.ERROR,
-                configure_logging=verbose,
-                _temp_dir=scratch,
-            )
+        with _own_sigterm():
+            if cluster:
+                token.for_cluster()
+                ray.init(address=cluster.address, log_to_driver=verbose, logging_level=logging.ERROR)
+            else:
+                token.for_own_ray()
+                AuthenticationTokenLoader.instance().reset_cache()  # what this process showed an earlier Ray
+                with _loopback():
+                    ray.init(
+                        address="local",
+                        num_cpus=capacity.cpus * capacity.devices,
+                        include_dashboard=False,
+                        object_store_memory=OBJECT_STORE,
+                        log_to_driver=verbose,
+                        logging_level=logging.INFO if verbose else logging.ERROR,
+                        configure_logging=verbose,
+                        _temp_dir=scratch,
+                    )
         yield scratch
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Let all that Ray starts listen on loopback alone, as it does by itself where it makes no clusters (macOS)."""
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what this program does on SIGTERM, which Ray overwrites when it starts."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)

@@ -13,11 +13,12 @@ from types import ModuleType
 from typing import Protocol, runtime_checkable
 
 from orchestrator.design import Cell
-from orchestrator.planning import Estimate, halves
-from orchestrator.progress import Event, PackCut, PackDone, PackFailed, PackStarted, PackStopped
+from orchestrator.planning import Estimate, halves, resumed
+from orchestrator.progress import Event, PackCut, PackDone, PackFailed, PackSetBack, PackStarted, PackStopped
+from orchestrator.rows import CURVE, RESERVED, Run
 from orchestrator.sections import suggest
 from orchestrator.source import Stopped
-from orchestrator.store import CURVE, RESERVED, Run, Store, this_host
+from orchestrator.store import Store, this_host
 from orchestrator.study import Study
 from orchestrator.study_rules import Rules
 from orchestrator.trial import Configuration, Pack, Setting, Trial, TrialResult
@@ -42,6 +43,10 @@ class Configured:
     configurations: Sequence[Configuration]  # of the cells, in order
     synthetic: bool  # the data is drawn
     trunks: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)  # recipes to train first, by trunk_id
+
+
+class SetBack(Exception):
+    """The checkpoint that a pack is to go on from is damaged or gone: it goes on from what the store has instead."""
 
 
 class Workload(Protocol):
@@ -75,8 +80,8 @@ class Calibrated(Protocol):
 def load(name: str, store: Store) -> Workload:
     """The workload that `package.module:object` gives when it is called with the store.
 
-    The current folder is importable, as with `python -m`. Raises ValueError where there is no such object, or where
-    what it gives is no workload.
+    The current folder is importable, after what is installed: no file in it passes for an installed module. Raises
+    ValueError where there is no such object, or where what it gives is no workload.
     """
     module_name, _, attribute = name.partition(":")
     module = _module(module_name)
@@ -105,30 +110,41 @@ def load(name: str, store: Store) -> Workload:
 def run_pack(workload: Workload, pack: Pack, context: Context) -> None:
     """Run a pack and store its results, telling `context.listen` what happens; one that raises is told as failed.
 
-    A pack that runs out of memory is cut in halves, by configuration, down to the trial that does it; the halves go
-    on from the pack's last checkpoint.
+    It goes on from its trials' last checkpoints, whichever pack made them, in parts where these differ in epoch: a
+    worker that died has made some since the pack was planned. Where one is damaged, its trials go on from the one
+    before it. A pack that runs out of memory is cut in halves, by configuration, down to the trial that does it.
     """
+    reached = {name: epoch for name, (epoch, _) in context.store.checkpointed(pack.rungs).items()}
+    for part in resumed(pack, reached):
+        _run_part(workload, part, context)
+
+
+def _run_part(workload: Workload, pack: Pack, context: Context) -> None:
     try:
         _run_whole(workload, pack, context)
         return
     except Stopped:
         context.listen(PackStopped(pack.pack_id))
         return
+    except SetBack as reason:
+        context.listen(PackSetBack(pack.pack_id, str(reason)))
+        parts: tuple[Pack, ...] = (pack,)
     except Exception as error:
         if not _out_of_memory(error) or len(pack.trials) == 1:
             context.listen(PackFailed(pack.pack_id, _shown(error), traceback.format_exc()))
             return
-        reason = f"{len(pack.trials)} trials took more memory than there is: {_shown(error)}"
-    context.listen(PackCut(pack.pack_id, reason))
+        context.listen(
+            PackCut(pack.pack_id, f"{len(pack.trials)} trials took more memory than there is: {_shown(error)}")
+        )
+        parts = halves(pack)
     gc.collect()  # what the failed half-way state still holds
-    reached = context.store.checkpointed(pack.rungs)
-    epoch, _ = reached.get(pack.trials[0].trial_id, (pack.first_epoch, None))
-    for half in halves(pack, epoch):
-        run_pack(workload, half, context)
+    for part in parts:
+        run_pack(workload, part, context)
 
 
 def _run_whole(workload: Workload, pack: Pack, context: Context) -> None:
     started = datetime.now(UTC)
+    context.store.refresh()
     context.listen(PackStarted(pack.pack_id, tuple(trial.trial_id for trial in pack.trials)))
     results = workload.run(pack, context)
     if reason := _wrong(results, pack):
@@ -165,7 +181,7 @@ def _out_of_memory(error: Exception) -> bool:
 def _module(name: str) -> ModuleType:
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -1,5 +1,6 @@
 import functools
 import io
+import os
 import shutil
 import sys
 import tempfile
@@ -17,12 +18,31 @@ from idennet_core.datasets.oulu_casia import CLASSES
 from idennet_core.datasets.prepared import Face
 from idennet_core.streams import generator
 from orchestrator.cli.app import main
+from orchestrator.store import Store
+
+os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported, by whichever test is first
 
 
 def changed(text, old, new):
     """The text with `new` in the place of `old`, which it holds once."""
     assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the text"
     return text.replace(old, new)
+
+
+def without_results(trained_store, folder, name, study):
+    """A store with the data and the trunks of the trained one and no results, and a study file `NAME.yaml` in it."""
+    for part in ("data", "trunks", "store.json"):
+        source = trained_store / part
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / part)
+    (folder / f"{name}.yaml").write_text(study)
+    return Store(folder)
+
+
+def rows(store):
+    """A store's trials, curves and predictions in a fixed order, without what differs between equal runs."""
+    trials = store.trials().drop("pack_id", "seconds", "started_at", "finished_at").sort("trial_id")
+    curves = store.curves().drop("pack_id").sort("trial_id", "epoch")
+    return trials, curves, store.predictions().drop("pack_id").sort("trial_id", "sequence", "frame")
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +143,7 @@ def trained_store(tmp_path_factory):
 @pytest.fixture(scope="session")
 def cluster():
     if not PROGRAMS:
-        pytest.skip("PostgreSQL is not installed; next: make postgres, as root")
+        pytest.skip("PostgreSQL is not installed; next: make debian, as root")
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # a socket's path is short
     try:
         server = Postgres(folder)
@@ -184,3 +204,43 @@ def idenctl(*arguments):
 def run_study(root, content):
     """`idenctl study run` of a study file, which is written into the folder that becomes the store."""
     return idenctl("study", "run", written(root, content), "--engine", "inline", "--store", root)
+
+
+@pytest.fixture(scope="module")
+def server():
+    from s3 import S3  # here: most tests do without it
+
+    server = S3()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(server, monkeypatch, tmp_path):
+    """The server, its bucket empty, as this process and those that it starts reach it; they are one node."""
+    import buckets
+    from s3 import BUCKET, KEYS
+
+    server.fails, server.before = (lambda *request: False), (lambda *request: None)
+    for key in server.objects():
+        server.client.delete_object(Bucket=BUCKET, Key=key)
+    server.asked.clear()
+    for name, value in KEYS.items() | {("AWS_ENDPOINT_URL", server.url), ("AWS_EC2_METADATA_DISABLED", "true")}:
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    buckets.node(monkeypatch, tmp_path, "one")
+    return server
+
+
+@pytest.fixture
+def shares(tmp_path, monkeypatch):
+    """The current folder, with the study `shares` and its workload in it."""
+    import buckets
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "shares", raising=False)
+    Path("shares.py").write_text(buckets.SHARES_MODULE)
+    Path("shares.yaml").write_text(buckets.SHARES)
+    return tmp_path

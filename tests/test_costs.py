@@ -162,7 +162,7 @@ def test_a_damaged_plan_in_the_store_is_named_and_mended_by_its_own_run(store):
         done = idenctl("study", *command, "--store", store)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert f"{damaged} is not JSON" in done.stderr
-        assert "run it again: idenctl study run FILE" in done.stderr
+        assert "run the study again: idenctl study run FILE" in done.stderr
     again = idenctl("study", "run", store / "tiny.yaml", "--store", store, "--engine", "inline")
     assert again.returncode == 0, again.stderr
     assert "8 of 8 trials complete" in idenctl("study", "status", "tiny", "--store", store).stdout

@@ -11,9 +11,11 @@ import onnx
 import onnxruntime
 import polars as pl
 import pytest
+import torch
 from conftest import idenctl
+from safetensors.torch import save_file
 
-from idennet_core import inference
+from idennet_core import checkpoint, inference
 from idennet_core.config import FACE_SIZE
 from idennet_core.datasets import oulu_casia, prepared
 from orchestrator.store import Store
@@ -194,11 +196,14 @@ def test_a_missing_or_damaged_head_is_refused_in_one_line(store):
     trial_id = trial_of(store.root, "if")
     head = store.heads / f"{trial_id}.safetensors"
     whole = head.read_bytes()
-    mixed = whole.replace(b'\\"bottleneck\\": 12', b'\\"bottleneck\\": 13')
-    assert mixed != whole
+    tensors, words = checkpoint.load(head)
+    settings = json.loads(words["settings"])
+    checkpoint.save(head, tensors, words | {"settings": json.dumps(settings | {"bottleneck": 13})})
+    mixed = head.read_bytes()
     request = ("predict", "face.png", "--trial", trial_id, "--cropped", "--store", store.root)
     for content, said in [
         (whole[:1000], "damaged"),
+        (whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], "damaged"),
         (b"", "damaged"),
         (mixed, "must hold a head that fits its settings"),
     ]:
@@ -208,6 +213,17 @@ def test_a_missing_or_damaged_head_is_refused_in_one_line(store):
         assert said in line
     head.unlink()
     assert f"{head} is missing" in refused(*request)
+
+
+def test_a_head_of_before_there_were_checksums_is_read_as_it_is(store, tmp_path):
+    trial_id = trial_of(store.root, "if")
+    head = store.heads / f"{trial_id}.safetensors"
+    now = inference.load(head, store.trunks).state_dict()
+    save_file(*checkpoint.load(head)[:1], head, checkpoint.load(head)[1])
+    then = inference.load(head, store.trunks).state_dict()
+    assert all(torch.equal(value, then[name]) for name, value in now.items())
+    head.write_bytes(head.read_bytes()[:40])
+    assert "damaged" in refused("predict", "face.png", "--trial", trial_id, "--cropped", "--store", store.root)
 
 
 def test_a_missing_or_damaged_trunk_is_refused_in_one_line(store, tmp_path):
@@ -225,7 +241,7 @@ def test_a_missing_or_damaged_trunk_is_refused_in_one_line(store, tmp_path):
         assert said in refused(*request)
         file.write_bytes(whole[file])
     weights.unlink()
-    assert "damaged" in refused(*request)
+    assert "half-written" in refused(*request)
     shutil.rmtree(folder)
     assert f"{folder} is missing" in refused(*request)
 

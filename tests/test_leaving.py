@@ -9,7 +9,7 @@ from statistics import fmean
 import polars as pl
 import pytest
 import torch
-from conftest import Killed, idenctl
+from conftest import Killed, idenctl, rows, without_results
 
 from idennet_core import bank, checkpoint, packed
 from idennet_core.training import Member
@@ -18,7 +18,6 @@ from orchestrator.idennet import Idennet
 from orchestrator.planning import Capacity
 from orchestrator.progress import PackDone, Progress
 from orchestrator.search.pruning import gather, replay
-from orchestrator.store import Store
 from orchestrator.trial import Pack, Rungs
 from orchestrator.workload import Context, run_pack
 
@@ -36,21 +35,11 @@ trunks:
 report: {by: lr}
 """
 CPU = Capacity("cpu", 1, 2)
-ELSEWHERE = ["pack_id", "seconds", "started_at", "finished_at"]
-
-
-def bare(trained_store, folder):
-    """A store with the data and the trunks of the trained one, and no results."""
-    for name in ("data", "trunks", "store.json"):
-        source = trained_store / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
-    (folder / "leaving.yaml").write_text(STUDY)
-    return Store(folder)
 
 
 @pytest.fixture
 def store(trained_store, tmp_path):
-    return bare(trained_store, tmp_path)
+    return without_results(trained_store, tmp_path, "leaving", STUDY)
 
 
 def planned(store):
@@ -59,13 +48,6 @@ def planned(store):
 
 def run(store, pack, listen=lambda event: None):
     run_pack(Idennet(store), pack, Context(store, "cpu", 2, listen))
-
-
-def rows(store):
-    """The store's rows without what differs between equal runs, in a fixed order."""
-    trials = store.trials().drop(ELSEWHERE).sort("trial_id")
-    curves = store.curves().drop("pack_id").sort("trial_id", "epoch")
-    return trials, curves, store.predictions().drop("pack_id").sort("trial_id", "sequence", "frame")
 
 
 def assert_same(one, other):
@@ -80,7 +62,7 @@ def of(tables, ids):
 @pytest.fixture(scope="module")
 def whole(trained_store, tmp_path_factory):
     """The store after the study ran as a design, in one pack that nobody left."""
-    store = bare(trained_store, tmp_path_factory.mktemp("whole"))
+    store = without_results(trained_store, tmp_path_factory.mktemp("whole"), "leaving", STUDY)
     (pack,) = planned(store).packs
     run(store, pack)
     return store
@@ -102,7 +84,7 @@ def rungs(whole):
 @pytest.fixture(scope="module")
 def pruned(trained_store, rungs, tmp_path_factory):
     """The store after the same pack ran under the rungs, and what was told on the way."""
-    store = bare(trained_store, tmp_path_factory.mktemp("pruned"))
+    store = without_results(trained_store, tmp_path_factory.mktemp("pruned"), "leaving", STUDY)
     (pack,) = planned(store).packs
     heard = []
     run(store, replace(pack, rungs=rungs), heard.append)
@@ -241,16 +223,17 @@ def test_stopped_at_a_rung_and_resumed_equals_uninterrupted(store, pruned, rungs
     assert list(store.checkpoints.glob("*")) == [], "nothing is left to resume"
 
 
-def test_what_left_its_pack_is_not_checkpointed_for_a_design_or_under_other_cutoffs(store, pruned, rungs, whole):
+def test_what_left_its_pack_is_checkpointed_before_that_for_those_without_its_cutoffs(store, pruned, rungs, whole):
     (pack,) = resumed(store, rungs)
     with pytest.raises(Killed):
         run(store, pack, kill_when(lambda event: event.pruned))
     gone, kept = (set(ids_by_state(pruned[0])[state]) for state in ("pruned", "complete"))
     others = replace(rungs, cutoffs=(0.0, 0.0))
     assert store.checkpointed(rungs).keys() == gone | kept
-    assert store.checkpointed().keys() == store.checkpointed(others).keys() == kept
+    for found in (store.checkpointed(), store.checkpointed(others)):
+        assert {name: epoch for name, (epoch, _) in found.items()} == dict.fromkeys(kept, 3) | dict.fromkeys(gone, 2)
     packs = planned(store).packs
-    assert {(pack.first_epoch, len(pack.trials)) for pack in packs} == {(0, 3), (3, 6)}
+    assert {(pack.first_epoch, len(pack.trials)) for pack in packs} == {(2, 3), (3, 6)}
     for pack in packs:
         run(store, pack)
     assert_same(rows(store), rows(whole))
@@ -266,13 +249,16 @@ def test_a_designs_checkpoint_past_a_rung_goes_on_in_a_search_as_if_it_had_been_
     assert rest.first_epoch == 3
     run(store, rest)
     assert_same(rows(store), rows(pruned[0]))
-    assert len(list(store.checkpoints.glob("*"))) == 1, "the design still has a use for those that left"
+    assert len(list(store.checkpoints.glob("*"))) == 2, "the design still has a use for those that left"
 
 
 @pytest.mark.usefixtures("every_report")
 def test_a_trial_that_failed_before_a_stop_has_failed_the_same_after_it(store, trained_store, tmp_path_factory):
     found = []
-    for one, stops in ((store, True), (bare(trained_store, tmp_path_factory.mktemp("failed")), False)):
+    for one, stops in (
+        (store, True),
+        (without_results(trained_store, tmp_path_factory.mktemp("failed"), "leaving", STUDY), False),
+    ):
         file = one.root / "leaving.yaml"
         file.write_text(STUDY.replace("[0.02, 0.1, 0.5]", "[0.02, 1.0e+30]"))
         if stops:

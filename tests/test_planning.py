@@ -1,6 +1,6 @@
 import itertools
 
-from orchestrator.planning import Capacity, Estimate, halves, packs, shared, unique, wall_seconds
+from orchestrator.planning import Capacity, Estimate, halves, packs, resumed, shared, unique, wall_seconds
 from orchestrator.trial import Configuration, Pack, Trial
 
 
@@ -104,10 +104,21 @@ def test_halves_keep_configurations_whole_and_part_the_folds_of_one():
     pack = Pack(tuple(make_trials(streams=("one",), alphas=range(3))), 4)
     first, second = halves(pack)
     assert (len(first.trials), len(second.trials), first.first_epoch, second.first_epoch) == (3, 6, 4, 4)
-    assert [len(half.trials) for half in halves(first, 7)] == [1, 2]
-    assert {half.first_epoch for half in halves(first, 7)} == {7}
+    assert [len(half.trials) for half in halves(first)] == [1, 2]
     (single,) = halves(Pack(first.trials[:1]))
     assert single.trials == first.trials[:1]
+
+
+def test_a_pack_goes_on_in_parts_by_the_epochs_that_its_trials_have_reached():
+    pack = Pack(tuple(make_trials(streams=("one",), alphas=range(3))), 4)
+    ids = [trial.trial_id for trial in pack.trials]
+    parts = resumed(pack, {**dict.fromkeys(ids[:4], 5), **dict.fromkeys(ids[6:], 2), "another": 1})
+    assert [(part.first_epoch, part.trials) for part in parts] == [
+        (5, pack.trials[:4]),
+        (0, pack.trials[4:6]),
+        (2, pack.trials[6:]),
+    ]
+    assert resumed(pack, dict.fromkeys(ids, 4)) == (pack,)
 
 
 def test_small_packs_run_side_by_side_as_fill_the_device_and_fit_its_memory():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import Killed
+from damage import DAMAGES, spoil
 from safetensors.torch import load_file
 from trunk_recipes import ARCHITECTURE, TRUNK_ID, recipe_of
 
-from idennet_core import config, pretraining
+from idennet_core import checkpoint, config, pretraining, sealing
 from idennet_core.datasets import prepared
 from idennet_core.datasets.prepared import Face
 from idennet_core.network import PretrainedNetwork, Trunk, initialise
@@ -84,8 +86,7 @@ def network_of(root, trunk_id=TRUNK_ID):
 def test_a_trained_trunk_is_stored_under_the_id_of_its_recipe_with_its_facts(uninterrupted, few):
     root, _ = uninterrupted
     assert stored(root) == [TRUNK_ID]
-    assert pretraining.is_stored(root / "trunks", TRUNK_ID)
-    facts = pretraining.facts(root / "trunks", TRUNK_ID)
+    facts = sealing.trunk_facts(root / "trunks" / TRUNK_ID)
     assert facts["recipe"] == recipe_of()
     assert facts["synthetic"] is True
     assert facts["classes"] == list(few.classes)
@@ -131,8 +132,8 @@ def test_resumed_after_any_batch_equals_the_uninterrupted_to_the_bit_in_weights_
     assert train(recipe_of(), few, tmp_path, seen.append) == TRUNK_ID
     assert seen == [progress for progress, _ in uninterrupted[1][done:]]  # nothing is trained again; losses survive
     equal(network_of(tmp_path), network_of(uninterrupted[0]))
-    found, wanted = (pretraining.facts(root / "trunks", TRUNK_ID) for root in (tmp_path, uninterrupted[0]))
-    assert {**found, "seconds": 0} == {**wanted, "seconds": 0}
+    found, wanted = (sealing.trunk_facts(root / "trunks" / TRUNK_ID) for root in (tmp_path, uninterrupted[0]))
+    assert {**found, "seconds": 0, "checksum": ""} == {**wanted, "seconds": 0, "checksum": ""}
 
 
 def test_when_checkpoints_are_written_changes_no_bit_and_a_stop_loses_the_steps_since_the_last(
@@ -167,17 +168,23 @@ def test_a_process_that_is_killed_in_the_middle_of_an_epoch_loses_no_batch(unint
     equal(network_of(tmp_path), network_of(uninterrupted[0]))
 
 
-@pytest.mark.parametrize("damage", ["empty", "short", "text"])
-def test_a_damaged_checkpoint_is_done_again(damage, uninterrupted, few, tmp_path):
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_after_damage_to_its_checkpoints_a_trunk_goes_on_from_before_it_to_the_same_bits(
+    damage, both, uninterrupted, few, tmp_path, caplog
+):
     with pytest.raises(Killed):
         train(recipe_of(), few, tmp_path, kill_at(3))
-    (path,) = (tmp_path / "checkpoints").iterdir()
-    whole = path.read_bytes()
-    path.write_bytes({"empty": b"", "short": whole[: len(whole) * 2 // 3], "text": b"not a checkpoint" * 9}[damage])
+    last, before = checkpoint.kept(tmp_path / "checkpoints", f"trunk-{TRUNK_ID}")
+    for path in (last, before) if both else (last,):
+        spoil(path, damage, f"trunk {both}")
     steps = []
     train(recipe_of(), few, tmp_path, lambda progress: steps.append(progress.done))
-    assert steps[0] == 0
+    assert steps[0] == (0 if both else 2)
     equal(network_of(tmp_path), network_of(uninterrupted[0]))
+    assert len(caplog.messages) == (1 + both) * (damage != "missing")
+    assert all("is damaged" in line for line in caplog.messages)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(uninterrupted, few, tmp_path):
@@ -192,23 +199,24 @@ def test_a_leftover_half_written_folder_is_never_taken_for_a_trunk(uninterrupted
     half = tmp_path / "trunks" / f".{TRUNK_ID}.0123.tmp"
     half.mkdir(parents=True)
     (half / "network.safetensors").write_bytes(source.read_bytes()[:5000])
-    assert not pretraining.is_stored(tmp_path / "trunks", TRUNK_ID)
     with pytest.raises(FileNotFoundError):
         network_of(tmp_path)
     train(recipe_of(), few, tmp_path)
     equal(network_of(tmp_path), network_of(uninterrupted[0]))
 
 
-def test_a_trunk_that_cannot_be_moved_into_place_is_an_error_and_replaces_nothing(few, tmp_path):
-    """A folder of that name without trunk.json is no trunk."""
-    target = tmp_path / "trunks" / TRUNK_ID
-    target.mkdir(parents=True)
-    (target / "network.safetensors").write_bytes(b"what a broken copy left")
-    with pytest.raises(OSError, match=TRUNK_ID):
-        train(recipe_of(), few, tmp_path)
-    assert not pretraining.is_stored(tmp_path / "trunks", TRUNK_ID)
-    assert stored(tmp_path) == [TRUNK_ID], "nothing half-written beside"
-    assert (target / "network.safetensors").read_bytes() == b"what a broken copy left"
+@pytest.mark.parametrize("file", ["network.safetensors", "trunk.json"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_or_half_written_trunk_is_refused_and_gives_way_to_the_one_that_is_trained_anew(
+    file, damage, uninterrupted, few, tmp_path
+):
+    shutil.copytree(uninterrupted[0] / "trunks", tmp_path / "trunks")
+    spoil(tmp_path / "trunks" / TRUNK_ID / file, damage, "trunk")
+    with pytest.raises(ValueError, match=rf"{TRUNK_ID} is (damaged|half-written): .*; run its study again"):
+        network_of(tmp_path)
+    train(recipe_of(), few, tmp_path)
+    equal(network_of(tmp_path), network_of(uninterrupted[0]))
+    assert stored(tmp_path) == [TRUNK_ID], "nothing beside"
 
 
 def test_a_trunk_that_somebody_else_stored_meanwhile_stays(uninterrupted, few, tmp_path):
@@ -243,7 +251,7 @@ def test_other_seeds_and_tasks_train_other_weights(uninterrupted, few, tmp_path)
     assert not torch.equal(*stem)
     network = network_of(tmp_path, identity)
     assert network["classifier.weight"].shape == (12, 60)  # subjects, 24 + 12 + 12 + 12 maps
-    assert pretraining.facts(tmp_path / "trunks", identity)["classes"] == sorted(set(few.subject.tolist()))
+    assert sealing.trunk_facts(tmp_path / "trunks" / identity)["classes"] == sorted(set(few.subject.tolist()))
 
 
 def test_an_untrained_identity_trunk_is_its_initial_weights_and_enters_the_identity_stream_alone(few, tmp_path):
@@ -267,14 +275,14 @@ def test_held_out_pictures_train_nothing(few, tmp_path):
         faces = replace(few, split=split, faces=np.where(keep[:, None, None], few.faces, noise))
         train(recipe_of(epochs=1), faces, tmp_path / root)
     trunk_id = config.content_id(recipe_of(epochs=1))
-    facts = pretraining.facts(tmp_path / "a/trunks", trunk_id)
+    facts = sealing.trunk_facts(tmp_path / "a/trunks" / trunk_id)
     assert (facts["training_pictures"], facts["held_out_pictures"]) == (36, 18)
     equal(network_of(tmp_path / "a", trunk_id), network_of(tmp_path / "b", trunk_id))
 
 
 def test_a_set_without_a_split_of_its_own_holds_out_one_picture_in_ten_of_each_class(few, tmp_path):
     train(recipe_of(epochs=1), few, tmp_path)
-    facts = pretraining.facts(tmp_path / "trunks", config.content_id(recipe_of(epochs=1)))
+    facts = sealing.trunk_facts(tmp_path / "trunks" / config.content_id(recipe_of(epochs=1)))
     assert facts["held_out_pictures"] == 6  # each of 6 expressions has 12 pictures
     assert facts["classes_without_held_out"] == 0
     assert facts["hold_out"] == "every 10th picture of a class; none of a class of fewer than 10"
@@ -296,7 +304,7 @@ def test_identities_of_fewer_than_ten_pictures_are_trained_on_and_never_judged(f
     a, b, c = (network_of(tmp_path / root, config.content_id(recipe)) for root in "abc")
     equal(a, b)
     assert not torch.equal(a["classifier.weight"], c["classifier.weight"])
-    facts = pretraining.facts(tmp_path / "a/trunks", config.content_id(recipe))
+    facts = sealing.trunk_facts(tmp_path / "a/trunks" / config.content_id(recipe))
     assert (facts["training_pictures"], facts["held_out_pictures"]) == (67, 5)
     assert (len(facts["classes"]), facts["classes_without_held_out"]) == (5, 2)
 
@@ -306,7 +314,7 @@ def test_where_nothing_is_held_out_no_accuracy_is_stated(few, tmp_path):
     seen = []
     train(recipe_of(epochs=1), faces, tmp_path, seen.append)
     assert {progress.accuracy for progress in seen} == {None}
-    facts = pretraining.facts(tmp_path / "trunks", config.content_id(recipe_of(epochs=1)))
+    facts = sealing.trunk_facts(tmp_path / "trunks" / config.content_id(recipe_of(epochs=1)))
     assert (facts["held_out_pictures"], facts["held_out_accuracy"]) == (0, None)
 
 

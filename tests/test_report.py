@@ -63,6 +63,7 @@ def trial(cell, fold, seed=0, state="complete", accuracy=0.8, **changes):
         "synthetic": True,
         "trunk_ids": ["e" * 32, "f" * 32],
         "version": "0.1.0",
+        "device": "cpu",
         **changes,
     }
 
@@ -353,3 +354,37 @@ def test_reporting_loads_neither_torch_nor_ray():
     code = "import sys, orchestrator.report.terminal, orchestrator.store, orchestrator.cli.report; "
     code += "print({'torch', 'ray', 'cv2'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+FORMATS = {"terminal": Format.TERMINAL, "markdown": Format.MARKDOWN, "csv": Format.CSV, "json": Format.JSON}
+
+
+@pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize(
+    ("column", "kinds", "one", "other"),
+    [("device", "devices", "cpu", "gpu"), ("version", "idenctl versions", "0.1.0", "0.2.0")],
+)
+def test_what_a_comparison_mixes_is_said_with_its_cells_in_every_format(format, column, kinds, one, other):
+    study = plan()
+    moved = (pl.col("configuration_id") == f"{3:032x}") | (
+        (pl.col("configuration_id") == f"{1:032x}") & (pl.col("fold") < 4)
+    )
+    trials = whole(study).with_columns(pl.when(moved).then(pl.lit(other)).otherwise(pl.col(column)).alias(column))
+    alike, different = tables.build(study, whole(study)), tables.build(study, trials)
+    said = f"MIXED {kinds}, from which a part of the differences may come: "
+    said += f"{one}: Original, F (6 of 10 trials), 0.2, 0.6, 0.8, 1.0; {other}: F (4 of 10 trials), 0.4. "
+    assert different.mixed == (said + "Train the cells anew alike.",)
+    assert " ".join(said.split()) in " ".join(text(different, format, width=400).split())
+    assert "MIXED" not in text(alike, format)
+
+
+def test_cells_of_different_recipes_are_named_and_failed_trials_mix_nothing():
+    study = plan(folds=2)
+    for cell in study["cells"]:
+        cell["inputs"] = {"recipe": "2" if cell["label"].get("variant") == "f" else "3"}
+    trials = pl.concat(
+        [whole(study), pl.DataFrame([trial(0, 0, state="failed", device="gpu")])], how="diagonal_relaxed"
+    )
+    (said,) = tables.build(study, trials).mixed
+    assert "2: F; 3: Original, 0.2," in said
+    assert said.startswith("MIXED versions of the recipe")

@@ -96,6 +96,7 @@ def trials_of(predictions):
                 "synthetic": True,
                 "trunk_ids": [],
                 "version": "0",
+                "device": "cpu",
             }
         )
     return pl.DataFrame(rows, schema_overrides={"fold": pl.Int64, "sequence_accuracy": pl.Float64})

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.cli.screen import QUIET, REST, news, render, screen, summary
-from orchestrator.progress import PackDone, PackFailed, PackStarted, Progress, RunState
+from orchestrator.progress import PackDone, PackFailed, PackStarted, Progress, RunState, Waiting
 
 CELLS = {"t1": "f", "t2": "f", "t3": "id_rate=1", "t4": "id_rate=1", "t5": "id_rate=1"}
 
@@ -227,3 +227,13 @@ def test_on_a_terminal_the_view_is_drawn_in_place_and_failures_stay():
         listen(PackFailed("p1", "out of memory"))
     assert "\x1b[" in stream.getvalue()
     assert "pack p1 failed: out of memory" in stream.getvalue()
+
+
+def test_what_packs_wait_for_is_said_once_and_shown_until_they_wait_no_more():
+    reason = Waiting("waiting for 1 GPU: the cluster has 0, the autoscaler is starting 2")
+    assert news(state(), reason) == [reason.reason]
+    waiting = after(reason)
+    assert news(waiting, reason) == []
+    assert reason.reason in text(waiting, 120)
+    assert news(waiting, Waiting("")) == []
+    assert "GPU" not in text(after(reason, Waiting("")), 120)

@@ -12,7 +12,7 @@ import torch
 from conftest import idenctl
 from scipy import stats
 
-from idennet_core import checkpoint, losses, network, packed, philox, stacked
+from idennet_core import checkpoint, losses, network, packed, stacked
 from idennet_core.config import canonical
 from idennet_core.network import PretrainedNetwork, Trunk, initialise
 from idennet_core.streams import generator
@@ -265,14 +265,6 @@ def test_maps_in_bf16_train_beside_parameters_in_single_precision(alone):
     (record,) = train(heads, [trial], 0, torch.bfloat16)
     assert record.loss == pytest.approx(alone[0][1][0], rel=0.05)
     assert {value.dtype for value in trial.head.parameters()} == {torch.float32}
-
-
-def test_the_raw_words_of_a_stream_are_numpys_to_the_bit():
-    names = [("dropout", 0, "none", 5, layer) for layer in range(3)] + [("order", 2**40), ("x",)]
-    for count in (1, 4, 1001):
-        words = philox.raw_words(philox.keys(names), count).numpy().view(np.uint64)
-        for name, found in zip(names, words, strict=True):
-            assert np.array_equal(found, generator(*name).bit_generator.random_raw(count))
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.5, 0.999999])

@@ -1,6 +1,6 @@
 import json
 import os
-import stat
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -8,9 +8,12 @@ import duckdb
 import numpy as np
 import polars as pl
 import pytest
+from safetensors.numpy import save_file
 
+from idennet_core import sealing
 from orchestrator import index
-from orchestrator.store import Run, Store, checkpoint_metadata
+from orchestrator.rows import Run
+from orchestrator.store import Store
 from orchestrator.trial import Configuration, Predictions, Trial, TrialResult
 
 SETTINGS = {"variant": "if", "alpha": 0.1, "epochs": 2, "augment": True}
@@ -158,12 +161,14 @@ def test_a_store_that_is_a_file_is_refused(tmp_path):
         Store(tmp_path / "store").open()
 
 
-def test_a_damaged_checkpoint_has_no_metadata(tmp_path):
-    path = tmp_path / "pack-x.safetensors"
+def test_a_checkpoint_with_a_damaged_header_is_named_once_and_left_out(tmp_path, caplog):
+    store = Store(tmp_path)
+    path = store.checkpoints / "pack-x.1.safetensors"
+    path.parent.mkdir()
     for content in (b"", b"12", (2**62).to_bytes(8, "little") + b"{}", b"\x02" + b"\0" * 7 + b"[]"):
         path.write_bytes(content)
-        assert checkpoint_metadata(path) == {}
-    assert stat.S_ISREG(path.stat().st_mode)
+        assert store.checkpointed() == {}
+    assert caplog.text.count(str(path)) == 1
 
 
 @pytest.fixture
@@ -250,11 +255,12 @@ def test_a_store_that_cannot_be_written_is_read_without_an_index(large_store):
     assert large_store.trials().shape[0] == 2
 
 
-def checkpoint(store, name, trial_ids):
-    header = json.dumps({"__metadata__": {"trials": json.dumps(trial_ids), "epoch": "1"}}).encode()
-    path = store.checkpoints / f"pack-{name}.safetensors"
+def checkpoint(store, name, trial_ids, epoch=1):
+    path = store.checkpoints / f"pack-{name}.{epoch}.safetensors"
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0")
+    words = {"trials": json.dumps(trial_ids), "epoch": str(epoch), sealing.SEAL: sealing.EMPTY}
+    save_file({"x": np.zeros(1)}, path, words)
+    sealing.seal(path)
     return path
 
 
@@ -271,3 +277,24 @@ def test_a_checkpoint_goes_when_the_last_of_its_trials_is_stored_by_whichever_pa
     store.write_pack(results[2:], SETTINGS, run_at())
     assert not all_three.exists()
     assert other.exists()
+
+
+def test_both_checkpoints_of_a_pack_go_although_one_is_damaged(tmp_path):
+    store, results = Store(tmp_path).open(), [make_result(fold) for fold in range(2)]
+    ids = [result.trial.trial_id for result in results]
+    last, before = checkpoint(store, "a", ids, 5), checkpoint(store, "a", ids, 4)
+    other = checkpoint(store, "b", ["x"])
+    last.write_bytes(last.read_bytes()[:50])
+    assert store.checkpointed() == {**dict.fromkeys(ids, (4, before)), "x": (1, other)}
+    store.write_pack(results, SETTINGS, run_at())
+    assert list(store.checkpoints.iterdir()) == [other]
+
+
+def test_a_trunk_whose_facts_are_damaged_is_named_and_left_out_of_what_is_listed(trained_store, tmp_path, caplog):
+    store = Store(shutil.copytree(trained_store, tmp_path / "store"))
+    first, second = store.trunk_facts()
+    facts = store.trunks / first["trunk_id"] / "trunk.json"
+    for damaged in (facts.read_text().replace('"seconds": ', '"seconds": 1'), "{", "[]", "{}", ""):
+        facts.write_text(damaged)
+        assert store.trunk_facts() == [second]
+    assert caplog.text.count(first["trunk_id"]) == 1

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from idennet_core import config, pretraining
+from idennet_core import config, pretraining, sealing
 from idennet_core.datasets import oulu_casia, prepared
 from idennet_core.datasets.prepared import Face
 from idennet_core.streams import generator
@@ -44,7 +44,7 @@ def test_trunks_trained_as_ray_tasks_equal_those_trained_as_threads_to_the_bit(s
         one, other = (load_file(store.trunks / trunk_id / "network.safetensors") for store in stores)
         assert one.keys() == other.keys()
         assert all(torch.equal(value, other[name]) for name, value in one.items())
-        assert pretraining.facts(stores[0].trunks, trunk_id)["recipe"] == recipe
+        assert sealing.trunk_facts(stores[0].trunks / trunk_id)["recipe"] == recipe
 
 
 def test_an_error_in_a_task_is_raised_as_it_was_there(stores):

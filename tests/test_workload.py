@@ -99,7 +99,7 @@ def broken(store):
 def here(tmp_path, monkeypatch):
     """The current folder, with a workload in it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])  # before what other tests have left in it
     for name in ("coin", "half"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     Path("coin.py").write_text(COIN_MODULE)
@@ -126,7 +126,7 @@ def plan_of(file, store):
     ("written", "message"),
     [
         ("coin", "workload must be package.module:object, such as orchestrator.idennet:Idennet, got 'coin'"),
-        ("coins:Coin", "no module coins; install it, or go to the folder that holds it"),
+        ("no_coins:Coin", "no module no_coins; install it, or go to the folder that holds it"),
         ("coin.sub:Coin", "no module coin.sub; install it, or go to the folder that holds it"),
         ("half:Coin", "the module half cannot be imported: No module named 'a_library_that_is_not_there'"),
         ("coin:Cion", "the module coin has no 'Cion'; did you mean 'Coin'?"),

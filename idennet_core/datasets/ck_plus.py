@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from idennet_core.datasets.pictures import read_file
 from idennet_core.datasets.prepared import Face, Skipped
 from idennet_core.datasets.scan import (
     Scan,
@@ -25,6 +26,7 @@ NAME = "ck+"
 CLASSES = ("anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")  # codes 1 to 7; 0 is neutral
 NUM_SEQUENCES, NUM_SUBJECTS = 327, 118
 NUM_FRAMES = 3  # the tail of a sequence, where the expression is at its peak
+MAX_LABEL = 2**10  # bytes; a number has sixteen
 IMAGES, LABELS, LABEL_END = "cohn-kanade-images", "Emotion", "_emotion.txt"
 SUBJECT, SEQUENCE = re.compile(r"S\d{3}", re.IGNORECASE), re.compile(r"\d{3}")
 
@@ -94,10 +96,13 @@ def scan(root: Path) -> Scan:
 def read_label(path: Path) -> tuple[str, str]:
     """The expression in a label file such as `   3.0000000e+00`, or '' and the reason why there is none."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace").strip()
-        code = float(text)
+        text = read_file(path, MAX_LABEL, "a label's file").decode(errors="replace").strip()
     except OSError as error:
         return "", f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        return "", str(error)
+    try:
+        code = float(text)
     except ValueError:
         return "", f"the label must be a number, but is {text[:20]!r}" if text else "the label file is empty"
     if code == 0:

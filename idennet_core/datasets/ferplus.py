@@ -21,6 +21,7 @@ NAME = "ferplus"
 PIXELS = "fer2013.csv"
 FOLDERS = {"train": "FER2013Train", "valid": "FER2013Valid", "test": "FER2013Test"}
 SIDE = 48  # pixels
+MAX_LINE = 2**16  # bytes; 48 x 48 numbers of three digits are 9 thousand
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,8 @@ def _face(ballot: Ballot, source: str) -> Face:
 
 
 def _find(root: Path, name: str) -> Path | None:
-    found = sorted(chain(root.glob(name), root.glob(f"*/{name}")))
+    places = sorted(chain(root.glob(name), root.glob(f"*/{name}")))
+    found = [place for place in places if place.is_file() or place.is_dir()]  # a pipe could keep us waiting
     if len(found) > 1:
         raise ValueError(f"--root {root} holds {name} {len(found)} times ({found[0]}, {found[1]}): give one")
     return found[0] if found else None
@@ -178,14 +180,17 @@ def _names(folders: Mapping[str, Path]) -> dict[str, set[str]]:
 
 def _usages(path: Path) -> tuple[list[str], list[int]]:
     """The Usage of every row of `fer2013.csv`, and where its line starts, in bytes; pixels are not read."""
-    usages, offsets = [], []
+    usages: list[str] = []
+    offsets: list[int] = []
     with path.open("rb") as file:
-        header = file.readline()
+        header = file.readline(MAX_LINE)
         columns = header[:80].decode(errors="replace").strip()
         if columns != "emotion,pixels,Usage":
             raise ValueError(f"{path} must have the columns emotion,pixels,Usage, but has {columns}")
         position = len(header)
-        for line in file:
+        while line := file.readline(MAX_LINE):
+            if len(line) == MAX_LINE:
+                raise ValueError(f"{path}:{len(usages) + 2} must be shorter than {MAX_LINE} bytes, but is not: mend it")
             usages.append(line.rpartition(b",")[2].strip().decode(errors="replace"))
             offsets.append(position)
             position += len(line)
@@ -195,7 +200,7 @@ def _usages(path: Path) -> tuple[list[str], list[int]]:
 def _read_row(path: Path, offsets: Mapping[str, int], picture: Face) -> NDArray[np.uint8]:
     with path.open("rb") as file:
         file.seek(offsets[picture.source])
-        columns = file.readline().split(b",")
+        columns = file.readline(MAX_LINE).split(b",")
     try:
         _, values, _ = columns
         pixels = np.frombuffer(bytes(map(int, values.strip(b'"').split())), np.uint8)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from idennet_core.datasets.pictures import MAX_BYTES
+
 CLASSES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 VOTED = (*CLASSES, "unknown", "NF")  # NF: not a face
 SPLITS = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
@@ -105,6 +107,8 @@ def _ballot(row: str, split: str, name: str, votes: Sequence[str]) -> Ballot:
 
 
 def _lines(path: Path) -> Iterator[list[str]]:
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} must have at most {MAX_BYTES >> 20} MiB, but has more: it is no table of votes")
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         try:
             yield from csv.reader(file)

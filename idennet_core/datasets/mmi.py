@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idennet_core.datasets.clips import MIDDLE, file_of, read_frame
+from idennet_core.datasets.pictures import read_file
 from idennet_core.datasets.prepared import Face, Skipped
 from idennet_core.datasets.scan import (
     Scan,
@@ -34,6 +35,7 @@ ADVICE = "give --manifest FILE if you know which"
 SESSION, ACTION_UNITS = "session.xml", "-oao_aucs.xml"
 CLIP = re.compile(r"(S\d{3})-\d+", re.IGNORECASE)  # a file's name begins with it; its first half is the subject
 LISTED = re.compile(rf"\d+/{CLIP.pattern}", re.IGNORECASE)
+MAX_ANNOTATION = 2**20  # bytes; they have a few thousand
 VIDEOS = (".avi", ".mov", ".mp4", ".mpeg", ".mpg")
 UPRIGHT_HEIGHT = 480  # pixels; other single views were filmed with the camera on its side
 PROFILE, TWO_VIEWS = 1, 2  # a session's view; 0 is a single one from the front
@@ -107,7 +109,7 @@ def read_manifest(path: Path) -> set[str]:
     if not path.is_file():
         raise FileNotFoundError(f"--manifest {path} does not exist: give a file with a line session/clip a sequence")
     listed: set[str] = set()
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         entry = line.partition("#")[0].strip()
         if entry and not LISTED.fullmatch(entry):
             raise ValueError(
@@ -119,6 +121,10 @@ def read_manifest(path: Path) -> set[str]:
     if not listed:
         raise ValueError(f"{path} must have a line session/clip such as 12/S001-002 a sequence, but has none")
     return listed
+
+
+def _lines(path: Path) -> list[str]:
+    return read_file(path, MAX_ANNOTATION, f"--manifest {path}").decode(errors="replace").splitlines()
 
 
 def read_view(path: Path) -> tuple[int, str]:
@@ -208,7 +214,7 @@ def _tags(path: Path) -> tuple[list[tuple[str, dict[str, str]]], str]:
     parser.StartElementHandler = lambda name, attributes: tags.append((name, attributes))
     parser.EntityDeclHandler = refuse
     try:
-        parser.Parse(path.read_bytes(), True)
+        parser.Parse(read_file(path, MAX_ANNOTATION, "it"), True)
     except FileNotFoundError:
         return [], f"there is no {path.name}"
     except OSError as error:

@@ -7,11 +7,9 @@ from there, and gives the same bytes as one that was not.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idennet_core.datasets import casia_webface, ck_plus, ferplus, mmi, oulu_casia, prepared
+from idennet_core.datasets.clips import file_of
 from idennet_core.datasets.prepared import Face, Skipped
 from idennet_core.datasets.scan import Scan
 from idennet_core.datasets.unfinished import Outcome, Unfinished
+from idennet_core.datasets.workers import Workers
 from idennet_core.faces.alignment import align, pad_cropped
 
 RECIPE = 1  # raised whenever the same pictures and settings would give other faces
 BLOCK = 512  # pictures in flight, and the most that a killed preparation does again
+TOGETHER = 16  # pictures that a process is given at a time
 
 SCANS: dict[str, Callable[..., Scan]] = {
     oulu_casia.NAME: oulu_casia.scan,
@@ -98,12 +99,12 @@ def prepare(
 
     pictures = sorted(scan.pictures, key=prepared.place_in_order)
     with Unfinished(directory, mark) as unfinished:
-        with _workers() as pool:
+        with Workers(lambda number: _face(scan, locate, pictures[number])) as workers:
             for start in range(unfinished.done, len(pictures), BLOCK):
                 block = pictures[start : start + BLOCK]
                 faces: list[NDArray[np.uint8]] = []
                 outcomes: list[Outcome] = []
-                results = pool.map(lambda picture: _face(scan, locate, picture), block)
+                results = workers.map(_groups(pictures, range(start, start + len(block))))
                 for done, (picture, result) in enumerate(zip(block, results, strict=True), start=start + 1):
                     if isinstance(result, str):
                         outcomes.append(result)
@@ -152,6 +153,18 @@ def point_error(distances: list[list[float]]) -> dict[str, float] | None:
     return {"mean": float(pixels.mean()), "p95": float(np.percentile(pixels, 95)), "faces": len(distances)}
 
 
+def _groups(pictures: Sequence[Face], numbers: range) -> list[list[int]]:
+    """Pictures to be read by one process: some at a time, and those of one video together, since it is decoded once."""
+    found: list[list[int]] = []
+    for _, of_file in groupby(numbers, lambda number: file_of(pictures[number].source)[0]):
+        together = list(of_file)
+        if found and len(found[-1]) + len(together) <= TOGETHER:
+            found[-1] += together
+        else:
+            found.append(together)
+    return found
+
+
 def _distances(found: NDArray[np.float64] | None, true: NDArray[np.float64] | None) -> list[float] | None:
     if found is None or true is None:
         return None
@@ -175,18 +188,3 @@ def _face(
         return str(error)
     except cv2.error as error:
         return f"OpenCV cannot process it: {error.err}"
-
-
-@contextmanager
-def _workers() -> Iterator[ThreadPoolExecutor]:
-    """A thread a core; OpenCV lets the others run, and says nothing of pictures that are skipped with a reason."""
-    threads, level = cv2.getNumThreads(), cv2.utils.logging.getLogLevel()
-    cv2.setNumThreads(1)  # one picture a core beats all cores on one picture
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        cv2.utils.logging.setLogLevel(level)
-        cv2.setNumThreads(threads)

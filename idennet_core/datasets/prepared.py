@@ -232,6 +232,15 @@ def load(directory: Path) -> FaceSet:
     )
 
 
+def splits(directory: Path) -> list[str]:
+    """The split of each face of a prepared set, without reading a face. Raises ValueError for a damaged index."""
+    try:
+        found: list[str] = _read_index(directory / INDEX)["split"].tolist()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{directory} is damaged ({error}): move it away and prepare again") from error
+    return found
+
+
 def _read_index(path: Path) -> dict[str, NDArray[np.str_]]:
     """The columns of an index: read row by row into lists, in which a value that repeats is held once."""
     values: list[list[str]] = [[] for _ in COLUMNS]

@@ -16,6 +16,7 @@ MAGIC = 0xCED7230A
 FRAME, HEADER = struct.Struct("<II"), struct.Struct("<IfQQ")
 WHOLE, FIRST, MIDDLE, LAST = range(4)  # which part of a record
 CUT_OFF = "the record is cut off"
+MAX_PARTS = 1000  # of a record; the magic is in a picture once in gigabytes
 
 
 class RecordFile:
@@ -41,7 +42,7 @@ class RecordFile:
         """The encoded picture of the record at `offset`. Raises ValueError for what is not a whole record there."""
         payload = b""
         expected = (WHOLE, FIRST)
-        while True:
+        for _ in range(MAX_PARTS):
             part, length = self._frame(offset, self._read(offset, FRAME.size), expected)
             if len(payload) + length > MAX_BYTES:
                 raise ValueError(f"a record may have {MAX_BYTES >> 20} MiB, but this has more")
@@ -51,6 +52,7 @@ class RecordFile:
             payload += MAGIC.to_bytes(4, "little")
             offset += FRAME.size + (length + 3) // 4 * 4
             expected = (MIDDLE, LAST)
+        raise ValueError(f"a record may have {MAX_PARTS} parts, but this has more")
 
     def _read(self, offset: int, length: int) -> bytes:
         return os.pread(self._file.fileno(), length, offset) if offset < self._size else b""
@@ -71,7 +73,12 @@ class RecordFile:
 
 
 def read_index(path: Path) -> Iterator[tuple[int, int] | str]:
-    """The lines `key<tab>offset` of an index file, or the reason why a line is not one."""
+    """The lines `key<tab>offset` of an index file, or the reason why a line is not one.
+
+    Raises ValueError for a file that is larger than any index.
+    """
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"an index file may have {MAX_BYTES >> 20} MiB, but {path} has more")
     with path.open("rb") as file:
         while line := file.readline(64):
             key, tab, offset = line.strip().partition(b"\t")

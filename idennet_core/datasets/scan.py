@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idennet_core.datasets.folds import NUM_FOLDS, fold_of
-from idennet_core.datasets.pictures import MAX_BYTES, decode
+from idennet_core.datasets.pictures import decode, read_file
 from idennet_core.datasets.prepared import Face, Skipped, by_reason
 from idennet_core.faces.detection import WHOLE, Look
 
@@ -70,10 +70,7 @@ class FilesOf:
 
 def read_picture(root: Path, picture: Face) -> NDArray[np.uint8]:
     """Decode a file to BGR [height, width, 3]. Raises OSError or ValueError for one that cannot be read."""
-    with (root / picture.source).open("rb") as file:
-        if os.fstat(file.fileno()).st_size > MAX_BYTES:
-            raise ValueError(f"a picture's file may have {MAX_BYTES >> 20} MiB, but this has more")
-        return decode(file.read())
+    return decode(read_file(root / picture.source))
 
 
 def is_picture(path: Path) -> bool:

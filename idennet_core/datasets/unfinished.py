@@ -6,7 +6,6 @@ reason where it was skipped, else null or the distances of its five points from 
 the disk before their lines, and what is behind the last whole line is written anew.
 """
 
-import fcntl
 import io
 import json
 import os
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from idennet_core import locks
 from idennet_core.config import STORED_SIZE
 
 FACES, JOURNAL = "faces.npy", "journal.jsonl"
@@ -39,16 +39,14 @@ class Unfinished:
         """
         self.place = directory.with_name(f".{directory.name}.unfinished")
         self.place.mkdir(parents=True, exist_ok=True)
-        self._journal = (self.place / JOURNAL).open("a+b")
-        try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        self._journal = open(self.place / JOURNAL, "a+b", opener=_itself)  # noqa: SIM115
+        if not locks.take(self._journal):
             self._journal.close()
             raise ValueError(
                 f"a set is prepared once at a time, but another process is at work on {directory}: wait for it"
-            ) from error
-        (self.place / FACES).touch()
-        self._faces = (self.place / FACES).open("r+b")
+            )
+        os.close(_itself(self.place / FACES, os.O_CREAT))
+        self._faces = open(self.place / FACES, "r+b", opener=_itself)  # noqa: SIM115
         self._start = json.dumps(fingerprint).encode() + b"\n"
         self.done = self._recover()  # pictures
 
@@ -118,6 +116,11 @@ class Unfinished:
         self._faces.truncate(len(header(0)) + kept * FACE_BYTES)
         self._faces.seek(0, os.SEEK_END)
         return done
+
+
+def _itself(name: str | Path, flags: int) -> int:
+    """Open a file, never what a link in its place leads to: what is not ours must not be cut off."""
+    return os.open(name, flags | os.O_NOFOLLOW, 0o666)
 
 
 def header(count: int) -> bytes:

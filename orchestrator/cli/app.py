@@ -1,5 +1,6 @@
 """`idenctl`: the commands, and the one place where errors become messages."""
 
+import errno
 import logging
 import os
 import sys
@@ -9,7 +10,8 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from orchestrator.cli import dashboard, data, heatmap, network, report, study, trunk
+from orchestrator.cli import cluster, dashboard, data, heatmap, network, report, store, study, trunk
+from orchestrator.names import visible
 
 app = typer.Typer(
     name="idenctl",
@@ -20,12 +22,16 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(trunk.app, name="trunk")
 app.add_typer(study.app, name="study")
+app.add_typer(cluster.app, name="cluster")
+app.add_typer(store.app, name="store")
 app.command("report")(report.report)
 app.command("dashboard")(dashboard.dashboard)
 app.command("heatmap")(heatmap.heatmap)
 app.command("predict")(network.predict)
 app.command("export")(network.export)
 
+LONGEST = 2000  # characters of a message
+TOO_LONG = (errno.ENAMETOOLONG, errno.ELOOP)  # of a path; it can only be the request's
 WRONG_INPUT = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 
@@ -77,8 +83,9 @@ def main() -> None:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        wrong = isinstance(error, WRONG_INPUT)
-        known = wrong or isinstance(error, ConnectionError)
+        wrong = isinstance(error, WRONG_INPUT) or (isinstance(error, OSError) and error.errno in TOO_LONG)
+        # a disk that is full or gone is no defect; what safetensors could not write is no OSError, and ends so
+        known = wrong or isinstance(error, OSError) or "(os error " in str(error)
         note = "" if known or debug else " (run with --debug for the traceback)"
         name = "error" if known else f"internal error: {type(error).__name__}"
         print(f"{name}: {_one_line(_text(error))}{note}", file=sys.stderr)
@@ -92,7 +99,8 @@ def _text(error: Exception) -> str:
 
 
 def _one_line(text: str) -> str:
-    return "; ".join(line.strip().removesuffix(".") for line in text.splitlines() if line.strip())
+    lines = "; ".join(line.strip().removesuffix(".") for line in text.splitlines() if line.strip())
+    return visible(lines if len(lines) <= LONGEST else f"{lines[: LONGEST - 3]}...")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """`idenctl dashboard`: a search in optuna-dashboard, from its database or from the store."""
 
 import sys
-from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Annotated, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import typer
 
-from orchestrator.cli.trunk import StoreFolder
+from orchestrator.cli.trunk import StoreAddress
 
 if TYPE_CHECKING:
     from orchestrator.store import Store
@@ -29,11 +28,11 @@ def dashboard(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="A search that was run, NAME or NAME@PROFILE; else all.")
     ] = None,
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8080,
 ) -> None:
     """Open optuna-dashboard on a search: on its Optuna database where it names one, else on a copy from the store."""
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
     try:
         import optuna_dashboard
@@ -41,7 +40,7 @@ def dashboard(
         raise ValueError(
             "the dashboard needs optuna-dashboard, which is not installed; pip install 'idenctl[dashboard]'"
         ) from None
-    storage = _storage(name, Store(store).check())
+    storage = _storage(name, at(store).check())
     try:
         server = make_server(HOST, port, optuna_dashboard.wsgi(storage), _Server, _Quiet)
     except OSError as error:

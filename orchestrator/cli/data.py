@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli.trunk import StoreAddress
+from orchestrator.names import quoted
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from idennet_core.datasets.preparation import Locate
     from idennet_core.datasets.scan import Scan
+    from orchestrator.store import Store
 
 app = typer.Typer(help="Faces: draw, look at and prepare data sets.", no_args_is_help=True)
 detector_app = typer.Typer(help="The face detector's model file.", no_args_is_help=True)
@@ -41,7 +45,6 @@ Root = Annotated[Path, typer.Option(help="The folder that holds the data set.")]
 Manifest = Annotated[
     Path | None, typer.Option(help="For mmi: the sequences to use, a line session/clip (12/S001-002) each.")
 ]
-Store = Annotated[Path, typer.Option(envvar="IDENCTL_STORE", help="The store's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Votes = Annotated[
     str | None,
@@ -94,7 +97,7 @@ def show(name: Name, root: Root, manifest: Manifest = None, votes: Votes = None,
 def prepare(
     name: Name,
     root: Root,
-    store: Store = Path("runs"),
+    store: StoreAddress = "runs",
     detector: Annotated[Path | None, typer.Option(help="A YuNet ONNX file.")] = None,
     landmarks: Annotated[
         Path | None, typer.Option(help=f"CSV or Parquet with the columns source,{','.join(POINTS)}.")
@@ -106,42 +109,49 @@ def prepare(
 ) -> None:
     """Detect, align and crop the faces into the store; stopped, it goes on from there, and done it does nothing."""
     from idennet_core.datasets.preparation import prepare as prepare_faces
-    from orchestrator.store import Store as ResultStore
+    from orchestrator.store import at
 
-    scan = scan_of(name, root, manifest=manifest, votes=votes)
-    locate, settings = points_of(scan, store, detector, landmarks, cropped)
-    ResultStore(store).open()
+    scan, place = scan_of(name, root, manifest=manifest, votes=votes), at(store)
+    locate, settings = points_of(scan, place, detector, landmarks, cropped)
+    target = place.open().fetch_all("data", name)
+    before = set(place.data.glob("*"))
     drawn_points = root / DRAWN_LANDMARKS
     measured = scan.synthetic and settings["points"] == "detector" and drawn_points.is_file()
     with progress_of(title(scan.name, scan.synthetic)) as progress:
         result = prepare_faces(
             scan,
-            store / "data" / name,
+            target,
             locate,
             settings,
             truth=read_landmarks(drawn_points) if measured else None,
             progress=progress,
         )
+    if result.fresh:
+        place.keep(*sorted(set(place.data.glob("[!.]*")) - before - {target}), target)  # a replaced set, then this one
     if as_json:
         typer.echo(json.dumps({"fresh": result.fresh, **result.metadata}, indent=1))
     else:
-        print_prepared(store / "data" / name, result.metadata, result.fresh)
+        print_prepared(f"{place}/data/{name}", result.metadata, result.fresh)
 
 
 @detector_app.command()
 def get(
-    store: Store = Path("runs"),
+    store: StoreAddress = "runs",
     out: Annotated[Path | None, typer.Option(help="The file to write.", show_default="a place in the store")] = None,
     url: Annotated[str | None, typer.Option(help="Fetch from here.", show_default="its publisher")] = None,
 ) -> None:
     """Fetch YuNet's model file from its publisher and check its sha256."""
     from idennet_core.faces.detection import MODEL_NAME, MODEL_SHA256, MODEL_URL, fetch, sha256
+    from orchestrator.store import at
 
-    target = out or model_place(store)
+    place = at(store)
+    target = out or model_place(place)
     if target.is_file() and sha256(target) == MODEL_SHA256:
         typer.echo(f"{MODEL_NAME} is already in {target}")
         return
     fetch(target, url or MODEL_URL)
+    if not out:
+        place.keep(target)
     typer.echo(f"{MODEL_NAME} stored in {target}, sha256 {MODEL_SHA256}")
 
 
@@ -170,11 +180,11 @@ def check_name(name: str, valid: Iterable[str]) -> None:
     if name not in names:
         similar = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
         hint = f"did you mean {similar[0]}?" if similar else "choose one of them"
-        raise ValueError(f"the data set must be one of {', '.join(names)}, but got '{name}': {hint}")
+        raise ValueError(f"the data set must be one of {', '.join(names)}, but got {quoted(name)}: {hint}")
 
 
 def points_of(
-    scan: "Scan", store: Path, detector: Path | None, landmarks: Path | None, cropped: bool
+    scan: "Scan", store: "Store", detector: Path | None, landmarks: Path | None, cropped: bool
 ) -> tuple["Locate | None", dict[str, Any]]:
     """Where the five points come from, None for cropped faces, and the settings that record it.
 
@@ -208,11 +218,11 @@ def points_of(
     return lambda picture, image: find(image, scan.looks(picture, image)), settings
 
 
-def model_place(store: Path) -> Path:
-    """Where the detector's model file lies in a store."""
+def model_place(store: "Store") -> Path:
+    """Where the detector's model file lies in a store, or would."""
     from idennet_core.faces.detection import MODEL_NAME
 
-    return store / "detector" / MODEL_NAME
+    return store.fetch("detector", MODEL_NAME)
 
 
 def read_landmarks(path: Path) -> dict[str, "NDArray[np.float64]"]:
@@ -252,11 +262,12 @@ def title(name: str, synthetic: bool) -> str:
 def progress_of(label: str) -> Iterator[Callable[[int, int], None]]:
     """A callback (done, total) that shows progress on stderr: a bar in a terminal, else a line a quarter."""
     if sys.stderr.isatty():
-        from rich.console import Console
         from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
+        from orchestrator.cli.console import plain_console
+
         columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        with Progress(*columns, console=plain_console(stderr=True), transient=True) as bar:
             task = bar.add_task(label, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
     else:
@@ -270,10 +281,11 @@ def progress_of(label: str) -> Iterator[Callable[[int, int], None]]:
 
 def print_description(description: dict[str, Any]) -> None:
     """Print what `describe` counted, as tables."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from orchestrator.cli.console import plain_console
+
+    console = plain_console()
     counts = [f"{description[key]} {key}" for key in ("subjects", "sequences", "frames") if description[key]]
     protocol = ", ".join(f"{key} {value}" for key, value in description["protocol"].items())
     console.print(title(description["dataset"], description["synthetic"]), style="bold")
@@ -297,14 +309,14 @@ def print_description(description: dict[str, Any]) -> None:
     print_skipped(console, description["skipped"])
 
 
-def print_prepared(directory: Path, metadata: dict[str, Any], fresh: bool) -> None:
+def print_prepared(where: str, metadata: dict[str, Any], fresh: bool) -> None:
     """Print what is in a prepared set and how it came about."""
-    from rich.console import Console
+    from orchestrator.cli.console import plain_console
 
-    console = Console(highlight=False)
+    console = plain_console()
     console.print(title(metadata["name"], metadata["synthetic"]), style="bold")
     done = "prepared" if fresh else "already prepared from the same files and settings, nothing to do"
-    console.print(f"{metadata['num_faces']} faces {done}: {directory}, data id {metadata['data_id']}", soft_wrap=True)
+    console.print(f"{metadata['num_faces']} faces {done}: {where}, data id {metadata['data_id']}", soft_wrap=True)
     if error := metadata["point_error"]:
         console.print(
             f"points found against true points: mean {error['mean']:.2f} px, "

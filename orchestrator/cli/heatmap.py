@@ -10,7 +10,8 @@ import typer
 
 from orchestrator.cli.network import Trial, find_plan, load_network
 from orchestrator.cli.report import check_out, write
-from orchestrator.cli.trunk import StoreFolder
+from orchestrator.cli.trunk import StoreAddress
+from orchestrator.names import named, quoted
 
 if TYPE_CHECKING:
     import polars as pl
@@ -59,7 +60,7 @@ def heatmap(
         ),
     ] = None,
     shown: Annotated[Shown, typer.Option("--class", help="Whose map to draw.")] = Shown.PREDICTED,
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
 ) -> None:
     """Draw class-activation maps of test faces: a column an expression, a row a variant.
 
@@ -70,19 +71,19 @@ def heatmap(
 
     from idennet_core import heatmaps
     from idennet_core.datasets import prepared
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
     check_out(out, ".png")
     if subject and people:
         raise ValueError("--subject and --people exclude each other, got both; give one")
-    results = Store(store).check()
+    results = at(store).check()
     study, plan = find_plan(results, name)
     stored = results.trials()
     trials = trials_of(plan, stored, cell or [])
     first = [trial["trial_id"] for trial in next(iter(trials.values())).values()]
     predictions = results.predictions(stored.filter(pl.col("trial_id").is_in(first)))
     sitters = sitters_of(predictions, list(trials.values()), subject or [], people or 1)
-    faces = prepared.load(results.data / plan["dataset"])
+    faces = prepared.load(results.fetch_all("data", named("a data set's name", plan["dataset"])))
     if faces.data_id != plan["data_id"]:
         raise ValueError(f"the faces of {faces.name} changed after {study} was run; run it again")
     blocks = [_block(sitter, trials, faces, results, shown) for sitter in sitters]
@@ -113,7 +114,7 @@ def trials_of(
     names = [describe(cell["label"]) for cell in plan["cells"]]
     for name in wanted:
         if name not in names:
-            raise ValueError(f"the study has no cell '{name}'; it has {'; '.join(names)}")
+            raise ValueError(f"the study has no cell {quoted(name)}; it has {'; '.join(names)}")
     found: dict[tuple[str, ...], dict[int, Trial]] = {}
     for name, cell in zip(names, plan["cells"], strict=True):
         rows = complete.filter(pl.col("configuration_id") == cell["configuration_id"]).to_dicts()
@@ -160,7 +161,7 @@ def sitters_of(
     for name in names:
         if name not in found:
             known = f"{', '.join(sorted(found)[:5])}{', …' * (len(found) > 5)}"
-            raise ValueError(f"no stored fold of these cells tests the person '{name}'; they test {known}")
+            raise ValueError(f"no stored fold of these cells tests the person {quoted(name)}; they test {known}")
     if names:
         return [found[name] for name in dict.fromkeys(names)]
     if count > len(found):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.report import check_out, resolve, write
-from orchestrator.cli.trunk import StoreFolder
+from orchestrator.cli.trunk import StoreAddress
+from orchestrator.names import named, quoted
 
 if TYPE_CHECKING:
     from idennet_core.inference import Network
@@ -25,22 +26,24 @@ def predict(
     study: Annotated[str | None, typer.Option(metavar="NAME", help="Use the study's most accurate cell.")] = None,
     detector: Annotated[Path | None, typer.Option(help="A YuNet ONNX file; else the store's.")] = None,
     cropped: Annotated[bool, typer.Option("--cropped", help="The pictures are cropped faces.")] = False,
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Say which expression the faces in pictures show; exit status 1 where a picture has none."""
     import numpy as np
 
     from idennet_core import inference
-    from orchestrator.store import Store
+    from idennet_core.datasets.workers import Workers
+    from orchestrator.store import at
 
-    results = Store(store).check()
+    results = at(store).check()
     if (trial is None) == (study is None):
         raise ValueError("one of --trial and --study must say whose network to use, got both or none; give one")
     row = find_trial(results, trial) if trial is not None else best_trial(results, str(study))
-    locate = _locate(store, detector, cropped)
+    locate = _locate(results, detector, cropped)
+    with Workers(lambda number: inference.face_of(pictures[number], locate)) as workers:
+        found = list(workers.map([[number] for number in range(len(pictures))]))
     network, classes = load_network(results, row), classes_of(results, row)
-    found = [inference.face_of(picture, locate) for picture in pictures]
     faces = [face for face in found if not isinstance(face, str)]
     probabilities = iter(inference.probabilities(network, np.stack(faces)).tolist() if faces else [])
     synthetic = is_synthetic(results, row)
@@ -65,17 +68,17 @@ def predict(
 def export(
     trial: Annotated[str, typer.Argument(metavar="TRIAL", help="A trial's id, or how it begins.")],
     out: Annotated[Path, typer.Option(help="The ONNX file to write.")],
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
 ) -> None:
     """Write the whole network of a trial as ONNX: grey values of 48x48 centre crops in, probabilities out."""
     from importlib.metadata import version
 
     from idennet_core import config
     from idennet_core.export import to_onnx
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
     check_out(out, ".onnx")
-    results = Store(store).check()
+    results = at(store).check()
     row = find_trial(results, trial)
     network, synthetic = load_network(results, row), is_synthetic(results, row)
     settings = {name: row[name] for name in config.HEAD_DEFAULTS if row.get(name) is not None}
@@ -99,10 +102,10 @@ def find_trial(store: "Store", name: str) -> Trial:
     import polars as pl
 
     if len(name) < SHORTEST:
-        raise ValueError(f"a trial is named by at least {SHORTEST} characters of its id, got '{name}'; give more")
+        raise ValueError(f"a trial is named by at least {SHORTEST} characters of its id, got {quoted(name)}; give more")
     rows = store.trials().filter(pl.col("trial_id").str.starts_with(name.lower())).to_dicts()
     if not rows:
-        raise ValueError(f"no trial '{name}' in {store.root}; name another, or a study with --study")
+        raise ValueError(f"no trial {quoted(name)} in {store}; name another, or a study with --study")
     if len(rows) > 1:
         ids = ", ".join(row["trial_id"] for row in rows[:3])
         raise ValueError(f"a trial must be named without doubt, '{name}' begins {len(rows)}: {ids}; give more of one")
@@ -149,7 +152,9 @@ def load_network(store: "Store", trial: Trial) -> "Network":
     from idennet_core import inference
 
     torch.set_num_threads(1)
-    return inference.load(store.heads / f"{trial['trial_id']}.safetensors", store.trunks)
+    for trunk_id in trial["trunk_ids"]:
+        store.fetch_all("trunks", named("an id", trunk_id))
+    return inference.load(store.fetch("heads", f"{named('an id', trial['trial_id'])}.safetensors"), store.trunks)
 
 
 def classes_of(store: "Store", trial: Trial) -> list[str]:
@@ -163,9 +168,9 @@ def classes_of(store: "Store", trial: Trial) -> list[str]:
 
 def is_synthetic(store: "Store", trial: Trial) -> bool:
     """Whether the trial, or a trunk that it reads, learnt from drawn faces."""
-    from idennet_core import pretraining
+    from idennet_core import sealing
 
-    return trial["synthetic"] or any(pretraining.facts(store.trunks, t)["synthetic"] for t in trial["trunk_ids"])
+    return trial["synthetic"] or any(sealing.trunk_facts(store.trunks / t)["synthetic"] for t in trial["trunk_ids"])
 
 
 def describe(trial: Mapping[str, Any], synthetic: bool) -> str:
@@ -175,7 +180,7 @@ def describe(trial: Mapping[str, Any], synthetic: bool) -> str:
     return f"trial {trial['trial_id'][:12]} ({facts}, seed {trial['seed']}){drawn}"
 
 
-def _locate(store: Path, detector: Path | None, cropped: bool) -> Any:
+def _locate(store: "Store", detector: Path | None, cropped: bool) -> Any:
     """What finds the five points: a detector, or nothing for cropped faces."""
     from idennet_core.faces import detection
     from orchestrator.cli.data import model_place
@@ -194,10 +199,11 @@ def _locate(store: Path, detector: Path | None, cropped: bool) -> Any:
 
 
 def _print(trial: Trial, synthetic: bool, answers: Sequence[Mapping[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Column, Table
 
-    console = Console(highlight=False)
+    from orchestrator.cli.console import plain_console
+
+    console = plain_console()
     console.print(f"by {describe(trial, synthetic)}", soft_wrap=True)
     table = Table(Column("picture", overflow="fold"), "expression", "probability", "next")
     for answer in answers:

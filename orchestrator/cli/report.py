@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli.trunk import StoreAddress
+from orchestrator.names import named
 from orchestrator.report import Format
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def report(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Studies that were run: NAME or NAME@PROFILE.")],
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.TERMINAL,
     out: Annotated[Path | None, typer.Option(help="Write to this file, not the terminal.")] = None,
-    store: Annotated[Path, typer.Option(envvar="IDENCTL_STORE", help="The store's folder.")] = Path("runs"),
+    store: StoreAddress = "runs",
     details: Annotated[bool, typer.Option("--details", help="Say more of each difference.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Also draw the study: a file .svg, .png or .pdf.")] = None,
     mixed: Annotated[
@@ -35,12 +37,12 @@ def report(
     ] = False,
 ) -> None:
     """Print a study's accuracies, intervals, differences and the paper's values beside them."""
-    from orchestrator.record import read_plan
+    from orchestrator.record import read_plan, read_search
     from orchestrator.report import formats, search, tables
     from orchestrator.report.tables import full_name
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
-    results = Store(store).check()
+    results = at(store).check()
     if figure:
         check_figure(figure, names)
     if out:
@@ -59,7 +61,7 @@ def report(
         read = format is Format.JSON or tables.needs_predictions(plan)
         predictions = results.predictions(tables.chosen(plan, trials)) if read else None
         if plan.get("search"):
-            record = read_plan(results.studies / full_name(plan) / "search.json")
+            record = read_search(results.studies / full_name(plan) / "search.json")
             reports.append(search.build(plan, record, trials, predictions))
         else:
             reports.append(tables.build(plan, trials, predictions))
@@ -136,8 +138,13 @@ def evidence(plan: dict[str, Any], store: "Store", trials: "pl.DataFrame") -> "E
 def resolve(name: str, known: Collection[str]) -> str:
     """The stored study that `name` means: itself, or its only profiled run, `name@profile`.
 
-    Raises ValueError when there is none, naming the similar ones, and when several profiles were run.
+    Raises ValueError for what is no name, when there is none, naming the similar ones, and when several profiles
+    were run.
     """
+    try:
+        named("a study's name", name)
+    except ValueError as error:
+        raise ValueError(f"{error}; next: idenctl study list") from None
     if name in known:
         return name
     profiled = [study for study in known if study.startswith(f"{name}@")]

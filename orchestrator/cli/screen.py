@@ -14,7 +14,18 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.status import several
-from orchestrator.progress import Asked, Event, PackCut, PackDone, PackFailed, PackStarted, PackStopped, RunState
+from orchestrator.progress import (
+    Asked,
+    Event,
+    PackCut,
+    PackDone,
+    PackFailed,
+    PackSetBack,
+    PackStarted,
+    PackStopped,
+    RunState,
+    Waiting,
+)
 
 QUIET = 20.0  # seconds between plain lines
 MOST_PACKS = 8  # rows of running packs
@@ -36,6 +47,8 @@ def render(state: RunState, now: float) -> RenderableType:
     facts.add_column(no_wrap=True, overflow="ellipsis")
     facts.add_row("trials", Text(_trials(state), style="red" if state.failed else ""))
     facts.add_row("packs", _packs(state))
+    if state.waiting:
+        facts.add_row("devices", Text(state.waiting))
     facts.add_row("best", Text(_best(state) or "no accuracy yet"))
     # the empty line takes the terminal's ^C, which would wrap a full line and leave a trace of the view
     return Group(head, total, facts, *([_pack_rows(state)] if state.running else []), Text())
@@ -72,13 +85,17 @@ def summary(state: RunState, now: float) -> str:
 
 
 def news(before: RunState, event: Event) -> list[str]:
-    """What an event says that must not scroll by: each failure, once, as a line."""
+    """What an event says that must not scroll by: each failure, and what packs wait for, once, as a line."""
+    if isinstance(event, Waiting):
+        return [event.reason] if event.reason and event.reason != before.waiting else []
     if isinstance(event, Asked | PackStarted | PackStopped):
         return []
     if isinstance(event, PackFailed):
         return [f"pack {event.pack_id[:8]} failed: {_plain(event.reason)}"]
     if isinstance(event, PackCut):
         return [f"pack {event.pack_id[:8]} cut in two: {_plain(event.reason)}"]
+    if isinstance(event, PackSetBack):
+        return [f"warning: pack {event.pack_id[:8]} goes on from another checkpoint: {_plain(event.reason)}"]
     return [
         f"trial {trial_id[:8]} ({before.cells.get(trial_id, 'unknown cell')}) failed: {_plain(reason)}"
         for trial_id, reason in event.failed.items()
@@ -105,7 +122,7 @@ def screen(
     `tracebacks` shows those of packs that fail. `stream` is stderr unless given.
     """
     out = stream or sys.stderr
-    console = Console(file=out)
+    console = Console(file=out, markup=False, emoji=False)
     title = f"{study} (synthetic)" if synthetic else study
     state = RunState(title, cells, stored, packs, started=clock())
     last_line = rest_until = state.started

@@ -1,24 +1,67 @@
-"""How far a study is, for a reader: its trials, and what it took beside what it was to take."""
+"""`idenctl study status`: how far a study is, and what it took beside what it was to take."""
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.trunk import DASHBOARD, StoreAddress
 
 if TYPE_CHECKING:
     from orchestrator.costs import Took
 
 
+def status(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A study that was run: NAME or NAME@PROFILE.")],
+    address: Annotated[str | None, DASHBOARD] = None,
+    store: StoreAddress = "runs",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Say how far a study is, and what its trunks and packs took beside what they were to take.
+
+    With --address also how its latest job on that cluster is.
+    """
+    from orchestrator import record
+    from orchestrator.cli.report import resolve
+    from orchestrator.store import at
+
+    place = at(store).check()
+    studies = {study["study"]: study for study in record.stored_studies(place)}
+    submitted = {}
+    if address:
+        from orchestrator.cluster.jobs import Jobs
+
+        jobs = Jobs(address)
+        submitted = {study: found[-1] for study, found in jobs.by_study().items()}
+    name = resolve(name, [*studies, *(submitted.keys() - studies.keys())])
+    job, study = submitted.get(name), studies.get(name)
+    times = record.took(place, name) if study else []
+    if as_json:
+        found = (study or {}) | {"times": [asdict(time) for time in times]}
+        typer.echo(json.dumps(found | ({"job": asdict(job) if job else None} if address else {}), indent=1))
+        return
+    if address:
+        typer.echo(f"{name} is {jobs.named(job)}" if job else f"{name} was never submitted to {jobs.address}")
+    if study:
+        show_status(study, times)
+    else:
+        typer.echo(f"nothing of {name} is stored in {store}")
+
+
 def show_status(study: Mapping[str, Any], times: Sequence["Took"]) -> None:
     """Print how many of a study's trials have which state, and what was predicted beside what it took."""
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(highlight=False)
+    from orchestrator.cli.console import plain_console
+
+    console = plain_console()
     drawn = " (synthetic)" if study["synthetic"] else ""
     missing = study["trials"] - study["complete"] - study["failed"]
-    console.print(
-        f"[bold]{study['study']}[/] on {study['dataset']}{drawn}: {study['complete']} of {study['trials']} trials "
-        f"complete, {study['failed']} failed, {missing} not stored"
-    )
+    counts = f"{study['complete']} of {study['trials']} trials complete, {study['failed']} failed, {missing} not stored"
+    console.print(Text.assemble((study["study"], "bold"), f" on {study['dataset']}{drawn}: {counts}"))
     if study["search"]:
         console.print(
             "a search: {done} of the {asked} configurations it asked for have an outcome".format(**study["search"])

@@ -12,15 +12,23 @@ import typer
 
 if TYPE_CHECKING:
     from idennet_core.pretraining import Progress
+    from orchestrator.cluster.placement import Cluster
     from orchestrator.planning import Capacity
     from orchestrator.store import Store
 
 app = typer.Typer(help="Pre-trained feature extractors, the trunks.", no_args_is_help=True)
 QUIET = 20.0  # seconds between plain lines
 
-StoreFolder = Annotated[Path, typer.Option("--store", envvar="IDENCTL_STORE", help="The store's folder.")]
+StoreAddress = Annotated[
+    str, typer.Option("--store", envvar="IDENCTL_STORE", help="The store: a folder, or a bucket, s3://BUCKET/PREFIX.")
+]
 Profile = Annotated[str | None, typer.Option(help="A profile of the study file, such as quick.")]
-Address = Annotated[str | None, typer.Option(help="A running Ray; else one on this machine.")]
+Address = Annotated[str | None, typer.Option(help="A running Ray, auto or HOST:PORT; else one on this machine.")]
+DASHBOARD = typer.Option("--address", help="The cluster's dashboard, http://HOST:8265.")
+ClusterFile = Annotated[
+    Path | None,
+    typer.Option("--cluster", help="The cluster file of --address, whose autoscaler can start what it says."),
+]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")]
 
 
@@ -29,37 +37,40 @@ def train(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The study file whose trunks to train.")],
     profile: Profile = None,
     set_: Set = None,
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
     address: Address = None,
+    cluster: ClusterFile = None,
 ) -> None:
     """Train the trunks that a study needs and the store lacks; `study run` does this by itself."""
-    from orchestrator import machine, runner, study
-    from orchestrator.store import Store
+    from orchestrator import runner, study
+    from orchestrator.store import at
 
-    place = Store(store).open()
+    place = at(store).open()
     wanted = runner.load(file, profile, study.assignments(set_ or []), place)
-    planned = runner.plan(wanted, place, machine.this_machine())
+    capacity, running = devices(address, cluster)
+    planned = runner.plan(wanted, place, capacity)
     if not planned.trunks:
         typer.echo("every trunk of this study is stored")
-    train_missing(planned.trunks, place, planned.capacity, address)
+    train_missing(planned.trunks, place, planned.capacity, running)
 
 
 @app.command("list")
 def list_(
-    store: StoreFolder = Path("runs"),
+    store: StoreAddress = "runs",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List the trunks in the store."""
-    from orchestrator.store import Store
+    from orchestrator.store import at
 
-    place = Store(store).check()
-    trunks = [json.loads(path.read_text()) for path in sorted(place.trunks.glob("[!.]*/trunk.json"))]
+    place = at(store).check()
+    trunks = place.trunk_facts()
     if as_json:
         typer.echo(json.dumps(trunks, indent=1))
         return
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
+
+    from orchestrator.cli.console import plain_console
 
     heads = ("trunk", "task", "depth", "data", "pictures", "held out", "epochs", "accuracy", "seconds")
     table = Table(*heads, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
@@ -78,7 +89,7 @@ def list_(
             "-" if accuracy is None else f"{accuracy:.1%}",
             f"{trunk['seconds']:.0f}",
         )
-    Console().print(table if trunks else f"no trunks in {place.trunks}; next: idenctl trunk train FILE")
+    plain_console().print(table if trunks else f"no trunks in {place}; next: idenctl trunk train FILE")
 
 
 def _held_out(trunk: Mapping[str, Any]) -> str:
@@ -87,20 +98,38 @@ def _held_out(trunk: Mapping[str, Any]) -> str:
     return f"{held_out:,} ({held_out / (held_out + training):.1%})"
 
 
+def devices(address: str | None, cluster_file: Path | None) -> "tuple[Capacity, Cluster | None]":
+    """The devices that a study runs on: those of the running Ray at `address`, which is named on stderr, or our own."""
+    if address is None:
+        if cluster_file:
+            raise ValueError("--cluster says what a running Ray can start, got no --address; give both or neither")
+        from orchestrator import machine
+
+        return machine.this_machine(), None
+    from orchestrator import tune_engine
+
+    capacity, cluster, words = tune_engine.devices(address, cluster_file)
+    print(f"Ray at {cluster.address}: {words}", file=sys.stderr, flush=True)
+    return capacity, cluster
+
+
 def train_missing(
-    recipes: Mapping[str, Mapping[str, Any]], store: "Store", capacity: "Capacity", address: str | None = None
+    recipes: Mapping[str, Mapping[str, Any]], store: "Store", capacity: "Capacity", cluster: "Cluster | None" = None
 ) -> None:
-    """Train these trunks into the store, showing how far they are on stderr."""
+    """Train these trunks into the store, showing how far they are, and what they wait for, on stderr."""
     from orchestrator import trunks
+
+    def on_waiting(reason: str) -> None:
+        if reason:
+            print(reason, file=sys.stderr, flush=True)
 
     if recipes:
         with _progress(list(recipes.values())) as on_progress:
-            trunks.train(list(recipes.values()), store, capacity, on_progress, address)
+            trunks.train(list(recipes.values()), store, capacity, on_progress, cluster, on_waiting)
 
 
 @contextmanager
 def _progress(recipes: Sequence[Mapping[str, Any]]) -> "Iterator[Callable[[Progress], None]]":
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -109,6 +138,8 @@ def _progress(recipes: Sequence[Mapping[str, Any]]) -> "Iterator[Callable[[Progr
         TimeRemainingColumn,
     )
     from rich.progress import Progress as Bars
+
+    from orchestrator.cli.console import plain_console
 
     names = ", ".join(f"{recipe['task']} on {recipe['dataset']} (depth {recipe['depth']})" for recipe in recipes)
     print(f"pre-training {len(recipes)} trunks: {names}", file=sys.stderr, flush=True)
@@ -133,7 +164,7 @@ def _progress(recipes: Sequence[Mapping[str, Any]]) -> "Iterator[Callable[[Progr
         TimeRemainingColumn(),
         TextColumn("{task.fields[measured]}"),
     )
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Bars(*columns, console=plain_console(stderr=True), transient=True) as bars:
         rows = {str(recipe["task"]): bars.add_task(str(recipe["task"]), total=None, measured="") for recipe in recipes}
         yield lambda progress: bars.update(
             rows[progress.task],

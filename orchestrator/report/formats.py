@@ -103,6 +103,7 @@ def _records(row: Row, report: Report) -> list[dict[str, object]]:
         "profile": report.profile,
         "dataset": report.dataset,
         "data": "SYNTHETIC" if report.synthetic else "real",
+        "mixed": " ".join(report.mixed),
         "cell": row.label,
     }
     if report.across:

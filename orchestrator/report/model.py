@@ -125,7 +125,10 @@ class Searched:
 
 @dataclass(frozen=True)
 class Report:
-    """A report of one study, a row a cell in the order of the design; `notes` are sentences under the tables."""
+    """A report of one study, a row a cell in the order of the design; `notes` are sentences under the tables.
+
+    `mixed`, which the notes begin with, says what makes its comparisons misleading.
+    """
 
     study: str
     profile: str
@@ -145,6 +148,7 @@ class Report:
     num_comparisons: int
     expressions: tuple[str, ...]  # in the order of the confusion matrices
     rows: tuple[Row, ...]
+    mixed: tuple[str, ...]
     notes: tuple[str, ...]
     provenance: dict[str, Any]
     searched: Searched | None = None

@@ -25,6 +25,35 @@ def cell_notes(rows: Sequence[Row], trials: pl.DataFrame, plan: Mapping[str, Any
     ] + _same_notes(rows, plan)
 
 
+def mixed(rows: Sequence[Row], trials: pl.DataFrame, plan: Mapping[str, Any]) -> list[str]:
+    """What the numbers of a comparison do not have in common although nobody asked for it, and in which cells."""
+    recipes = {cell["configuration_id"]: cell.get("inputs", {}).get("recipe") for cell in plan["cells"]}
+    complete = trials.filter(state="complete").with_columns(
+        recipe=pl.col("configuration_id").replace_strict(recipes, return_dtype=pl.String)
+    )
+    found = []
+    for column, kinds in (("device", "devices"), ("recipe", "versions of the recipe"), ("version", "idenctl versions")):
+        counts: dict[str, dict[str, int]] = {}
+        for cell, value, count in complete.group_by("configuration_id", column).len().sort(column).iter_rows():
+            if value is not None:
+                counts.setdefault(value, {})[cell] = count
+        if len(counts) > 1:
+            parts = "; ".join(f"{value}: {_where(rows, of_cell)}" for value, of_cell in counts.items())
+            found.append(
+                f"MIXED {kinds}, from which a part of the differences may come: {parts}. Train the cells anew alike."
+            )
+    return found
+
+
+def _where(rows: Sequence[Row], counts: Mapping[str, int]) -> str:
+    """The cells with these numbers of trials, and how many of a cell's that are where it is not all."""
+    return ", ".join(
+        row.label if count == row.complete else f"{row.label} ({count} of {row.complete} trials)"
+        for row in rows
+        if (count := counts.get(row.configuration_id))
+    )
+
+
 def _same_notes(rows: Sequence[Row], plan: Mapping[str, Any]) -> list[str]:
     """Which cells are one configuration."""
     labels_of: dict[str, list[str]] = {}

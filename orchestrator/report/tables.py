@@ -12,7 +12,7 @@ from orchestrator.report import by_class
 from orchestrator.report.by_class import Outcomes
 from orchestrator.report.cells import Cell, axes, baselines, cell_label, published
 from orchestrator.report.model import Report, Row
-from orchestrator.report.notes import cell_notes, method_notes, prediction_notes
+from orchestrator.report.notes import cell_notes, method_notes, mixed, prediction_notes
 from orchestrator.report.scores import Compared, FoldScores, Scores, SubjectScores, compared, in_family
 from orchestrator.statistics.folds import Estimate
 from orchestrator.study import IDENNET
@@ -65,7 +65,7 @@ def build(plan: Mapping[str, Any], trials: pl.DataFrame, predictions: pl.DataFra
             )
             for row, parts in zip(rows, expressions, strict=True)
         ]
-    bare = without_rows(plan, wanted)
+    bare, differing = without_rows(plan, wanted), mixed(rows, wanted, plan)
     return replace(
         bare,
         show=show,
@@ -74,7 +74,9 @@ def build(plan: Mapping[str, Any], trials: pl.DataFrame, predictions: pl.DataFra
         num_comparisons=num_comparisons,
         expressions=found.classes if found else (),
         rows=tuple(rows),
+        mixed=tuple(differing),
         notes=(
+            *differing,
             *cell_notes(rows, wanted, plan),
             *prediction_notes(rows, found, show, by_expression),
             *method_notes(num_comparisons, plan, max(wanted["n_test"], default=0) if found else 0, bare.synthetic),
@@ -105,6 +107,7 @@ def without_rows(plan: Mapping[str, Any], trials: pl.DataFrame) -> Report:
         num_comparisons=0,
         expressions=(),
         rows=(),
+        mixed=(),
         notes=(),
         provenance=_provenance(plan, trials),
     )

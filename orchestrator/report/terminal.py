@@ -28,6 +28,8 @@ def to_terminal(report: Report, width: int, styled: bool) -> str:
         force_terminal=styled,
         color_system="standard" if styled else None,
         highlight=False,
+        markup=False,
+        emoji=False,
         legacy_windows=False,
     )
     with console.capture() as capture:
@@ -44,7 +46,7 @@ def _print(console: Console, report: Report) -> None:
     for block in [*search_blocks(report), *blocks(report)]:
         _print_block(console, block)
     for note in report.notes:
-        _print_hanging(console, "-", note, "yellow" if note.startswith("SYNTHETIC") else "")
+        _print_hanging(console, "-", note, "yellow" if note.startswith(("SYNTHETIC", "MIXED")) else "")
     console.print()
     for name, value in provenance_lines(report):
         _print_hanging(console, f"{name:<8}", value, "dim")

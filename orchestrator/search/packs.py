@@ -113,7 +113,7 @@ class SearchPacks:
         while asking:
             self._plan()
             hungry = len(self.running) < self.capacity.devices
-            asking = not self.queue and any([each.advance(self.results, hungry) for each in self.procedures])
+            asking = not self.queue and any([self._advance(each, hungry) for each in self.procedures])
         self._plan()  # what was chosen, where all is over now
         self.changed = False
         self.show(self)
@@ -123,7 +123,9 @@ class SearchPacks:
     def write(self) -> None:
         """Write what a report shows to the study's folder."""
         self.written = time.monotonic()
-        write_json(self.store.studies / self.study.folder / "search.json", self.record())
+        path = self.store.studies / self.study.folder / "search.json"
+        write_json(path, self.record())
+        self.store.keep(path)
 
     @property
     def progress(self) -> str:
@@ -221,6 +223,16 @@ class SearchPacks:
         if wanted:
             asked = {t.trial_id: name_of(t, self.study) for _, trials in wanted.values() for t in trials}
             self.listen(Asked(asked, len(self.queue)))
+
+    def _advance(self, procedure: Procedure, hungry: bool) -> bool:
+        """See `Procedure.advance`; a batch that another run of the study has asked meanwhile is the next one."""
+        batch = procedure.next_batch
+        if not batch.is_file():
+            self.store.fetch(*batch.relative_to(self.store.root).parts)
+        asked = procedure.advance(self.results, hungry)
+        if asked and self.keeps:
+            self.store.keep(batch)
+        return asked
 
     def _look(self) -> None:
         """Take from the store what it has of the trials so far that were not looked for."""

@@ -142,7 +142,7 @@ class Procedure:
         rungs = self._freeze(results)
         batch = Batch(tuple(self.search.ask(count, self._identify)), tuple(self.told), rungs)
         if self.keeps:
-            write_text(self._file(), json.dumps(asdict(batch)) + "\n")
+            write_text(self.next_batch, json.dumps(asdict(batch)) + "\n")
             self.written = len(self.search.points)
         self._take(batch, count)
         return True
@@ -252,13 +252,15 @@ class Procedure:
         ratio = 1 / (NUM_FOLDS - held)
         return pruning.freeze(earlier, self.wanted.pruning, epochs, folds, self.study.seeds, ratio)
 
-    def _file(self) -> Path:
+    @property
+    def next_batch(self) -> Path:
+        """The file of the batch that comes next, whether it was asked or not."""
         return self.folder / f"{self.batches:05}.json"
 
     def _kept(self) -> Batch | None:
-        if not self._file().is_file():
+        if not self.next_batch.is_file():
             return None
-        content = json.loads(self._file().read_text())
+        content = json.loads(self.next_batch.read_text())
         points = tuple(Point(**point) for point in content["points"])
         return Batch(points, tuple(content["told"]), Rungs.read(content["rungs"]) if content["rungs"] else None)
 

@@ -179,7 +179,7 @@ def _conditions(space: Mapping[str, Parameter]) -> Iterator[tuple[Place, str]]:
                 yield place, f"when names no other parameter of the space, got '{other}'; {known}"
                 return
             if not space[other].holds(value):
-                yield place, f"{other} never is {value!r}, so {name} would never count; give a value of its space"
+                yield place, f"{other} never is {value!a}, so {name} would never count; give a value of its space"
     settled: set[str] = set()
     for _ in space:
         settled |= {name for name, parameter in space.items() if parameter.when.keys() <= settled}
@@ -199,7 +199,7 @@ def _enqueued(search: Search, defaults: Mapping[str, Setting]) -> Iterator[tuple
             if name not in search.space:
                 yield place, f"an enqueued point gives values to parameters of the space, got '{name}'; remove it"
             elif not search.space[name].typed(defaults.get(name, "")).holds(value):
-                yield place, f"the enqueued {name} {value!r} lies outside of the space; widen the space or remove it"
+                yield place, f"the enqueued {name} {value!a} lies outside of the space; widen the space or remove it"
 
 
 def _unfit(search: Search) -> str | None:

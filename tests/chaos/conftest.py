@@ -1,0 +1,41 @@
+import os
+import shlex
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from chaos import forked, ledger, mounts
+from chaos.stage import ROOT, SEED, SHORT, Stage
+
+BOOK, BEGAN = pytest.StashKey[list](), pytest.StashKey[float]()
+
+
+@pytest.fixture(scope="session")
+def stage(request):
+    """Stores and commands; what they mount is seen by them alone and goes with this process."""
+    mounts.private()
+    forked.start_parent()
+    found = Stage(Path(f"/tmp/ch{os.getpid()}"))  # sockets need a short path
+    request.config.stash[BOOK] = found.blows
+    yield found
+    found.close()
+
+
+def pytest_configure(config):
+    config.stash[BOOK] = []
+    config.stash[BEGAN] = time.monotonic()
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """The table, and its JSON in build/chaos.json."""
+    if not (blows := config.stash[BOOK]):
+        return
+    command = f"CHAOS={'short' if SHORT else 'full'} CHAOS_SEED={SEED} {shlex.join(['pytest', *sys.argv[1:]])}"
+    ledger.write(ROOT / "build/chaos.json", blows, SEED, command, time.monotonic() - config.stash[BEGAN])
+    width = shutil.get_terminal_size().columns
+    terminalreporter.write_line(f"{' what was survived ':=^{width}}")
+    terminalreporter.write_line(f"seed {SEED}; set another by CHAOS_SEED")
+    terminalreporter.write_line(ledger.markdown(ledger.by_kind(blows)))

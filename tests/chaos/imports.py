@@ -1,0 +1,8 @@
+"""What `forked`'s parent has imported; nothing of it may compute before the fork."""
+
+import orchestrator.cli.app
+import orchestrator.cli.screen
+import orchestrator.idennet
+import orchestrator.record
+import orchestrator.search.packs
+import orchestrator.trunks  # noqa: F401

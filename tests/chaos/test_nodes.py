@@ -1,0 +1,143 @@
+"""Clusters of several nodes: a node is lost, drained or stops answering, the head goes, the network parts."""
+
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import lab
+import pytest
+
+from chaos.stage import FINISH, SHORT, at_stake, last_saved, times
+
+pytestmark = pytest.mark.chaos
+RAY = str(Path(sys.executable).with_name("ray"))
+HEAD, DARK = "gcs_server", "--include-dashboard=false"
+DRAINED_BY = 5  # seconds from a preemption notice until the node is gone
+
+
+class Nodes:
+    """A head without cores and two nodes of two cores each, Rays of this machine."""
+
+    def __init__(self, stage):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.stage, self.given = stage, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self.given["RAY_raylet_start_wait_time_s"] = "120"
+        port = self.address.partition(":")[2]
+        temporary = stage.root / f"r{port}"
+        self.head = self._node("--head", f"--port={port}", "--num-cpus=0", f"--temp-dir={temporary}", DARK)
+        assert self.head.until(lambda: "Ray runtime started" in self.said(self.head)), self.head.said
+        self.workers = [self._node(f"--address={self.address}", "--num-cpus=2") for _ in range(2)]
+        for node in self.workers:
+            assert node.until(lambda node=node: "Ray runtime started" in self.said(node)), node.said
+
+    def said(self, node):
+        return (node.folder / "here/stdout").read_text()
+
+    def _node(self, *arguments):
+        plain = ("--block", "--node-ip-address=127.0.0.1", "--disable-usage-stats", "--object-store-memory=100000000")
+        return self.stage.start(RAY, "start", *arguments, *plain, environment=self.given)
+
+    def study(self, store):
+        """A study at work on both nodes, which has checkpoints."""
+        command = self.stage.run(store, "design", "--address", self.address, engine="tune", environment=self.given)
+        assert command.until(lambda: list(store.glob("checkpoints/pack*"))), command.said
+        return command
+
+    def busy(self):
+        """A node that trains, and whose loss is felt."""
+        found = [node for node in self.workers if node.children("ray::ImplicitFunc")]
+        assert found, "no node trains"
+        return found[0]
+
+    def close(self):
+        for node in [*self.workers, self.head]:
+            node.put_down()
+
+
+@contextmanager
+def nodes(stage):
+    made = Nodes(stage)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize("part", range(times(3, 1)))
+def test_a_node_that_is_lost_has_its_packs_trained_on_another(stage, part):
+    store = stage.store()
+    with nodes(stage) as cluster:
+        command = cluster.study(store)
+        repeated, began = at_stake(command, store), time.time()
+        cluster.busy().put_down()
+        command.until(lambda: last_saved(store) > began)
+        recovery = last_saved(store) - began
+        command.end()
+    stage.survived("node lost", store, "design", command, [repeated], recovery if recovery > 0 else None)
+
+
+@pytest.mark.parametrize("words", [HEAD] if SHORT else [HEAD, "raylet/raylet"])
+def test_the_head_of_a_cluster_killed_ends_the_run_with_the_reason_and_a_new_cluster_ends_the_study(stage, words):
+    store = stage.store()
+    with nodes(stage) as cluster:
+        command = cluster.study(store)
+        repeated = at_stake(command, store)
+        for pid in cluster.head.children(words):
+            os.kill(pid, signal.SIGKILL)
+        command.end()
+        assert command.status != 2, command.said
+    stage.recover("head of a cluster killed", store, repeated=[repeated])
+
+
+def test_a_node_that_is_to_be_taken_away_is_drained_and_its_packs_go_on_elsewhere(stage):
+    store = stage.store()
+    with nodes(stage) as cluster:
+        command = cluster.study(store)
+        repeated, victim = at_stake(command, store), cluster.busy()
+        node_id = node_id_of(victim)
+        notice = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the spot instance is taken back")
+        where = ("--address", cluster.address, "--node-id", node_id)
+        until = ("--deadline-remaining-seconds", str(DRAINED_BY))
+        drained = stage.start(RAY, "drain-node", *where, *notice, *until, environment=cluster.given)
+        assert drained.end() == 0, drained.said
+        time.sleep(DRAINED_BY)
+        victim.put_down()
+        command.end()
+    stage.survived("preemption notice, node drained", store, "design", command, [repeated])
+
+
+def node_id_of(node):
+    """The id that Ray gives the node of this raylet."""
+    for pid in node.children("raylet/raylet"):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+        return next(word.partition("=")[2] for word in words if word.startswith("--node_id="))
+    raise AssertionError("its raylet does not run")
+
+
+@pytest.mark.skipif(SHORT, reason="the network is cut in the whole suite alone")
+def test_a_network_that_is_cut_for_a_minute_keeps_each_trial_once(stage):
+    store = stage.store()
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    with lab.laboratory("head", "one", "two", shared=store) as hosts:
+        plain = "--disable-usage-stats --object-store-memory=100000000"
+        address = f"{hosts['head'].address}:6379"
+        for name in ("head", "one", "two"):
+            own = f"--head --port=6379 --num-cpus=0 {DARK}" if name == "head" else f"--address={address} --num-cpus=2"
+            hosts[name].run(f"ray start {own} --node-ip-address={hosts[name].address} {plain}", **token)
+        line = f"study run {lab.SHARED}/design.yaml --store {lab.SHARED} --address {address}"
+        driver = hosts["head"].start(f"exec python -m orchestrator.cli.app {line}", **token)
+        lab.wait_until(lambda: list(store.glob("checkpoints/pack*")) or driver.poll() is not None, FINISH)
+        assert driver.poll() is None, driver.communicate()[1]
+        hosts.cut("one")
+        time.sleep(60)
+        hosts.heal("one")
+        _, said = driver.communicate(timeout=FINISH)
+        driver.said, driver.status = said, driver.returncode
+    stage.survived("network cut for a minute", store, "design", driver)

@@ -1,0 +1,112 @@
+"""Studies on a Ray of their own: its processes are killed, stopped and told to end, one kind after the other."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from chaos import rows
+from chaos.stage import SHORT, at_stake, last_saved, stream, times
+
+pytestmark = pytest.mark.chaos
+WORKER, RAYLET, HEAD = "ray::ImplicitFunc", "raylet/raylet", "gcs_server"  # words of command lines
+GONE_WITHIN = 90  # seconds until a killed driver's Ray has ended
+
+
+def running(stage, study="design"):
+    """A study at work on Ray, which has checkpoints, and its store."""
+    store = stage.store()
+    command = stage.run(store, study, engine="tune")
+    assert command.until(lambda: list(store.glob("checkpoints/pack*"))), command.said
+    return command, store
+
+
+def kill_all(command, words):
+    found = command.children(words)
+    assert found, f"nothing runs that is called {words}"
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+
+
+def gone(command):
+    """Nothing runs any more of a command that was killed."""
+    end = time.monotonic() + GONE_WITHIN
+    while (left := command.processes) and time.monotonic() < end:
+        time.sleep(0.2)
+    return not left
+
+
+@pytest.mark.parametrize("part", range(times(4, 1)))
+@pytest.mark.parametrize("study", ["design"] if SHORT else ["design", "search"])
+def test_the_driver_killed_takes_its_ray_with_it_and_the_next_run_removes_its_folder(stage, study, part):
+    store = stage.store()
+    command = stage.run(store, study, engine="tune")
+    assert command.until(lambda: list(store.glob("checkpoints/pack*")))
+    command.until(lambda: False, float(stream("driver on Ray", study, part).uniform(0, 3)))
+    repeated = at_stake(command, store)
+    command.kill(signal.SIGKILL)
+    command.end()
+    assert gone(command)
+    environment = {"TMPDIR": str(command.folder / "t")}  # where its temporary folder is looked for
+    stage.recover("driver killed, on Ray", store, study, [repeated], engine="tune", environment=environment)
+
+
+@pytest.mark.parametrize("part", range(times(4, 1)))
+def test_a_worker_killed_is_started_again_and_the_run_goes_on(stage, part):
+    command, store = running(stage)
+    command.until(lambda: False, float(stream("worker", part).uniform(0, 2)))
+    repeated, began = at_stake(command, store), time.time()
+    if command.children(WORKER):  # else the packs are trained
+        kill_all(command, WORKER)
+    command.until(lambda: last_saved(store) > began)
+    recovery = last_saved(store) - began
+    command.end()
+    stage.survived("worker killed", store, "design", command, [repeated], recovery if recovery > 0 else None)
+
+
+@pytest.mark.parametrize("words", [RAYLET, HEAD])
+@pytest.mark.parametrize("part", range(times(2, 1)))
+def test_the_raylet_or_the_head_killed_ends_the_run_and_the_next_one_goes_on(stage, words, part):
+    command, store = running(stage)
+    repeated = at_stake(command, store)
+    kill_all(command, words)
+    command.end()
+    assert command.status != 0 or not rows.compare(store, stage.whole())
+    assert gone(command)
+    environment = {"TMPDIR": str(command.folder / "t")}
+    kind = "raylet killed" if words == RAYLET else "head (GCS) killed"
+    stage.recover(kind, store, repeated=[repeated], environment=environment, engine="tune")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_or_told_to_end_on_ray_it_says_what_is_safe(stage, number):
+    command, store = running(stage)
+    repeated = at_stake(command, store)
+    command.kill(number)
+    assert command.end() == 130, command.said
+    assert "Traceback" not in command.said
+    assert "run the same command again" in command.said
+    assert gone(command)
+    kind = {signal.SIGINT: "Ctrl-C, on Ray", signal.SIGTERM: "preemption notice (SIGTERM)"}[number]
+    stage.recover(kind, store, repeated=[repeated])
+
+
+@pytest.mark.parametrize("words", [WORKER] if SHORT else [WORKER, RAYLET])
+def test_stopped_for_a_minute_on_ray_the_rows_are_the_same(stage, words):
+    command, store = running(stage)
+    found = command.children(words)
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for pid in found:
+            os.kill(pid, number)
+        if number == signal.SIGSTOP:
+            time.sleep(times(60, 5))
+    began = time.time()
+    command.end()
+    kind = "worker stopped for a minute" if words == WORKER else "raylet stopped for a minute"
+    if command.status == 0:
+        stage.survived(kind, store, "design", command, recovery=time.time() - began)
+    else:
+        assert gone(command)
+        environment = {"TMPDIR": str(command.folder / "t")}
+        stage.recover(kind, store, environment=environment, engine="tune")

@@ -1,0 +1,91 @@
+"""A server that speaks S3 (moto's), on a real port: what was asked of it can be counted, and it can be taken away."""
+
+import logging
+import threading
+import time
+from contextlib import contextmanager
+from urllib.parse import parse_qs
+
+import boto3
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+BUCKET = "bucket"
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIATESTTESTTESTTEST", "AWS_SECRET_ACCESS_KEY": "a-secret-that-nobody-may-read"}
+
+
+class S3:
+    """The server, with an empty bucket in it."""
+
+    def __init__(self):
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)
+        self.app = DomainDispatcherApplication(create_backend_app)
+        self.asked = []  # (method, key, whether it asked for the bytes from the start) of each request
+        self.fails = lambda method, key, query: False  # or what it says: "403 Forbidden"
+        self.before = lambda method, key: None
+        self.port = 0
+        self.start()
+        self.client = boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+        )
+        self.client.create_bucket(Bucket=BUCKET)
+
+    def __call__(self, environ, start):
+        method, key = environ["REQUEST_METHOD"], environ["PATH_INFO"].removeprefix(f"/{BUCKET}").removeprefix("/")
+        first = environ.get("HTTP_RANGE", "bytes=0-").startswith("bytes=0-")
+        self.asked.append((method, key, first))
+        self.before(method, key)
+        if wrong := self.fails(method, key, parse_qs(environ["QUERY_STRING"], keep_blank_values=True)):
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            start("500 Internal Server Error" if wrong is True else wrong, [("Content-Length", "0")])
+            return [b""]
+        return self.app(environ, start)
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self):
+        self.server = make_server("127.0.0.1", self.port, self, threaded=True)
+        self.port = self.server.server_port
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+    @contextmanager
+    def away(self, seconds):
+        """Not reachable for so long from now on; back at the end."""
+        self.stop()
+        back = threading.Timer(seconds, self.start)
+        back.start()
+        yield
+        back.join()
+
+    def objects(self, prefix=""):
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+        return sorted(each["Key"] for page in pages for each in page.get("Contents", ()) if each["Size"])
+
+    def read(self, key):
+        return self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+
+    def fetched(self):
+        """How often each object was fetched."""
+        counts = {}
+        for method, key, first in self.asked:
+            if method == "GET" and key and first:
+                counts[key] = counts.get(key, 0) + 1
+        return counts
+
+
+def until(true, seconds=60.0):
+    """Wait until something is so."""
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends, "waited in vain"
+        time.sleep(0.02)
