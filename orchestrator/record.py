@@ -62,6 +62,11 @@ def read_plan(path: Path) -> dict[str, Any]:
     return plan
 
 
+def read_provenance(path: Path) -> dict[str, Any]:
+    """Where the results of a study come from, of its `provenance.json`; raises as `read_plan` does."""
+    return kept.read(path, {"versions": dict}, STEP)
+
+
 def read_search(path: Path) -> dict[str, Any]:
     """What a search has asked and found, of its `search.json`; raises as `read_plan` does."""
     return kept.read(path, {"procedures": list, "search": dict}, STEP)

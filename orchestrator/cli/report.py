@@ -119,7 +119,7 @@ def evidence(plan: dict[str, Any], store: "Store", trials: "pl.DataFrame") -> "E
     )
     alone, packed = costs.packing(predicted) or (None, None)
     try:
-        provenance = record.read_plan(store.studies / name / "provenance.json")
+        provenance = record.read_provenance(store.studies / name / "provenance.json")
     except ValueError as error:
         log.warning("%s", error)
         provenance = {}
