@@ -166,6 +166,7 @@ class Stage:
 
     def __init__(self, root):
         self.root, self.blows, self.commands, self.wholes = root, [], [], {}
+        root.mkdir()
 
     def close(self):
         """Leave no process and no file."""
