@@ -17,6 +17,7 @@ SHORT = os.environ.get("CHAOS", "full") == "short"
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
 # Ray's minute until a driver without a head gives up is ten seconds in the short suite
 HURRY = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"} if SHORT else {}
+ENDED = 10  # seconds that Ray's agents take to see that their raylet is gone
 FINISH = 600  # seconds after which a command hangs
 MARK = "IDENCTL_CHAOS"  # in the environment of every process of a command
 SAVED = ("checkpoints/[!.]*", "trials/[!.]*", "trunks/[!.]*/trunk.json", "studies/*/asked/*/*/[!.]*")
@@ -81,6 +82,7 @@ class Command:
 
     def __init__(self, line, folder, environment, forks=False, **deadly):
         self.mark, self.folder, self.began = f"{MARK}={uuid.uuid4().hex}", folder, time.time()
+        self.line = " ".join(map(str, line))
         for name in ("home", "t", "here"):
             (folder / name).mkdir(parents=True)
         own = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "t"), "PYTHONPATH": str(ROOT)}
@@ -141,6 +143,13 @@ class Command:
             return False
         return state != "Z" and (int(session) == self.pid or marked)
 
+    def gone(self, within=ENDED):
+        """Whether nothing of it runs any more, waiting for what is just ending."""
+        end = time.monotonic() + within
+        while (left := self.processes) and time.monotonic() < end:
+            time.sleep(0.1)
+        return not left
+
     def children(self, words):
         """The ids of those of its processes whose command line has these words."""
         return [pid for pid in self.processes if words in _line(pid) and pid != self.pid]
@@ -196,6 +205,12 @@ class Stage:
             self.wholes["faces"] = self._draw(self.root / "faces")
         return self._copy(self.wholes["faces"])
 
+    def pretrained(self):
+        """A new store that has the trunks too, for what is struck later."""
+        store = self.store()
+        shutil.copytree(self.whole() / "trunks", store / "trunks", dirs_exist_ok=True)
+        return store
+
     def whole(self, study="design"):
         """The store after an undisturbed run; not to be written to."""
         if study not in self.wholes:
@@ -234,9 +249,10 @@ class Stage:
     def is_clean(self, store):
         """No command runs any more, and neither their folders nor the store hold what is not to be there."""
         for command in self.commands:
-            assert command.processes == []
+            assert command.gone(), f"{command.line} has left {[_line(pid) for pid in command.processes]}"
             strays = [path for name in ("home", "t", "here") for path in (command.folder / name).iterdir()]
-            assert [str(path) for path in strays if path.name not in OWN and not path.match(TORCH)] == []
+            strays = [str(path) for path in strays if path.name not in OWN and not path.match(TORCH)]
+            assert strays == [], f"{command.line} has left {strays}"
         assert list((store / "checkpoints").glob("[!.]*")) == [], "nothing is left to resume"
 
     def _draw(self, store):

@@ -24,7 +24,7 @@ def damage(path, draws):
 
 def stopped(stage, study):
     """A store whose driver was killed when it had checkpoints of two epochs, and what that cost in seconds."""
-    store = stage.store()
+    store = stage.pretrained()
     command = stage.run(store, study)
     assert command.until(lambda: len(list(store.glob("checkpoints/pack*"))) >= 2)
     repeated = at_stake(command, store)

@@ -53,7 +53,7 @@ def test_a_write_that_fails_half_way_fails_the_run_with_the_reason(stage, part):
 
 @pytest.mark.parametrize("study", ["design", "search"])
 def test_a_store_that_is_read_only_for_a_while_fails_the_run_and_the_next_one_ends_it(stage, study):
-    store = stage.store()
+    store = stage.pretrained()
     command = stage.run(store, study)
     assert command.until(lambda: list(store.glob("checkpoints/pack*")))
     repeated = at_stake(command, store)

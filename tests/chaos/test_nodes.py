@@ -29,16 +29,21 @@ class Nodes:
             port = free.getsockname()[1]
         self.address = f"127.0.0.1:{port}"
         self.stage, self.given = stage, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        self.head = self._node("--head", f"--port={port}", "--num-cpus=0", DARK)
-        self.workers = [self._node(f"--address={self.address}", "--num-cpus=2") for _ in range(2)]
+        self.head = self._begin("--head", f"--port={port}", "--num-cpus=0", DARK)
+        self._await(self.head)
+        self.workers = [self._begin(f"--address={self.address}", "--num-cpus=2") for _ in range(2)]
+        for node in self.workers:
+            self._await(node)
 
-    def _node(self, *arguments):
-        """A node that has started; one after the other, as two that start at once take each other's ports."""
-        folder = f"--temp-dir={self.stage.root}/n{len(self.stage.commands)}"
+    def _begin(self, *arguments):
+        folder = (
+            f"--temp-dir={self.stage.root}/n{len(self.stage.commands)}"  # nodes of one folder take each other's sockets
+        )
         plain = (folder, "--block", "--disable-usage-stats", "--object-store-memory=100000000")
-        node = self.stage.start(RAY, "start", *arguments, *plain, environment=self.given)
+        return self.stage.start(RAY, "start", *arguments, *plain, environment=self.given)
+
+    def _await(self, node):
         assert node.until(lambda: "Ray runtime started" in (node.folder / "here/stdout").read_text()), node.said
-        return node
 
     def study(self, store):
         """A study at work on both nodes, which has checkpoints."""
@@ -68,7 +73,7 @@ def nodes(stage):
 
 @pytest.mark.parametrize("part", range(times(3, 1)))
 def test_a_node_that_is_lost_has_its_packs_trained_on_another(stage, part):
-    store = stage.store()
+    store = stage.pretrained()
     with nodes(stage) as cluster:
         command = cluster.study(store)
         repeated, began = at_stake(command, store), time.time()
@@ -81,7 +86,7 @@ def test_a_node_that_is_lost_has_its_packs_trained_on_another(stage, part):
 
 @pytest.mark.parametrize("words", [HEAD] if SHORT else [HEAD, "raylet/raylet"])
 def test_the_head_of_a_cluster_killed_ends_the_run_and_the_next_one_ends_the_study(stage, words):
-    store = stage.store()
+    store = stage.pretrained()
     with nodes(stage) as cluster:
         command = cluster.study(store)
         repeated = at_stake(command, store)
@@ -95,7 +100,7 @@ def test_the_head_of_a_cluster_killed_ends_the_run_and_the_next_one_ends_the_stu
 
 
 def test_a_node_that_is_to_be_taken_away_is_drained_and_its_packs_go_on_elsewhere(stage):
-    store = stage.store()
+    store = stage.pretrained()
     with nodes(stage) as cluster:
         command = cluster.study(store)
         repeated, victim = at_stake(command, store), cluster.busy()

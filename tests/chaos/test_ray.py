@@ -16,7 +16,7 @@ GONE_WITHIN = 90  # seconds until a killed driver's Ray has ended
 
 def running(stage, study="design"):
     """A study at work on Ray, which has checkpoints, and its store."""
-    store = stage.store()
+    store = stage.pretrained()
     command = stage.run(store, study, engine="tune")
     assert command.until(lambda: list(store.glob("checkpoints/pack*"))), command.said
     return command, store
@@ -29,25 +29,15 @@ def kill_all(command, words):
         os.kill(pid, signal.SIGKILL)
 
 
-def gone(command):
-    """Nothing runs any more of a command that was killed."""
-    end = time.monotonic() + GONE_WITHIN
-    while (left := command.processes) and time.monotonic() < end:
-        time.sleep(0.2)
-    return not left
-
-
 @pytest.mark.parametrize("part", range(times(4, 1)))
 @pytest.mark.parametrize("study", ["design"] if SHORT else ["design", "search"])
 def test_the_driver_killed_takes_its_ray_with_it_and_the_next_run_removes_its_folder(stage, study, part):
-    store = stage.store()
-    command = stage.run(store, study, engine="tune")
-    assert command.until(lambda: list(store.glob("checkpoints/pack*")))
+    command, store = running(stage, study)
     command.until(lambda: False, float(stream("driver on Ray", study, part).uniform(0, 3)))
     repeated = at_stake(command, store)
     command.kill(signal.SIGKILL)
     command.end()
-    assert gone(command)
+    assert command.gone(GONE_WITHIN)
     environment = {"TMPDIR": str(command.folder / "t")}  # where its temporary folder is looked for
     stage.recover("driver killed, on Ray", store, study, [repeated], engine="tune", environment=environment)
 
@@ -73,7 +63,7 @@ def test_the_raylet_or_the_head_killed_ends_the_run_and_the_next_one_goes_on(sta
     kill_all(command, words)
     command.end()
     assert command.status != 0 or not rows.compare(store, stage.whole())
-    assert gone(command)
+    assert command.gone(GONE_WITHIN)
     environment = {"TMPDIR": str(command.folder / "t")}
     kind = "raylet killed" if words == RAYLET else "head (GCS) killed"
     stage.recover(kind, store, repeated=[repeated], environment=environment, engine="tune")
@@ -87,7 +77,7 @@ def test_interrupted_or_told_to_end_on_ray_it_says_what_is_safe(stage, number):
     assert command.end() == 130, command.said
     assert "Traceback" not in command.said
     assert "run the same command again" in command.said
-    assert gone(command)
+    assert command.gone(GONE_WITHIN)
     kind = {signal.SIGINT: "Ctrl-C, on Ray", signal.SIGTERM: "preemption notice (SIGTERM)"}[number]
     stage.recover(kind, store, repeated=[repeated])
 
@@ -107,6 +97,6 @@ def test_stopped_for_a_minute_on_ray_the_rows_are_the_same(stage, words):
     if command.status == 0:
         stage.survived(kind, store, "design", command, recovery=time.time() - began)
     else:
-        assert gone(command)
+        assert command.gone(GONE_WITHIN)
         environment = {"TMPDIR": str(command.folder / "t")}
         stage.recover(kind, store, environment=environment, engine="tune")
