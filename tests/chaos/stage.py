@@ -17,7 +17,9 @@ SHORT = os.environ.get("CHAOS", "full") == "short"
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
 # Ray's minute until a driver without a head gives up is ten seconds in the short suite
 HURRY = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"} if SHORT else {}
-ENDED = 10  # seconds that Ray's agents take to see that their raylet is gone
+ENDED = 10  # seconds until what a command has started has ended with it
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # which tell a head that is gone of a raylet that is gone,
+AGENTS_ENDED = 90  # and give up after a minute
 FINISH = 600  # seconds after which a command hangs
 MARK = "IDENCTL_CHAOS"  # in the environment of every process of a command
 SAVED = ("checkpoints/[!.]*", "trials/[!.]*", "trunks/[!.]*/trunk.json", "studies/*/asked/*/*/[!.]*")
@@ -65,6 +67,9 @@ STUDIES["nan"] = (  # half of its trials fail, as their weights are no longer fi
 )
 STATUS = {"nan": 1}  # the exit status of an undisturbed run that is not 0
 FACES = {"oulu-casia": 10, "ferplus": 60, "casia-webface": 4}  # people
+
+
+BOTH = ["search"] if SHORT else ["design", "search"]  # the studies that a fault is tried on
 
 
 def times(full, short):
@@ -143,12 +148,14 @@ class Command:
             return False
         return state != "Z" and (int(session) == self.pid or marked)
 
-    def gone(self, within=ENDED):
-        """Whether nothing of it runs any more, waiting for what is just ending."""
+    def left(self, agents=False, within=ENDED):
+        """The command lines of what still runs of it, waiting for what is just ending; of agents too where asked."""
         end = time.monotonic() + within
-        while (left := self.processes) and time.monotonic() < end:
+        while left := [line for line in map(_line, self.processes) if agents or not line.startswith(AGENTS)]:
+            if time.monotonic() > end:
+                break
             time.sleep(0.1)
-        return not left
+        return left
 
     def children(self, words):
         """The ids of those of its processes whose command line has these words."""
@@ -178,10 +185,12 @@ class Stage:
         root.mkdir()
 
     def close(self):
-        """Leave no process and no file."""
+        """Require that nothing runs any more, and leave no process and no file."""
+        left = [line for command in self.commands for line in command.left(agents=True, within=AGENTS_ENDED)]
         for command in self.commands:
             command.put_down()
         shutil.rmtree(self.root)
+        assert left == []
 
     def start(self, *line, environment=None, **more):
         """A command that has been started."""
@@ -249,7 +258,7 @@ class Stage:
     def is_clean(self, store):
         """No command runs any more, and neither their folders nor the store hold what is not to be there."""
         for command in self.commands:
-            assert command.gone(), f"{command.line} has left {[_line(pid) for pid in command.processes]}"
+            assert command.left() == [], f"{command.line} has left what runs"
             strays = [path for name in ("home", "t", "here") for path in (command.folder / name).iterdir()]
             strays = [str(path) for path in strays if path.name not in OWN and not path.match(TORCH)]
             assert strays == [], f"{command.line} has left {strays}"

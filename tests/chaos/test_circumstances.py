@@ -13,7 +13,7 @@ import pytest
 from conftest import changed
 
 from chaos import rows
-from chaos.stage import SHORT, STUDIES, at_stake, stream, times
+from chaos.stage import BOTH, SHORT, STUDIES, at_stake, stream, times
 
 pytestmark = pytest.mark.chaos
 DAY = 24 * 3600
@@ -113,7 +113,7 @@ def test_the_clock_can_be_set(stage, clock):
         assert float(one) - float(other) == pytest.approx(-DAY, abs=60)
 
 
-@pytest.mark.parametrize("study", ["design", "search"])
+@pytest.mark.parametrize("study", BOTH)
 @pytest.mark.parametrize("killed", [True] if SHORT else [False, True])
 def test_a_clock_that_is_set_back_a_day_changes_nothing(stage, clock, study, killed):
     store, shift = stage.pretrained(), stage.root / f"shift-{study}-{killed}"

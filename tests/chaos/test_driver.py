@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from chaos.stage import at_stake, stream, times
+from chaos.stage import BOTH, at_stake, stream, times
 
 pytestmark = pytest.mark.chaos
 SPAN = 4.0  # seconds within which a run of a study is killed
@@ -37,7 +37,7 @@ def operations(request, stage):
 
 def test_killed_before_each_thing_that_it_does_to_the_store(stage, operations):
     study, count = operations
-    chosen = stream("operations", study).permutation(count)[: times(count, 3)]
+    chosen = stream("operations", study).permutation(count)[: times(count, 2)]
     for number in sorted(int(number) for number in chosen):
         store = stage.store()
         command = stage.run(store, study, within=store, operation=number)
@@ -54,7 +54,7 @@ def test_killed_in_the_middle_of_writing_a_file(stage, part):
     stage.recover("driver killed within a write", store)
 
 
-@pytest.mark.parametrize("study", ["design", "search"])
+@pytest.mark.parametrize("study", BOTH)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_interrupted_and_its_terminal_closed(stage, study, number):
     store = stage.pretrained()
@@ -82,7 +82,7 @@ def test_ctrl_c_twice(stage):
     stage.recover("Ctrl-C twice", store, repeated=[repeated])
 
 
-@pytest.mark.parametrize("study", ["design", "search"])
+@pytest.mark.parametrize("study", BOTH)
 def test_stopped_for_a_minute_it_goes_on_as_if_nothing_had_been(stage, study):
     store = stage.pretrained()
     command = stage.run(store, study)

@@ -11,7 +11,6 @@ from chaos.stage import SHORT, at_stake, last_saved, stream, times
 
 pytestmark = pytest.mark.chaos
 WORKER, RAYLET, HEAD = "ray::ImplicitFunc", "raylet/raylet", "gcs_server"  # words of command lines
-GONE_WITHIN = 90  # seconds until a killed driver's Ray has ended
 
 
 def running(stage, study="design"):
@@ -37,7 +36,7 @@ def test_the_driver_killed_takes_its_ray_with_it_and_the_next_run_removes_its_fo
     repeated = at_stake(command, store)
     command.kill(signal.SIGKILL)
     command.end()
-    assert command.gone(GONE_WITHIN)
+    assert command.left() == []
     environment = {"TMPDIR": str(command.folder / "t")}  # where its temporary folder is looked for
     stage.recover("driver killed, on Ray", store, study, [repeated], engine="tune", environment=environment)
 
@@ -63,7 +62,7 @@ def test_the_raylet_or_the_head_killed_ends_the_run_and_the_next_one_goes_on(sta
     kill_all(command, words)
     command.end()
     assert command.status != 0 or not rows.compare(store, stage.whole())
-    assert command.gone(GONE_WITHIN)
+    assert command.left() == []
     environment = {"TMPDIR": str(command.folder / "t")}
     kind = "raylet killed" if words == RAYLET else "head (GCS) killed"
     stage.recover(kind, store, repeated=[repeated], environment=environment, engine="tune")
@@ -77,7 +76,7 @@ def test_interrupted_or_told_to_end_on_ray_it_says_what_is_safe(stage, number):
     assert command.end() == 130, command.said
     assert "Traceback" not in command.said
     assert "run the same command again" in command.said
-    assert command.gone(GONE_WITHIN)
+    assert command.left() == []
     kind = {signal.SIGINT: "Ctrl-C, on Ray", signal.SIGTERM: "preemption notice (SIGTERM)"}[number]
     stage.recover(kind, store, repeated=[repeated])
 
@@ -97,6 +96,6 @@ def test_stopped_for_a_minute_on_ray_the_rows_are_the_same(stage, words):
     if command.status == 0:
         stage.survived(kind, store, "design", command, recovery=time.time() - began)
     else:
-        assert command.gone(GONE_WITHIN)
+        assert command.left() == []
         environment = {"TMPDIR": str(command.folder / "t")}
         stage.recover(kind, store, environment=environment, engine="tune")
