@@ -270,11 +270,8 @@ class Greedy(Simulated):
 
 @pytest.mark.parametrize("most", [10, 3])  # a configuration has ten folds
 def test_a_search_whose_packs_are_cut_asks_prunes_and_chooses_as_if_none_were(tmp_path, monkeypatch, most):
-    content = changed(
-        searching.text(configurations=12, more=", pruning: {first: 3}"),
-        "benchmarks.simulated:Simulated",
-        f"{__name__}:Greedy",
-    )
+    content = searching.text(configurations=12, more=", pruning: {first: 3}")
+    content = changed(content, "benchmarks.simulated:Simulated", f"{__name__}:Greedy")
     whole = searching.run(tmp_path / "whole", content)
     monkeypatch.setattr(Greedy, "most", most)
     heard = []

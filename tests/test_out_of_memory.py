@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +40,9 @@ class Hungry:
         return [TrialResult(trial, "complete", True, 1, 1, 0.0, accuracy=0.5) for trial in pack.trials]
 
 
-def run(workload, store, pack):
+def run(workload, store, pack, deadline=None):
     told = []
-    inline_engine.run(Listed([pack]), workload, store, Capacity("cpu", 1, 1), told.append)
+    inline_engine.run(Listed([pack]), workload, store, Capacity("cpu", 1, 1), told.append, deadline)
     return told
 
 
@@ -88,6 +89,18 @@ def test_the_trial_that_does_not_fit_alone_is_told_and_all_others_are_trained(tm
     ended = [event.pack_id for event in told if isinstance(event, PackCut | PackDone | TrialFailed)]
     assert sorted(ended) == sorted(event.pack_id for event in told if isinstance(event, PackStarted))
     assert set(store.states()) == {trial.trial_id for trial in TRIALS} - {TRIALS[3].trial_id}
+
+
+def test_halves_of_a_pack_whose_time_is_up_are_left_to_the_next_run(tmp_path):
+    deadline = time.time() + 0.5
+
+    class Late(Hungry):
+        def run(self, pack, context):
+            time.sleep(max(0, deadline - time.time()))
+            raise MemoryError
+
+    told = run(Late(), Store(tmp_path).open(), Pack(TRIALS), deadline)
+    assert [type(event) for event in told] == [PackStarted, PackCut]
 
 
 def test_another_error_is_not_taken_for_one_of_memory(tmp_path):
