@@ -65,6 +65,11 @@ STUDIES["nan"] = (  # half of its trials fail, as their weights are no longer fi
     .replace("{id_rate: [0.5, 1.0]}", "{variant: [if], lr: [0.1, 1.0e+30]}")
     .replace("by: id_rate, baselines: [{variant: original}]", "by: lr")
 )
+STUDIES["poison"] = (
+    STUDIES["design"]
+    .replace("name: design", "name: poison")
+    .replace("dataset:", "workload: tests.chaos.poison:Poison\ndataset:")
+)
 STATUS = {"nan": 1}  # the exit status of an undisturbed run that is not 0
 FACES = {"oulu-casia": 10, "ferplus": 60, "casia-webface": 4}  # people
 

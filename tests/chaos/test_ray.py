@@ -7,6 +7,7 @@ import time
 import pytest
 
 from chaos import rows
+from chaos.poison import SWITCH
 from chaos.stage import SHORT, at_stake, last_saved, stream, times
 
 pytestmark = pytest.mark.chaos
@@ -52,6 +53,18 @@ def test_a_worker_killed_is_started_again_and_the_run_goes_on(stage, part):
     recovery = last_saved(store) - began
     command.end()
     stage.survived("worker killed", store, "design", command, [repeated], recovery if recovery > 0 else None)
+
+
+@pytest.mark.skipif(SHORT, reason="six workers die, in the whole suite alone")
+def test_a_trial_that_kills_its_worker_is_a_row_that_says_so_and_once_it_does_not_the_study_ends(stage):
+    store = stage.store()
+    command = stage.run(store, "poison", engine="tune", environment={SWITCH: "1"})
+    assert command.end() == 1, command.said
+    assert "killed its worker 3 times" in command.said
+    assert "poison: 7 of 8 trials complete" in command.said
+    assert ", 1 failed" in command.said
+    stage.is_clean(store)
+    stage.recover("a trial kills its worker", store, "poison", engine="tune")
 
 
 @pytest.mark.parametrize("words", [RAYLET, HEAD])
