@@ -19,7 +19,7 @@ pytestmark = pytest.mark.chaos
 DAY = 24 * 3600
 
 
-@pytest.mark.parametrize("part", range(times(6, 1)))
+@pytest.mark.parametrize("part", range(times(3, 1)))
 def test_a_trial_of_nan_is_a_row_with_the_reason_however_often_its_driver_is_killed(stage, part):
     store, repeated = stage.pretrained(), []
     for moment in stream("nan", part).uniform(0.5, 4, 2):
@@ -131,7 +131,7 @@ def test_a_clock_that_is_set_back_a_day_changes_nothing(stage, clock, study, kil
         stage.survived("clock set back", store, study, command)
 
 
-@pytest.mark.parametrize("part", range(times(12, 2)))
+@pytest.mark.parametrize("part", range(times(6, 2)))
 def test_a_driver_that_runs_out_of_memory_says_so_or_dies_and_loses_nothing(stage, part):
     store, draws = stage.pretrained(), stream("memory", part)
     command = stage.run(store)

@@ -21,7 +21,7 @@ def in_one_line(command):
     return command.said
 
 
-@pytest.mark.parametrize("part", range(times(24, 2)))
+@pytest.mark.parametrize("part", range(times(8, 2)))
 def test_a_disk_that_is_full_fails_the_run_with_the_reason_and_room_is_all_it_needs(stage, part):
     faces = stage.store()
     held = sum(-(-path.stat().st_size // 4096) * 4096 + 4096 for path in faces.rglob("*"))
@@ -39,7 +39,7 @@ def test_a_disk_that_is_full_fails_the_run_with_the_reason_and_room_is_all_it_ne
         assert list(store.rglob(".*.tmp")) == [], "what could not be written whole is removed"
 
 
-@pytest.mark.parametrize("part", range(times(24, 1)))
+@pytest.mark.parametrize("part", range(times(8, 1)))
 def test_a_write_that_fails_half_way_fails_the_run_with_the_reason(stage, part):
     longest = int(stream("refused", part).integers(2_000, 300_000))
     store = stage.store()

@@ -13,7 +13,7 @@ SPAN = 4.0  # seconds within which a run of a study is killed
 
 
 @pytest.mark.parametrize("study", ["design", "search"])
-@pytest.mark.parametrize("chain", range(times(12, 1)))
+@pytest.mark.parametrize("chain", range(times(8, 1)))
 def test_killed_again_and_again_at_any_moment(stage, study, chain):
     store, repeated = stage.store(), []
     for moment in stream("moments", study, chain).uniform(0.1, SPAN, times(5, 3)):
@@ -37,7 +37,7 @@ def operations(request, stage):
 
 def test_killed_before_each_thing_that_it_does_to_the_store(stage, operations):
     study, count = operations
-    chosen = stream("operations", study).permutation(count)[: times(count, 2)]
+    chosen = stream("operations", study).permutation(count)[: times(20, 2)]
     for number in sorted(int(number) for number in chosen):
         store = stage.store()
         command = stage.run(store, study, within=store, operation=number)
@@ -45,7 +45,7 @@ def test_killed_before_each_thing_that_it_does_to_the_store(stage, operations):
         stage.recover(f"driver killed before each change of the store ({study})", store, study)
 
 
-@pytest.mark.parametrize("part", range(times(16, 2)))
+@pytest.mark.parametrize("part", range(times(10, 2)))
 def test_killed_in_the_middle_of_writing_a_file(stage, part):
     longest = int(stream("longest file", part).integers(2_000, 400_000))
     store = stage.store()

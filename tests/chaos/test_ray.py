@@ -29,7 +29,7 @@ def kill_all(command, words):
         os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("part", range(times(4, 1)))
+@pytest.mark.parametrize("part", range(times(2, 1)))
 @pytest.mark.parametrize("study", ["design"] if SHORT else ["design", "search"])
 def test_the_driver_killed_takes_its_ray_with_it_and_the_next_run_removes_its_folder(stage, study, part):
     command, store = running(stage, study)
@@ -42,7 +42,7 @@ def test_the_driver_killed_takes_its_ray_with_it_and_the_next_run_removes_its_fo
     stage.recover("driver killed, on Ray", store, study, [repeated], engine="tune", environment=environment)
 
 
-@pytest.mark.parametrize("part", range(times(4, 1)))
+@pytest.mark.parametrize("part", range(times(3, 1)))
 def test_a_worker_killed_is_started_again_and_the_run_goes_on(stage, part):
     command, store = running(stage)
     command.until(lambda: False, float(stream("worker", part).uniform(0, 2)))
@@ -68,8 +68,7 @@ def test_a_trial_that_kills_its_worker_is_a_row_that_says_so_and_once_it_does_no
 
 
 @pytest.mark.parametrize("words", [RAYLET, HEAD])
-@pytest.mark.parametrize("part", range(times(2, 1)))
-def test_the_raylet_or_the_head_killed_ends_the_run_and_the_next_one_goes_on(stage, words, part):
+def test_the_raylet_or_the_head_killed_ends_the_run_and_the_next_one_goes_on(stage, words):
     command, store = running(stage)
     repeated = at_stake(command, store)
     kill_all(command, words)
