@@ -1,6 +1,7 @@
 """A report as text: Markdown and JSON here, the others in files of their own; all say the same."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -63,23 +64,37 @@ def _markdown(report: Report) -> str:
         else f"{_table(header, [_markdown_row(row, report) for row in report.rows])}\n\n"
     )
     more = "".join(
-        f"## {block.title}\n\n{_markdown_block(block)}\n\n" for block in [*search_blocks(report), *blocks(report)]
+        f"## {_text(block.title)}\n\n{_markdown_block(block)}\n\n"
+        for block in [*search_blocks(report), *blocks(report)]
     )
-    notes = "\n".join(f"- {note}" for note in report.notes)
-    source = "\n".join(f"- {name}: `{value}`" for name, value in provenance_lines(report))
-    return f"# {report.title}\n\n{main}{more}{notes}\n\nProvenance of `{report.study}`:\n\n{source}\n"
+    notes = "\n".join(f"- {_text(note)}" for note in report.notes)
+    source = "\n".join(f"- {name}: {_code(value)}" for name, value in provenance_lines(report))
+    return f"# {_text(report.title)}\n\n{main}{more}{notes}\n\nProvenance of {_code(report.study)}:\n\n{source}\n"
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    whole = [header, ["---"] + ["---:"] * (len(header) - 1), *lines]
-    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in whole)
+    whole = [list(map(_text, header)), ["---"] + ["---:"] * (len(header) - 1), *lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in whole)
 
 
 def _markdown_block(block: Block) -> str:
-    lines = [[line.name if line.first else f"*{line.name}*", *line.texts] for line in block.lines]
+    names = [_text(line.name) if line.first else f"*{_text(line.name)}*" for line in block.lines]
+    lines = [[name, *map(_text, line.texts)] for name, line in zip(names, block.lines, strict=True)]
     return _table([block.corner, *block.columns], lines)
 
 
 def _markdown_row(row: Row, report: Report) -> list[str]:
     differences = [text for comparison in row.comparisons for text in compared(comparison)]
-    return [*measured(row, report), *differences, *beside_paper(row, report), number(row.seconds, ".2f")]
+    texts = [*measured(row, report), *differences, *beside_paper(row, report), number(row.seconds, ".2f")]
+    return list(map(_text, texts))
+
+
+def _text(text: str) -> str:
+    """The text with what Markdown would obey escaped; an underline within a word is left as it is."""
+    return re.sub(r"[\\`*\[\]|~$]|<(?=[a-zA-Z/!?])|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+
+
+def _code(text: str) -> str:
+    """The text as Markdown's code, in one more backtick than it has itself."""
+    runs = [len(run) for run in re.findall("`+", text)]
+    return f"`{text}`" if not runs else f"{'`' * (max(runs) + 1)} {text} {'`' * (max(runs) + 1)}"
