@@ -30,7 +30,8 @@ from orchestrator.statistics import power
 from orchestrator.statistics.bootstrap import over_subjects
 from orchestrator.statistics.folds import Floats, holm, over_folds, seeds_averaged
 from orchestrator.store import Store
-from orchestrator.study import NUM_FOLDS, Study
+from orchestrator.study import Study
+from orchestrator.trial import NUM_FOLDS
 
 LEVEL = 0.05
 RATIO = 1 / (NUM_FOLDS - 1)  # n_test/n_train

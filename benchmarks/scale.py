@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.simulated import Simulated
-from orchestrator import record, runner
+from orchestrator import frozen, record, runner
 from orchestrator.cli.plan import _facts, _print_plan
 from orchestrator.cli.screen import screen
 from orchestrator.design import describe
@@ -144,7 +144,7 @@ class Measured:
 
     def report(self) -> Callable[[], object]:
         """The numbers of a report of ten cells."""
-        plan = record.read_plan(self.store.studies / self.file.stem / "plan.json")
+        plan = frozen.read_plan(self.store.studies / self.file.stem / "plan.json")
         plan["cells"] = plan["cells"][:: max(len(plan["cells"]) // 10, 1)]
         return lambda: tables.build(plan, self.store.trials(), None)
 

@@ -21,9 +21,9 @@ from orchestrator.design import Cell
 from orchestrator.planning import Estimate
 from orchestrator.search.pruning import leaving
 from orchestrator.store import Store
-from orchestrator.study import NUM_FOLDS, Study
+from orchestrator.study import Study
 from orchestrator.study_rules import Rules, complete
-from orchestrator.trial import Configuration, Pack, Setting, Trial, TrialResult
+from orchestrator.trial import NUM_FOLDS, Configuration, Pack, Setting, Trial, TrialResult
 from orchestrator.workload import Configured, Context
 
 RECIPE = "1"  # raised whenever the same settings would draw other accuracies

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 
 from idennet_core import locks, sealing
 from orchestrator import index, sealed
+from orchestrator.frozen import read_plan
 from orchestrator.leftovers import changed, half_written
-from orchestrator.record import read_plan, search_of
+from orchestrator.record import search_of
 from orchestrator.rows import TABLES
 from orchestrator.store import ORDER, Store, counting, is_over
 from orchestrator.trial import content_id

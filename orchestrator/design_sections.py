@@ -9,10 +9,9 @@ from pydantic import AfterValidator, BaseModel, PlainValidator, model_validator
 
 from orchestrator.sections import STRICT, Settings, Value, distinct, some, suggest
 from orchestrator.strict_yaml import Place
-from orchestrator.trial import Setting
+from orchestrator.trial import COMPONENTS, Setting
 
 MAX_CELLS = 1_000_000
-COMPONENTS = "components"  # what a cell of switched components is labelled by, in place of settings
 Point = tuple[dict[str, Setting], dict[str, Setting]]  # what a design says of a cell, and its settings over the base
 
 

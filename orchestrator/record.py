@@ -14,20 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from idennet_core import locks
-from orchestrator import costs, kept, runner, study, trunks
-from orchestrator.costs import Took
+from orchestrator import costs, runner, study, trunks
+from orchestrator.frozen import read_plan, read_search
 from orchestrator.machine import processor
 from orchestrator.runner import Plan
 from orchestrator.store import Store, write_json, write_text
-from orchestrator.study import SELECTED
-
-STEP = "run the study again: idenctl study run FILE"
-_PLAN: dict[str, type] = {
-    **dict.fromkeys(("study", "dataset", "question", "data_id"), str),
-    **dict.fromkeys(("cells", "folds", "seeds"), list),
-    "synthetic": bool,
-    "report": dict,
-}
+from orchestrator.trial import SELECTED
 
 
 def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
@@ -49,32 +41,6 @@ def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
     write_json(folder / "provenance.json", _provenance(planned, command))
     store.keep(frozen, folder / "provenance.json", folder / "plan.json")
     return folder
-
-
-def read_plan(path: Path) -> dict[str, Any]:
-    """A study's plan; raises ValueError, naming the file, when it is damaged or missing."""
-    plan = kept.read(path, _PLAN, STEP)
-    kept.require(all(map(_is_cell, plan["cells"])), path, "a cell", STEP)
-    kept.require(all(isinstance(fold, int | None) for fold in plan["folds"]), path, "a fold", STEP)
-    kept.require(all(isinstance(seed, int) for seed in plan["seeds"]), path, "a seed", STEP)
-    kept.require(isinstance(plan["report"].get("by"), str | list), path, "report.by", STEP)
-    kept.require(all(isinstance(one, dict) for one in plan["report"].get("baselines", ())), path, "a baseline", STEP)
-    return plan
-
-
-def read_provenance(path: Path) -> dict[str, Any]:
-    """Where the results of a study come from, of its `provenance.json`; raises as `read_plan` does."""
-    return kept.read(path, {"versions": dict}, STEP)
-
-
-def read_search(path: Path) -> dict[str, Any]:
-    """What a search has asked and found, of its `search.json`; raises as `read_plan` does."""
-    return kept.read(path, {"procedures": list, "search": dict}, STEP)
-
-
-def _is_cell(cell: Any) -> bool:
-    shape = {"label": dict, "settings": dict, "configuration_id": str}
-    return isinstance(cell, dict) and all(isinstance(cell.get(key), kind) for key, kind in shape.items())
 
 
 def stored_studies(store: Store) -> list[dict[str, Any]]:
@@ -115,17 +81,6 @@ def stored_by_study(planned: Plan, store: Store) -> dict[str, int]:
     """How many of the plan's stored trials each study that was run holds, by name."""
     plans = {path.parent.name: read_plan(path) for path in sorted(store.studies.glob("*/plan.json"))}
     return costs.shared((trial for trial in planned.trials if trial.trial_id in planned.states), plans)
-
-
-def took(store: Store, name: str) -> list[Took]:
-    """What the trunks and packs of a study that was run were to take, beside what they took."""
-    plan = read_plan(store.studies / name / "plan.json")
-    # packs that were put together are told apart by where and when they ran
-    columns = ["trial_id", "host", "started_at", "seconds"]
-    rows = [(i, f"{host} {started}", seconds) for i, host, started, seconds in store.every_trial(columns).iter_rows()]
-    stored = store.trunk_facts()
-    seconds = {trunk["trunk_id"]: float(trunk["seconds"]) for trunk in stored}
-    return costs.took(plan.get("predicted", {}), rows, seconds)
 
 
 @contextmanager

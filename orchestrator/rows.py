@@ -51,9 +51,9 @@ def _trials(settings: Mapping[str, Setting]) -> pa.Schema:
 
 
 EMPTY = {
-    "predictions": _predictions.empty_table(),
-    "curves": _curves.empty_table(),
-    "trials": _trials({}).empty_table(),
+    "predictions": pa.Table.from_batches([], _predictions),
+    "curves": pa.Table.from_batches([], _curves),
+    "trials": pa.Table.from_batches([], _trials({})),
 }
 TABLES = tuple(EMPTY)  # in the order in which a pack writes them
 RESERVED = frozenset(_trials({}).names)  # the columns of `trials` that are no settings

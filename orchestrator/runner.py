@@ -14,8 +14,8 @@ from orchestrator.planning import Capacity, Estimate
 from orchestrator.progress import Event, TrialFailed
 from orchestrator.source import ALONE, Listed, Source
 from orchestrator.store import Store
-from orchestrator.study import IDENNET, Budget, Study
-from orchestrator.trial import Configuration, Pack, Setting, Trial
+from orchestrator.study import Budget, Study
+from orchestrator.trial import IDENNET, Configuration, Pack, Setting, Trial
 from orchestrator.workload import Calibrated, Configured, Workload
 
 if TYPE_CHECKING:

@@ -24,11 +24,9 @@ from orchestrator.search.pruning import Pruning
 from orchestrator.search.space import Number, Parameter, Search
 from orchestrator.sections import STRICT, Settings, Value, distinct, masked, shown, some, storage, suggest
 from orchestrator.strict_yaml import Place
+from orchestrator.trial import IDENNET, NUM_FOLDS
 
-NUM_FOLDS = 10
 MAX_TRIALS = 1_000_000  # as many as planning was measured with
-IDENNET = "orchestrator.idennet:Idennet"  # the workload of a study that names none
-SELECTED = "selection saw these subjects"  # what is said of the tested accuracy of what a search chose
 _FOLDS_RULE = f"must be all, none, or a list of folds from 0 to {NUM_FOLDS - 1}"
 
 

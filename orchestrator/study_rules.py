@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from orchestrator.design_sections import COMPONENTS, Design
+from orchestrator.design_sections import Design
 from orchestrator.names import quoted
 from orchestrator.search import space
 from orchestrator.search.pruning import Pruning
 from orchestrator.sections import shown, suggest
 from orchestrator.strict_yaml import Place
 from orchestrator.study import Profile, Reference, Study, axes
-from orchestrator.trial import Configuration, Setting
+from orchestrator.trial import COMPONENTS, Configuration, Setting
 
 EXPRESSION = "expression"  # an axis of a reference beside the settings; its value `all` is the whole test set
 Refusals = Iterator[tuple[Place, str]]

@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 Setting = bool | int | float | str
 State = Literal["complete", "pruned", "failed"]
 
+NUM_FOLDS = 10
+IDENNET = "orchestrator.idennet:Idennet"  # the workload of a study that names none
+SELECTED = "selection saw these subjects"  # what is said of the tested accuracy of what a search chose
+COMPONENTS = "components"  # what a cell of switched components is labelled by, in place of settings
 
 _json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 

@@ -10,9 +10,9 @@ from test_report import whole
 from test_report_parts import plan as small
 from test_report_parts import predict, trials_of
 
-from orchestrator.cli.report import with_everything
 from orchestrator.report import Format, cells, formats, tables
 from orchestrator.report.evidence import Evidence
+from orchestrator.report.stored import with_everything
 
 EPOCHS = 3
 VOID = {"meta", "link", "img", "br", "input", "hr"}

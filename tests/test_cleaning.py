@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from idennet_core import sealing
 from idennet_core.datasets.unfinished import Unfinished
-from orchestrator import leftovers, record
+from orchestrator import frozen, leftovers, record
 from orchestrator.store import Store
 
 MONTH = 30 * 24 * 3600
@@ -141,7 +141,7 @@ def test_a_preparation_that_another_process_is_at_stays_however_old(store):
 def test_checkpoints_and_trunks_of_a_stored_study_stay_however_old(store):
     for name in ("trials", "curves", "predictions"):
         shutil.rmtree(store.root / name)
-    plan = record.read_plan(store.studies / "tiny" / "plan.json")
+    plan = frozen.read_plan(store.studies / "tiny" / "plan.json")
     from orchestrator.cleaning import _trial_ids
 
     path = aged(checkpoint(store, "pack-tiny.1", trials=json.dumps(list(_trial_ids(plan)))))

@@ -12,7 +12,7 @@ from study_files import GOOD, load, refused, written
 
 from idennet_core import pretraining
 from idennet_core.datasets.unfinished import Unfinished
-from orchestrator import kept, names, record
+from orchestrator import frozen, kept, names, record
 from orchestrator.store import Store
 
 HOSTILE = {
@@ -122,9 +122,9 @@ def test_a_plan_of_another_shape_is_damaged_and_says_where(tmp_path, change):
     plan = {"study": "s", "dataset": "oulu-casia", "question": "?", "data_id": "d", "cells": [cell], "folds": [0, None]}
     plan |= {"seeds": [0], "synthetic": True, "report": {"by": "lr", "baselines": []}}
     (tmp_path / "plan.json").write_text(json.dumps(plan))
-    assert record.read_plan(tmp_path / "plan.json") == plan
+    assert frozen.read_plan(tmp_path / "plan.json") == plan
     (tmp_path / "plan.json").write_text(json.dumps(plan | change))
-    assert "is damaged: " in refused(lambda: record.read_plan(tmp_path / "plan.json"))
+    assert "is damaged: " in refused(lambda: frozen.read_plan(tmp_path / "plan.json"))
 
 
 # links

@@ -20,6 +20,7 @@ from test_report_parts import predict, trials_of
 from orchestrator.cli import report as command
 from orchestrator.costs import Took
 from orchestrator.report import Format, evidence, formats, page, page_figures, tables
+from orchestrator.report.stored import with_everything
 
 ROOT = Path(__file__).parent.parent
 HOSTILE = '"><script>window.ran = 1</script><img src=x onerror="window.ran = 1">'
@@ -167,7 +168,7 @@ def test_drawn_data_says_synthetic_in_title_answer_figures_and_tables():
 def test_real_data_is_not_called_synthetic():
     wanted, predictions = small(synthetic=False), predict(("original", "f"))
     trials = trials_of(predictions).with_columns(synthetic=pl.lit(False))
-    pair = tables.build(command.with_everything(wanted), trials, predictions), beside(wanted, trials)
+    pair = tables.build(with_everything(wanted), trials, predictions), beside(wanted, trials)
     assert "synthetic" not in html(pair).lower()
 
 

@@ -14,8 +14,8 @@ from test_report import plan, trial, whole
 from test_report_parts import guess, predict, trials_of
 from test_report_parts import plan as small
 
-from orchestrator.cli.report import with_details
 from orchestrator.report import Format, formats, tables
+from orchestrator.report.stored import with_details
 from orchestrator.report.wording import detailed
 from orchestrator.statistics.folds import Comparison, Estimate
 

@@ -9,7 +9,7 @@ from conftest import Killed
 from searching import SAMPLERS, asked, plan, rows, run, started, text, wait_for
 
 from idennet_core.streams import generator
-from orchestrator import record, runner
+from orchestrator import frozen, record, runner
 from orchestrator.cli.screen import screen
 from orchestrator.planning import Capacity
 from orchestrator.progress import PackDone, PackStarted
@@ -105,7 +105,7 @@ def test_what_a_search_has_stored_is_neither_waited_for_nor_unaccounted(tmp_path
     pruned = {trial_id for trial_id, state in after.states.items() if state == "pruned"}
     assert pruned
     assert runner.accuracies(after, store).keys() == after.states.keys() - pruned
-    first, *_ = record.took(store, "top")
+    first, *_ = frozen.took(store, "top")
     assert first.trials == 40
     assert first.actual is not None
 
@@ -128,6 +128,6 @@ def test_status_knows_what_the_packs_of_a_search_took(tmp_path):
     planned = plan(tmp_path, text(configurations=4))
     record.freeze(planned, planned.search.store, ["idenctl"])
     run(tmp_path, text(configurations=4))
-    times = record.took(planned.search.store, "top")
+    times = frozen.took(planned.search.store, "top")
     assert len(times) == len(planned.packs) > 0
     assert all(time.actual is not None for time in times)

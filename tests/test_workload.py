@@ -14,7 +14,7 @@ from sklearn.svm import SVC
 
 from orchestrator import runner, workload
 from orchestrator.store import Store
-from orchestrator.study import IDENNET
+from orchestrator.trial import IDENNET
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits.yaml"
 COIN = """\

@@ -55,7 +55,7 @@ def _storage(name: str | None, store: "Store") -> Any:
     """The Optuna database of the named study, or in memory a copy of it or of all searches in the store."""
     from orchestrator import machine, runner
     from orchestrator.cli.report import resolve
-    from orchestrator.record import read_plan
+    from orchestrator.frozen import read_plan
     from orchestrator.search import mirror
 
     known = sorted(path.parent.name for path in store.studies.glob("*/plan.json"))

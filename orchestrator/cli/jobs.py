@@ -35,7 +35,7 @@ def submit(
     from orchestrator.cluster import shipping
     from orchestrator.cluster.jobs import Jobs
     from orchestrator.store import at
-    from orchestrator.study import IDENNET
+    from orchestrator.trial import IDENNET
 
     place = at(_seen_by_all(store)).check()
     wanted = loaded(file, profile, set_, place)

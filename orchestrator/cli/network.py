@@ -135,8 +135,8 @@ def best_trial(store: "Store", name: str) -> Trial:
 
 def find_plan(store: "Store", name: str) -> tuple[str, dict[str, Any]]:
     """The stored study that `name` means, and its plan. Raises ValueError where there is none with networks."""
-    from orchestrator.record import read_plan
-    from orchestrator.study import IDENNET
+    from orchestrator.frozen import read_plan
+    from orchestrator.trial import IDENNET
 
     study = resolve(name, sorted(path.name for path in store.studies.glob("*") if path.is_dir()))
     plan = read_plan(store.studies / study / "plan.json")

@@ -116,7 +116,7 @@ def _print_plan(planned: "Plan", facts: dict[str, Any], store: "Store") -> None:
     from orchestrator.cli.console import plain_console
     from orchestrator.design import describe, same
     from orchestrator.names import visible
-    from orchestrator.study import IDENNET
+    from orchestrator.trial import IDENNET
 
     console = plain_console()
     drawn = " (synthetic)" if planned.synthetic else ""

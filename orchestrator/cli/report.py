@@ -1,28 +1,18 @@
 """`idenctl report`: what the store knows of a study, as tables."""
 
 import difflib
-import logging
 import os
 import shutil
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from orchestrator.cli.trunk import StoreAddress
 from orchestrator.names import named
 from orchestrator.report import Format
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from orchestrator.report.evidence import Evidence
-    from orchestrator.report.model import Report
-    from orchestrator.store import Store
-
-log = logging.getLogger("idenctl")
 
 
 def report(
@@ -37,9 +27,8 @@ def report(
     ] = False,
 ) -> None:
     """Print a study's accuracies, intervals, differences and the paper's values beside them."""
-    from orchestrator.record import read_plan, read_search
-    from orchestrator.report import formats, search, tables
-    from orchestrator.report.tables import full_name
+    from orchestrator.frozen import read_plan
+    from orchestrator.report import formats, stored, tables
     from orchestrator.store import at
 
     results = at(store).check()
@@ -50,28 +39,21 @@ def report(
     known = sorted(path.name for path in results.studies.glob("*") if path.is_dir())
     plans = [read_plan(results.studies / resolve(name, known) / "plan.json") for name in names]
     if format is Format.HTML:
-        plans = [with_everything(plan) for plan in plans]
+        plans = [stored.with_everything(plan) for plan in plans]
     elif details:
-        plans = [with_details(plan) for plan in plans]
+        plans = [stored.with_details(plan) for plan in plans]
         for plan in plans:
             if not plan["report"]["baselines"]:
-                typer.echo(f"{full_name(plan)} compares with no baseline, so there are no --details", err=True)
-    trials, reports = results.trials(), []
-    for plan in plans:
-        read = format is Format.JSON or tables.needs_predictions(plan)
-        predictions = results.predictions(tables.chosen(plan, trials)) if read else None
-        if plan.get("search"):
-            record = read_search(results.studies / full_name(plan) / "search.json")
-            reports.append(search.build(plan, record, trials, predictions))
-        else:
-            reports.append(tables.build(plan, trials, predictions))
-    check_mixed(reports, mixed)
+                typer.echo(f"{tables.full_name(plan)} compares with no baseline, so there are no --details", err=True)
+    found = stored.gather(results, plans, exact=format is Format.JSON)
+    reports = [one.report for one in found]
+    stored.check_mixed(reports, mixed)
     if figure and not reports[0].rows:
         raise ValueError(f"--figure draws what was tested, the search {names[0]} has chosen nothing yet; run it again")
     # a file or a pipe has no width of its own: COLUMNS, or enough for the drawn intervals
     width = shutil.get_terminal_size(fallback=(120, 24)).columns if out is None else 120
-    shown = [evidence(plan, results, trials) for plan in plans] if format is Format.HTML else []
-    text = formats.render(reports, format, width, out is None and sys.stdout.isatty(), shown)
+    evidence = [one.evidence for one in found] if format is Format.HTML else []
+    text = formats.render(reports, format, width, out is None and sys.stdout.isatty(), evidence)
     if out is None:
         typer.echo(text, nl=False)
     else:
@@ -80,59 +62,8 @@ def report(
     if figure:
         from orchestrator.report import figure as figures
 
-        write(figure, figures.draw(reports[0], tables.chosen(plans[0], trials), figure.suffix))
+        write(figure, figures.draw(reports[0], found[0].trials, figure.suffix))
         typer.echo(f"figure written to {figure}", err=True)
-
-
-def with_details(plan: dict[str, Any]) -> dict[str, Any]:
-    """The plan, asking for the details of its comparisons."""
-    shown = [name for name in plan["report"].get("show", ()) if name != "details"]
-    return plan | {"report": plan["report"] | {"show": ["details", *shown]}}
-
-
-def with_everything(plan: dict[str, Any]) -> dict[str, Any]:
-    """The plan, asking for every table that there is."""
-    details = ["details"] if plan["report"]["baselines"] else []
-    return plan | {"report": plan["report"] | {"show": [*details, "expressions", "confusion", "subjects"]}}
-
-
-def check_mixed(reports: "Sequence[Report]", mixed: bool) -> None:
-    """Raise ValueError where drawn and real data would stand in one report that nobody asked to be `mixed`."""
-    drawn = [report.study for report in reports if report.synthetic]
-    if not mixed and 0 < len(drawn) < len(reports):
-        raise ValueError(
-            f"drawn and real data stand apart, {', '.join(drawn)} is SYNTHETIC and the others are real; "
-            "report them one by one, or ask for --mixed"
-        )
-
-
-def evidence(plan: dict[str, Any], store: "Store", trials: "pl.DataFrame") -> "Evidence":
-    """What the page shows of a study beyond its report; what is damaged is named in a warning and left out."""
-    from orchestrator import costs, record
-    from orchestrator.report import cells, tables
-    from orchestrator.report.evidence import Evidence
-
-    name = tables.full_name(plan)
-    own, predicted = tables.chosen(plan, trials), plan.get("predicted", {})
-    first = (
-        plan | {"report": plan["report"] | {"by": cells.axes(plan["report"]["by"])[0]}} if plan.get("search") else plan
-    )
-    alone, packed = costs.packing(predicted) or (None, None)
-    try:
-        provenance = record.read_provenance(store.studies / name / "provenance.json")
-    except ValueError as error:
-        log.warning("%s", error)
-        provenance = {}
-    return Evidence(
-        trials=own,
-        curves=store.curves(own),
-        baselines=cells.baselines(first) if not own.is_empty() else {},
-        took=record.took(store, name),
-        alone=alone,
-        packed=packed,
-        reused=own.filter(own["trial_id"].is_in(predicted.get("reused", [])))["seconds"].to_list(),
-        record=provenance,
-    )
 
 
 def resolve(name: str, known: Collection[str]) -> str:

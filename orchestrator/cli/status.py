@@ -23,7 +23,7 @@ def status(
 
     With --address also how its latest job on that cluster is.
     """
-    from orchestrator import record
+    from orchestrator import frozen, record
     from orchestrator.cli.report import resolve
     from orchestrator.store import at
 
@@ -37,7 +37,7 @@ def status(
         submitted = {study: found[-1] for study, found in jobs.by_study().items()}
     name = resolve(name, [*studies, *(submitted.keys() - studies.keys())])
     job, study = submitted.get(name), studies.get(name)
-    times = record.took(place, name) if study else []
+    times = frozen.took(place, name) if study else []
     if as_json:
         found = (study or {}) | {"times": [asdict(time) for time in times]}
         typer.echo(json.dumps(found | ({"job": asdict(job) if job else None} if address else {}), indent=1))

@@ -11,6 +11,7 @@ class Format(StrEnum):
     CSV = "csv"
     JSON = "json"
     HTML = "html"
+    LATEX = "latex"
 
 
 FIGURES = (".svg", ".png", ".pdf")  # the kinds of picture a figure can be written as

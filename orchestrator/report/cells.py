@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.design_sections import COMPONENTS
+from orchestrator.trial import COMPONENTS
 
 Cell = Mapping[str, Any]
 

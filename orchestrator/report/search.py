@@ -13,7 +13,7 @@ from orchestrator.report.cells import axes
 from orchestrator.report.model import Report, Searched, Surface, Tried
 from orchestrator.report.wording import listed
 from orchestrator.statistics.folds import Estimate, estimates
-from orchestrator.study import NUM_FOLDS, SELECTED
+from orchestrator.trial import NUM_FOLDS, SELECTED
 
 BINS = 4  # of each axis of the surface
 Points = Sequence[Mapping[str, Any]]

@@ -15,7 +15,7 @@ from orchestrator.report.model import Report, Row
 from orchestrator.report.notes import cell_notes, method_notes, mixed, prediction_notes
 from orchestrator.report.scores import Compared, FoldScores, Scores, SubjectScores, compared, in_family
 from orchestrator.statistics.folds import Estimate
-from orchestrator.study import IDENNET
+from orchestrator.trial import IDENNET
 
 METRICS = ("accuracy", "sequence_accuracy")
 NO_TRIAL = {"complete": 0, "failed": 0, "pruned": 0, "pooled": None, "seconds": None}

@@ -5,7 +5,7 @@ from typing import Any
 
 from orchestrator.report.model import Report, Row
 from orchestrator.statistics.folds import Comparison, Estimate
-from orchestrator.study import IDENNET
+from orchestrator.trial import IDENNET
 
 DETAILS = ("p", "p Holm", "effect", "over subjects", "settled by")
 MOST_SEEDS = 1000  # a larger number of seeds is not told exactly

@@ -15,8 +15,8 @@ from orchestrator.search import pruning
 from orchestrator.search.sampler import MOST_REPEATS, Outcome, Point, Search
 from orchestrator.search.space import ACCURACY, Parameter, as_plain
 from orchestrator.store import write_text
-from orchestrator.study import NUM_FOLDS, Study
-from orchestrator.trial import Configuration, Rungs, Setting, State, Trial, content_id
+from orchestrator.study import Study
+from orchestrator.trial import NUM_FOLDS, Configuration, Rungs, Setting, State, Trial, content_id
 
 Configure = Callable[[Mapping[str, Setting]], Configuration]
 Costs = Mapping[str, Callable[[Configuration], float]]
