@@ -15,6 +15,7 @@ from orchestrator.cli.plan import Json, StudyFile, loaded
 from orchestrator.cli.trunk import Address, ClusterFile, Profile, Set, StoreAddress, devices, train_missing
 
 if TYPE_CHECKING:
+    from orchestrator.cluster.placement import Cluster
     from orchestrator.runner import Plan
     from orchestrator.search.packs import SearchPacks
     from orchestrator.store import Store
@@ -60,10 +61,8 @@ def run(
         try:
             train_missing(planned.trunks, place, planned.capacity, running)
             if planned.packs:
-                stored = runner.accuracies(planned, place)
-                title, count = planned.study.folder, 0 if planned.search else len(planned.packs)
                 with screen(
-                    title, runner.names(planned, stored), stored, count, synthetic=planned.synthetic, tracebacks=verbose
+                    runner.watched(planned, place, engine.value), load=_load(running), tracebacks=verbose
                 ) as listen:
                     runner.run_packs(planned, place, listen, engine.value, running, verbose, show)
         except (KeyboardInterrupt, ConnectionError):
@@ -109,6 +108,17 @@ def list_(store: StoreAddress = "runs", as_json: Json = False) -> None:
         searched = "{done} of {asked}".format(**study["search"]) if study["search"] else ""
         table.add_row(study["study"], study["dataset"] + drawn, *counts, searched)
     plain_console().print(table if studies else f"no studies in {store}; next: idenctl study run FILE")
+
+
+def _load(cluster: "Cluster | None") -> Callable[[], str]:
+    """What says how busy the devices are that packs run on."""
+    if cluster is None:
+        from orchestrator import machine
+
+        return machine.Load()
+    from orchestrator.cluster import load
+
+    return load.busy
 
 
 @contextmanager
