@@ -304,6 +304,7 @@ def _checkpoint(
     }
     metadata = {
         "epoch": str(epoch),
+        "written": f"{time.time():.3f}",
         "trials": json.dumps(ids),
         "curves": json.dumps(dict(zip(ids, curves, strict=True))),
         "failures": json.dumps({n: m.failure for n, m in zip(ids, members, strict=True) if m.failure}),

@@ -178,6 +178,7 @@ class RunState:
     foreseen: Mapping[str, Foreseen] = field(default_factory=dict)  # the packs as they were planned, in order
     slots: int = 1  # packs that run side by side
     to_come: int = 0  # trials that a search may still ask for
+    steps: str = "trial steps"  # what packs count; empty: nothing whose rate says anything
     running: Mapping[str, RunningPack] = field(default_factory=dict)
     accuracies: dict[str, float] = field(default_factory=dict)  # the latest of each trial seen in this run
     done: set[str] = field(default_factory=set)

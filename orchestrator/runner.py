@@ -237,6 +237,7 @@ def watched(planned: Plan, store: Store, engine: str = "tune") -> RunState:
             for pack, estimate in zip(planned.packs, planned.estimates, strict=True)
             if not planned.search
         },
+        failed=dict.fromkeys((trial.trial_id for trial in planned.failed if trial.trial_id in cells), ""),
         slots=1 if engine == "inline" else capacity.devices * capacity.share,
     )
 

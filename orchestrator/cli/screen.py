@@ -148,18 +148,18 @@ def news(before: RunState, event: Event) -> list[str]:
     if isinstance(event, Asked | PackStarted | PackStopped):
         return []
     if isinstance(event, PackFailed):
-        return [f"pack {event.pack_id[:8]} failed: {_plain(event.reason)}"]
+        return [f"pack {event.pack_id[:8]} failed: {plain(event.reason)}"]
     if isinstance(event, PackCut):
-        return [f"pack {event.pack_id[:8]} cut in two: {_plain(event.reason)}"]
+        return [f"pack {event.pack_id[:8]} cut in two: {plain(event.reason)}"]
     if isinstance(event, PackSetBack):
-        return [f"warning: pack {event.pack_id[:8]} goes on from another checkpoint: {_plain(event.reason)}"]
+        return [f"warning: pack {event.pack_id[:8]} goes on from another checkpoint: {plain(event.reason)}"]
     return failures(before, event.failed)
 
 
 def failures(before: RunState, failed: Mapping[str, str]) -> list[str]:
     """A line for each trial that had not failed before."""
     return [
-        f"trial {trial_id[:8]} ({before.cells.get(trial_id, 'unknown cell')}) failed: {_plain(reason)}"
+        f"trial {trial_id[:8]} ({before.cells.get(trial_id, 'unknown cell')}) failed: {plain(reason)}"
         for trial_id, reason in failed.items()
         if trial_id not in before.failed
     ]
@@ -282,7 +282,7 @@ def _packs(state: RunState) -> str:
     # a pack that is cut in two adds to those planned
     known = max(state.packs, state.packs_done + len(state.running))
     rate = state.steps_a_second
-    return f"{state.packs_done} of {known} done" + (f", {rate:,.0f} trial steps/s" if rate else "")
+    return f"{state.packs_done} of {known} done" + (f", {rate:,.0f} {state.steps}/s" if rate and state.steps else "")
 
 
 def _best(state: RunState) -> str:
@@ -309,5 +309,6 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
-def _plain(reason: str) -> str:
+def plain(reason: str) -> str:
+    """The reason in one line, without what a terminal would obey."""
     return " ".join("".join(char if char.isprintable() else " " for char in reason).split())

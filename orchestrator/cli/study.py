@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -50,6 +51,7 @@ def run(
     from orchestrator.cli.screen import screen
     from orchestrator.store import at
 
+    began = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     place = at(store).open()
     wanted = loaded(file, profile, set_, place)
@@ -75,7 +77,7 @@ def run(
             record.freeze(after, place, command)
             after.search.write()
             show(after.search)
-    raise typer.Exit(_conclude(after, place))
+    raise typer.Exit(_conclude(after, place, time.monotonic() - began))
 
 
 app.command("submit")(jobs.submit)
@@ -133,8 +135,11 @@ def _mirrored(planned: "Plan") -> Iterator[Callable[["SearchPacks"], None]]:
         yield show
 
 
-def _conclude(after: "Plan", store: "Store") -> int:
-    """Say what is in the store now; the exit status: 1 where a trial failed or something is still to be run."""
+def _conclude(after: "Plan", store: "Store", seconds: float | None = None) -> int:
+    """Say what is in the store now, and after a run of so many seconds what it found; the exit status.
+
+    It is 1 where a trial failed or something is still to be run.
+    """
     from orchestrator import runner
 
     states = list(after.states.values())
@@ -153,6 +158,10 @@ def _conclude(after: "Plan", store: "Store") -> int:
     elif not after.done:
         line += ": run the same command again, it goes on from the last checkpoint"
     print(line, file=sys.stderr)
+    if seconds is not None:
+        from orchestrator.cli.closing import closing
+
+        closing(store, after.study.folder, seconds)
     if complete:
         print(f"next: idenctl report {after.study.folder} --store {store}", file=sys.stderr)
     return 1 if failed or not after.done else 0
