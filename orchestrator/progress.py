@@ -254,6 +254,11 @@ class RunState:
         return replace(self, samples=tuple(samples))
 
     @property
+    def ended(self) -> "RunState":
+        """The state when nothing runs any more and nothing is expected."""
+        return replace(self, running={}, waiting="", foreseen={}, pace=Pace())
+
+    @property
     def num_running(self) -> int:
         """Trials of running packs that have neither failed nor left."""
         running = [trial_id for pack in self.running.values() for trial_id in pack.trial_ids]

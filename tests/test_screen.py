@@ -36,7 +36,7 @@ def leads(current):
 
 def text(current, width, now=0.0):
     console = Console(file=io.StringIO(), width=width)
-    console.print(render(current, now, width))
+    console.print(render(current, now, console))
     return console.file.getvalue()
 
 

@@ -48,8 +48,8 @@ class View(Console):
         return "ascii" if plain in ("C", "POSIX") or os.environ.get("TERM") == "linux" else super().encoding
 
 
-def render(state: RunState, now: float, width: int = 80, busy: str = "") -> RenderableType:
-    """The live view, for a console that is `width` columns wide; `busy` says how busy the devices are."""
+def render(state: RunState, now: float, console: Console, busy: str = "") -> RenderableType:
+    """The live view, for this console; `busy` says how busy the devices are."""
     done = forecast.share(state)
     total = Table.grid(padding=(0, 1), expand=True)
     total.add_column(ratio=1)
@@ -65,9 +65,9 @@ def render(state: RunState, now: float, width: int = 80, busy: str = "") -> Rend
         facts.add_row("devices", Text(busy))
     if state.waiting:
         facts.add_row("waiting", Text(state.waiting))
-    facts.add_row("best", Text(_best(state) or "no accuracy yet"))
+    facts.add_row("best", Text(written(_best(state), console) or "no accuracy yet"))
     # the empty line takes the terminal's ^C, which would wrap a full line and leave a trace of the view
-    packs = [_pack_rows(state, width)] if state.running else []
+    packs = [_pack_rows(state, console.width)] if state.running else []
     return Group(Text(state.title, style="bold", no_wrap=True, overflow="crop"), total, facts, *packs, Text())
 
 
@@ -195,7 +195,7 @@ class Display:
     def say(self, line: str) -> None:
         """A line that stays, above what is drawn."""
         if self.live:
-            self.console.print(Text(line))
+            self.console.print(Text(written(line, self.console)))
         else:
             print(written(line, self.console), file=self.out, flush=True)
 
@@ -212,7 +212,7 @@ class Display:
     def _drawn(self) -> RenderableType:
         now = self.clock()
         if now >= self.rest_until or self.console.width != self.picture.width:
-            self.shown = self.picture.draw(render(self.state, now, self.console.width, self._devices(now)))
+            self.shown = self.picture.draw(render(self.state, now, self.console, self._devices(now)))
             self.rest_until = self._rested(now)
         return self.shown
 
@@ -256,7 +256,7 @@ def screen(
         with display:
             yield listen
     finally:
-        ended = replace(display.state, running={}, waiting="")
+        ended = display.state.ended
         verb = "stopped" if ended.num_waiting else "finished"
         display.say(f"{state.title} {verb}: {summary(ended, clock())}")
 

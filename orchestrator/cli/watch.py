@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator import machine, record, watching
@@ -47,8 +46,7 @@ def follow(store: "Store", name: str, job_over: Callable[[], bool] | None = None
             step = seen.state.packs_done > before.packs_done
             display.show(seen.state, failures(before, seen.state.failed), step)
             every = max(every, REST * (time.time() - began - every))
-    ended = replace(seen.state, running={})
     verb = "finished" if seen.over else "is not running"
-    display.say(f"{seen.state.title} {verb}: {summary(ended, time.time())}")
+    display.say(f"{seen.state.title} {verb}: {summary(seen.state.ended, time.time())}")
     closing(store, name)
     return 0 if seen.over and not seen.state.failed else 1
