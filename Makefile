@@ -37,11 +37,11 @@ chaos: .venv/ready  ## every kind of fault many times, and the same rows after e
 chaos-short: .venv/ready  ## the same kinds a few times each, less than 8 minutes
 	CHAOS=short .venv/bin/python -m pytest -m chaos tests/chaos
 
-debian:  ## what tests start of their own, a browser, LaTeX, PostgreSQL and hosts with sshd, from Debian; as root
+debian:  ## what tests start of their own, a browser, LaTeX, PostgreSQL, tmux and hosts with sshd, from Debian; as root
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
 		chromium fonts-dejavu-core iproute2 openssh-client openssh-server poppler-utils postgresql rsync \
-		texlive-latex-recommended
+		texlive-latex-recommended tmux
 
 bench: .venv/ready  ## speed beside what else one could run, about a quarter of an hour
 	.venv/bin/python -m benchmarks

@@ -28,7 +28,7 @@ from orchestrator.cli.plan import _facts, _print_plan
 from orchestrator.cli.screen import screen
 from orchestrator.design import describe
 from orchestrator.planning import Capacity
-from orchestrator.progress import Event, PackDone, PackStarted, Progress
+from orchestrator.progress import Event, PackDone, PackStarted, Progress, RunState
 from orchestrator.report import tables
 from orchestrator.rows import Run
 from orchestrator.store import Store
@@ -157,7 +157,7 @@ class Measured:
         told = list(_events(planned.trials, self.size))
 
         def listen() -> None:
-            with screen("scale", of_trials, {}, len(told), synthetic=True, stream=StringIO()) as tell:
+            with screen(RunState("scale", of_trials, {}, len(told)), stream=StringIO()) as tell:
                 for event in told:
                     tell(event)
 

@@ -26,20 +26,38 @@ from idennet_core.training import EpochRecord, Examples, Member, Probabilities, 
 
 @dataclass
 class Seconds:
-    """Where a pack's wall time went."""
+    """Where a pack's wall time went; `bank` is what the last bank took."""
 
     trunks: float = 0.0
     heads: float = 0.0
+    bank: float = 0.0
+
+    def share(self, now: float, steps: int, steps_left: int, banks_left: int, stage: str) -> float:
+        """How much of the pack's time is over, by what its banks and head steps took so far; 0 before both are known.
+
+        `now` are the seconds of the stage that it is in, which begins with one of the banks that are left.
+        """
+        if not steps:
+            return 0.0
+        in_bank = stage == "bank"
+        heads = self.heads + (0.0 if in_bank else now)
+        left = steps_left * heads / steps + max(banks_left * self.bank - (now if in_bank else 0.0), 0.0)
+        spent = self.trunks + self.heads + now
+        return spent / (spent + left)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a pack is: `done` of `total` head steps, in `epoch` (from 0), doing `stage` (bank or heads)."""
+    """How far a pack is: `done` of `total` head steps, in `epoch` (from 0), doing `stage` (bank or heads).
+
+    `share` is how much of the time that it takes from its first epoch here is over, by its own clock.
+    """
 
     done: int
     total: int
     epoch: int
     stage: str
+    share: float = 0.0
 
 
 def examples(faces: FaceSet, augment: bool) -> Examples:
@@ -124,10 +142,16 @@ def train(
         previous, mark = mark, time.monotonic()
         return mark - previous
 
+    def tell(epoch: int, stage: str) -> None:
+        banks = epochs - epoch - (stage == "heads")
+        trained = done - first_epoch * sum(steps)
+        share = seconds.share(time.monotonic() - mark, trained, total - done, banks, stage)
+        on_progress(Progress(done, total, epoch, stage, share))
+
     with single_threads(threads) as pool:
         heads = ways(pool, stack, device, shared)
         try:
-            on_progress(Progress(done, total, first_epoch, "bank"))
+            tell(first_epoch, "bank")
             centre_bank = heads.bank(upright, trunks)(bank.centre_offsets(len(upright)))
             fill = heads.bank(pictures, trunks)
             seconds.trunks += lap()
@@ -136,11 +160,12 @@ def train(
                 if not healthy:
                     break
                 total = done + (epochs - epoch) * sum(steps[place] for place in healthy)
-                on_progress(Progress(done, total, epoch, "bank"))
+                tell(epoch, "bank")
                 offsets = bank.random_offsets(len(pictures), faces.data_id, shared["bank_seed"], epoch)
                 features = fill(offsets)
-                seconds.trunks += lap()
-                on_progress(Progress(done, total, epoch, "heads"))
+                seconds.bank = lap()
+                seconds.trunks += seconds.bank
+                tell(epoch, "heads")
                 records = {}
                 training = [members[place] for place in healthy]
                 for member, record in heads.train_epoch(training, features, centre_bank, epoch, stop):
@@ -150,7 +175,7 @@ def train(
                     else:
                         member.release()
                     done += steps[place]
-                    on_progress(Progress(done, total, epoch, "heads"))
+                    tell(epoch, "heads")
                 on_epoch(epoch, dict(sorted(records.items())))
                 seconds.heads += lap()
             healthy = [place for place, member in enumerate(members) if member.active]

@@ -147,12 +147,13 @@ class Idennet:
         pruned: dict[str, str] = {}
         at = packed.Progress(0, 0, pack.first_epoch, "bank")
 
-        def tell(now: bool = False) -> None:
-            if now or time.monotonic() - heard["at"] >= REPORT_EVERY:
+        def tell(points: "Mapping[int, EpochRecord] | None" = None) -> None:
+            if points is not None or time.monotonic() - heard["at"] >= REPORT_EVERY:
                 heard["at"] = time.monotonic()
                 failures = {name: m.failure for name, m in zip(ids, members, strict=True) if m.failure}
                 how_far = (at.done, at.total, at.epoch, settings["epochs"], at.stage)
-                context.listen(Progress(pack.pack_id, *how_far, dict(latest), failures, dict(pruned)))
+                found = {ids[place]: asdict(record) for place, record in (points or {}).items()}
+                context.listen(Progress(pack.pack_id, *how_far, dict(latest), failures, dict(pruned), at.share, found))
 
         def on_progress(progress: packed.Progress) -> None:
             nonlocal at
@@ -171,7 +172,7 @@ class Idennet:
                 latest[ids[place]] = record.test_accuracy
             prune(epoch + 1)
             _checkpoint(context.store, pack, members, curves, epoch + 1)
-            tell(now=True)
+            tell(records)
 
         for epoch in range(1, pack.first_epoch + 1):  # rungs that were passed before the checkpoint
             prune(epoch)
@@ -303,6 +304,7 @@ def _checkpoint(
     }
     metadata = {
         "epoch": str(epoch),
+        "written": f"{time.time():.3f}",
         "trials": json.dumps(ids),
         "curves": json.dumps(dict(zip(ids, curves, strict=True))),
         "failures": json.dumps({n: m.failure for n, m in zip(ids, members, strict=True) if m.failure}),

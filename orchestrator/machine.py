@@ -21,6 +21,36 @@ def this_machine() -> Capacity:
     return Capacity("cpu", 1, cores, _host_memory())
 
 
+class Load:
+    """How busy this machine is, in words: its cores since the last look, its GPUs now."""
+
+    def __init__(self) -> None:
+        self.last = _jiffies()
+
+    def __call__(self) -> str:
+        """How busy it is; empty where the system does not say."""
+        before, self.last = self.last, _jiffies()
+        busy, whole = self.last[0] - before[0], self.last[1] - before[1]
+        cores = f"{os.cpu_count()} cores {busy / whole:.0%} busy" if whole > 0 else ""
+        gpus = _asked_of_gpus("utilization.gpu") if Path("/proc/driver/nvidia").is_dir() else []
+        return ", ".join(part for part in (_gpus_busy(gpus), cores) if part)
+
+
+def _gpus_busy(shares: Sequence[int]) -> str:
+    if not shares:
+        return ""
+    return f"GPU {shares[0]}% busy" if len(shares) == 1 else f"GPUs {', '.join(map(str, shares))}% busy"
+
+
+def _jiffies() -> tuple[int, int]:
+    """What all cores together have worked, and worked or waited, since the start; nothing where Linux does not say."""
+    try:
+        times = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except (OSError, ValueError):
+        return 0, 0
+    return sum(times) - times[3] - times[4], sum(times)
+
+
 def processor() -> str:
     """What this machine calls its processor."""
     try:
@@ -42,9 +72,14 @@ def _host_memory() -> int:
 
 def gpu_memory() -> int:
     """Bytes of the smallest GPU; 0 where its driver does not say."""
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    return min(_asked_of_gpus("memory.total"), default=0) * 2**20
+
+
+def _asked_of_gpus(figure: str) -> list[int]:
+    """A figure of each GPU of this machine; none where the driver does not say."""
+    command = ["nvidia-smi", f"--query-gpu={figure}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return min(int(line) for line in done.stdout.split()) * 2**20
+        return [int(line) for line in done.stdout.split()]
     except (OSError, ValueError, subprocess.CalledProcessError):
-        return 0
+        return []

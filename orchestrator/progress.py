@@ -1,9 +1,8 @@
 """What a running study tells whoever watches it, and what they know from it."""
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from statistics import fmean
+from typing import Any
 
 from orchestrator.trial import Pack, Trial
 
@@ -20,7 +19,11 @@ class PackStarted:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a pack is; by trial_id, the latest epoch's accuracies (shares), reasons of failures and of leaving."""
+    """How far a pack is; by trial_id, the latest epoch's accuracies (shares), reasons of failures and of leaving.
+
+    `share` is how much of the time that the pack takes in this run lies behind it, where its workload knows better than
+    by steps. `points` are the rows of curves that an epoch has just added, by trial_id.
+    """
 
     pack_id: str
     steps: int  # done by all its trials together; the total falls when trials leave
@@ -31,6 +34,8 @@ class Progress:
     accuracies: Mapping[str, float] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
     pruned: Mapping[str, str] = field(default_factory=dict)
+    share: float | None = None
+    points: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,11 +90,25 @@ class PackSetBack:
 
 
 @dataclass(frozen=True)
+class Foreseen:
+    """A pack as it was planned: its trials, and the seconds that it was to take."""
+
+    trial_ids: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Asked:
-    """A search has asked for more: the names of the cells of its trials to train, by trial_id, in so many packs."""
+    """A search has asked for more trials to train, in so many packs; by trial_id, their cells' names and their folds.
+
+    `foreseen` are the packs, by pack_id; `to_come` is how many trials the search may still ask for after these.
+    """
 
     cells: Mapping[str, str]
     packs: int
+    folds: Mapping[str, int | None] = field(default_factory=dict)
+    foreseen: Mapping[str, Foreseen] = field(default_factory=dict)
+    to_come: int = 0
 
 
 @dataclass(frozen=True)
@@ -116,8 +135,12 @@ class RunningPack:
     """A pack at work; `latest` is None until its first report, which says how many steps a trial has."""
 
     trial_ids: tuple[str, ...]
+    started: float = 0.0
     latest: Progress | None = None
     trial_steps: float = 1.0
+    steps_before: int = 0  # done before a checkpoint that it goes on from
+    first: tuple[float, float] | None = None  # when it first told how far it was, and how far
+    told: float = 0.0  # when it last did
 
     @property
     def share(self) -> float:
@@ -125,25 +148,41 @@ class RunningPack:
         return self.latest.steps / max(self.latest.total_steps, 1) if self.latest else 0.0
 
     @property
-    def left(self) -> float:
-        """Trials still to train; a half-trained one is half a trial, one that has failed or left is none."""
+    def gone(self) -> float:
+        """How much of the time that the pack takes in this run lies behind it, from 0 to 1."""
         if self.latest is None:
-            return len(self.trial_ids)
-        return (self.latest.total_steps - self.latest.steps) / self.trial_steps
+            return 0.0
+        if self.latest.share is not None:
+            return self.latest.share
+        return (self.latest.steps - self.steps_before) / max(self.latest.total_steps - self.steps_before, 1)
+
+    def start(self, now: float, gone: float) -> float:
+        """How long the pack took to begin, when so much of it is gone by now; its first report may come later."""
+        first, before = self.first or (self.started, 0.0)
+        work = before * (now - first) / (gone - before) if gone > before else 0.0
+        return max(first - self.started - work, 0.0)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What packs took beside what they were foreseen to take, both in seconds; `start` is how long the last began."""
+
+    took: float = 0.0
+    foreseen: float = 0.0
+    start: float = 0.0
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What this run had trained by a time: trials, a half-trained one as a half, and steps, each trial's."""
+    """How many steps this run had trained by a time, each trial's."""
 
     time: float  # seconds, as all times here
-    trials: float
     steps: float
 
 
 @dataclass(frozen=True)
 class RunState:
-    """What is known of a run of a study. `cells` names the cell of each of its trials, by trial_id.
+    """What is known of a run of a study. `cells` names the cell of each of its trials, by trial_id, `folds` its fold.
 
     A state holds until the next event: what is known of single trials grows in place, as copying it at each event
     would cost the square of their number.
@@ -153,29 +192,47 @@ class RunState:
     cells: Mapping[str, str]
     stored: Mapping[str, float]  # accuracies (shares) of the trials that the store held at the start
     packs: int
-    started: float
+    started: float = 0.0
+    folds: Mapping[str, int | None] = field(default_factory=dict)
+    test_to_train: float = 0.0  # pictures that an accuracy is from, over pictures trained on
+    foreseen: Mapping[str, Foreseen] = field(default_factory=dict)  # the packs as they were planned, in order
+    slots: int = 1  # packs that run side by side
+    to_come: int = 0  # trials that a search may still ask for
+    steps: str = "trial steps"  # what packs count; empty: nothing whose rate says anything
     running: Mapping[str, RunningPack] = field(default_factory=dict)
     accuracies: dict[str, float] = field(default_factory=dict)  # the latest of each trial seen in this run
     done: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     pruned: set[str] = field(default_factory=set)  # left their packs at a rung
+    given_up: set[str] = field(default_factory=set)  # of packs that failed, which another run tries again
     packs_done: int = 0
     waiting: str = ""  # why packs wait for devices
     samples: tuple[Sample, ...] = ()
+    pace: Pace = Pace()  # of the packs that are done
 
     def apply(self, event: Event, now: float) -> "RunState":
         """The state after an event."""
         if isinstance(event, Asked):
-            return replace(self, cells={**self.cells, **event.cells}, packs=self.packs + event.packs)
+            return replace(
+                self,
+                cells={**self.cells, **event.cells},
+                folds={**self.folds, **event.folds},
+                foreseen={**self.foreseen, **event.foreseen},
+                packs=self.packs + event.packs,
+                to_come=event.to_come,
+            )
         if isinstance(event, Waiting):
             return replace(self, waiting=event.reason)
         if isinstance(event, PackStarted):
-            running = {**self.running, event.pack_id: RunningPack(event.trial_ids)}
-            return replace(self, running=running)._sampled(now, 0, 0)
-        pack = self.running.get(event.pack_id, RunningPack(()))
+            self.given_up.difference_update(event.trial_ids)
+            running = {**self.running, event.pack_id: RunningPack(event.trial_ids, now)}
+            return replace(self, running=running)._sampled(now, 0)
+        pack = self.running.get(event.pack_id, RunningPack((), now))
         others = {pack_id: other for pack_id, other in self.running.items() if pack_id != event.pack_id}
         if isinstance(event, PackFailed | PackStopped | PackCut | PackSetBack):
             self.pruned.difference_update(pack.trial_ids)
+            if isinstance(event, PackFailed | PackStopped):
+                self.given_up.update(pack.trial_ids)
             return replace(self, running=others)
         if isinstance(event, TrialFailed):
             self.failed.update(event.failed)
@@ -186,21 +243,43 @@ class RunState:
         if isinstance(event, PackDone):
             steps = pack.latest.total_steps - pack.latest.steps if pack.latest else 0
             self.done.update(event.accuracies)
-            return replace(self, running=others, packs_done=self.packs_done + 1)._sampled(now, pack.left, steps)
-        trial_steps = pack.trial_steps if pack.latest else max(event.total_steps / max(len(pack.trial_ids), 1), 1.0)
-        after = RunningPack(pack.trial_ids, event, trial_steps)
-        # a first report past the first epoch: what came before a checkpoint is not this run's work
-        before = pack.latest.steps if pack.latest else event.steps if event.epoch > 1 else 0
-        gained = event.steps - before
-        running = {**self.running, event.pack_id: after}
-        return replace(self, running=running)._sampled(now, gained / trial_steps, gained)
+            after = replace(self, running=others, packs_done=self.packs_done + 1, pace=self._pace_with(event, now))
+            return after._sampled(now, steps)
+        running = {**self.running, event.pack_id: _told(pack, event, now)}
+        before = pack.latest.steps if pack.latest else running[event.pack_id].steps_before
+        return replace(self, running=running)._sampled(now, event.steps - before)
 
-    def _sampled(self, now: float, trials: float, steps: float) -> "RunState":
-        last = self.samples[-1] if self.samples else Sample(now, 0, 0)
-        samples = [*self.samples, Sample(now, last.trials + trials, last.steps + steps)]
+    def seconds_foreseen(self, pack_id: str, trial_ids: tuple[str, ...]) -> float:
+        """What a pack was to take; of one that was not planned, a trial as long as the mean of those that were."""
+        if pack_id in self.foreseen:
+            return self.foreseen[pack_id].seconds
+        return len(trial_ids) * self.trial_seconds
+
+    @property
+    def trial_seconds(self) -> float:
+        """What a trial was to take in the mean of those planned; 1 where none was."""
+        planned = sum(len(pack.trial_ids) for pack in self.foreseen.values())
+        return sum(pack.seconds for pack in self.foreseen.values()) / planned if planned else 1.0
+
+    def _pace_with(self, event: PackDone, now: float) -> Pace:
+        pack = self.running.get(event.pack_id)
+        if pack is None:
+            return self.pace
+        first, gone = pack.first or (pack.started, 0.0)
+        foreseen = self.seconds_foreseen(event.pack_id, pack.trial_ids) * (1 - gone)
+        return Pace(self.pace.took + now - first, self.pace.foreseen + foreseen, pack.start(now, 1.0))
+
+    def _sampled(self, now: float, steps: float) -> "RunState":
+        last = self.samples[-1] if self.samples else Sample(now, 0)
+        samples = [*self.samples, Sample(now, last.steps + steps)]
         while len(samples) > 2 and samples[1].time < now - WINDOW:
             samples.pop(0)
         return replace(self, samples=tuple(samples))
+
+    @property
+    def ended(self) -> "RunState":
+        """The state when nothing runs any more and nothing is expected."""
+        return replace(self, running={}, waiting="", foreseen={}, pace=Pace())
 
     @property
     def num_running(self) -> int:
@@ -211,44 +290,29 @@ class RunState:
     @property
     def num_waiting(self) -> int:
         """Trials that no running pack has taken up."""
+        return len(self.waiting_trials)
+
+    @property
+    def waiting_trials(self) -> set[str]:
+        """Those that no running pack has taken up, by trial_id."""
         taken = {trial_id for pack in self.running.values() for trial_id in pack.trial_ids}
-        return len(self.cells.keys() - self.stored.keys() - self.done - self.failed.keys() - self.pruned - taken)
-
-    @property
-    def left(self) -> float:
-        """Trials still to train; a half-trained one is half a trial."""
-        return self.num_waiting + sum(pack.left for pack in self.running.values())
-
-    @property
-    def share(self) -> float:
-        """How much of what this run has to train is done, from 0 to 1."""
-        return 1 - self.left / max(len(self.cells.keys() - self.stored.keys()), 1)
+        return self.cells.keys() - self.stored.keys() - self.done - self.failed.keys() - self.pruned - taken
 
     @property
     def steps_a_second(self) -> float | None:
         """Training steps a second, each trial's counted; None until there is something to go by."""
-        return self._rate(lambda sample: sample.steps)
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Seconds to the end at the present rate; None until there is something to go by."""
-        rate = self._rate(lambda sample: sample.trials)
-        return self.left / rate if rate else None
-
-    def _rate(self, amount: Callable[[Sample], float]) -> float | None:
         if len(self.samples) < 2 or self.samples[-1].time <= self.samples[0].time:
             return None
         first, last = self.samples[0], self.samples[-1]
-        return (amount(last) - amount(first)) / (last.time - first.time) or None
+        return (last.steps - first.steps) / (last.time - first.time) or None
 
-    @property
-    def best(self) -> tuple[str, float, int, int] | None:
-        """The cell with the highest mean accuracy so far: name, mean, number of trials seen and in all."""
-        seen: dict[str, list[float]] = defaultdict(list)
-        for trial_id, accuracy in {**self.stored, **self.accuracies}.items():
-            if trial_id in self.cells and trial_id not in self.failed and trial_id not in self.pruned:
-                seen[self.cells[trial_id]].append(accuracy)
-        if not seen:
-            return None
-        cell = max(seen, key=lambda name: fmean(seen[name]))
-        return cell, fmean(seen[cell]), len(seen[cell]), list(self.cells.values()).count(cell)
+
+def _told(pack: RunningPack, event: Progress, now: float) -> RunningPack:
+    """The pack after it told how far it is."""
+    if pack.latest is None:
+        # a first report past the first epoch: what came before a checkpoint is not this run's work
+        before = event.steps if event.epoch > 1 else 0
+        trial_steps = max(event.total_steps / max(len(pack.trial_ids), 1), 1.0)
+        pack = replace(pack, trial_steps=trial_steps, steps_before=before)
+    pack = replace(pack, latest=event, told=now)
+    return pack if pack.first else replace(pack, first=(now, pack.gone))

@@ -130,6 +130,12 @@ def _held(path: Path, alone: bool) -> Iterator[str | None]:
         yield None
 
 
+def running(store: Store, name: str) -> bool | None:
+    """Whether a process holds the study's lock; None where there is none to see, as of a run on another machine."""
+    path = store.studies / name / ".lock"
+    return _locked(path) if path.exists() else None
+
+
 def stop(store: Store, name: str) -> int:
     """Interrupt the run of a study on this machine and wait for its end; gives what its process was.
 
@@ -208,7 +214,8 @@ def _predicted(planned: Plan, store: Store, folder: Path) -> dict[str, Any]:
     first = trunks.estimates(planned.trunks, store, planned.capacity)
     alone = runner.alone(planned, store)
     return costs.predicted(planned.packs, planned.estimates, alone, first, earlier) | {
-        "reused": earlier.get("reused", [])
+        "reused": earlier.get("reused", []),
+        "side_by_side": planned.capacity.devices * planned.capacity.share,  # packs
     }
 
 

@@ -11,11 +11,11 @@ from orchestrator import costs, inline_engine, planning, study, trunks, workload
 from orchestrator.costs import Cost
 from orchestrator.design import Cell, cells, describe
 from orchestrator.planning import Capacity, Estimate
-from orchestrator.progress import Event, TrialFailed
+from orchestrator.progress import Event, Foreseen, RunState, TrialFailed
 from orchestrator.source import ALONE, Listed, Source
 from orchestrator.store import Store
 from orchestrator.study import Budget, Study
-from orchestrator.trial import IDENNET, Configuration, Pack, Setting, Trial
+from orchestrator.trial import IDENNET, NUM_FOLDS, Configuration, Pack, Setting, Trial
 from orchestrator.workload import Calibrated, Configured, Workload
 
 if TYPE_CHECKING:
@@ -235,6 +235,28 @@ def _seconds(planned: Plan, store: Store) -> float:
     """What the trials of the study have taken of devices so far."""
     rows = store.every_trial(["trial_id", "seconds"]).iter_rows()
     return sum(float(seconds) for trial_id, seconds in rows if trial_id in planned.states)
+
+
+def watched(planned: Plan, store: Store, engine: str = "tune") -> RunState:
+    """What whoever watches a run of the plan knows as it begins."""
+    capacity, called, stored = planned.capacity, planned.study.folder, accuracies(planned, store)
+    cells = names(planned, stored)
+    held = 1 if planned.search is None or planned.study.search is None or planned.study.search.select == "test" else 2
+    return RunState(
+        title=f"{called} (synthetic)" if planned.synthetic else called,
+        cells=cells,
+        stored=stored,
+        packs=0 if planned.search else len(planned.packs),
+        folds={trial.trial_id: trial.fold for trial in planned.trials},
+        test_to_train=1 / (NUM_FOLDS - held),
+        foreseen={
+            pack.pack_id: Foreseen(tuple(trial.trial_id for trial in pack.trials), estimate.seconds)
+            for pack, estimate in zip(planned.packs, planned.estimates, strict=True)
+            if not planned.search
+        },
+        failed=dict.fromkeys((trial.trial_id for trial in planned.failed if trial.trial_id in cells), ""),
+        slots=1 if engine == "inline" else capacity.devices * capacity.share,
+    )
 
 
 def accuracies(planned: Plan, store: Store) -> dict[str, float]:

@@ -55,8 +55,12 @@ class Trial:
     @cached_property
     def trial_id(self) -> str:
         """128 bits (32 hex digits) of all that decides the trial's result."""
-        held_out = [] if self.without is None else [self.without]
-        return content_id([self.configuration.configuration_id, self.fold, self.seed, *held_out])
+        return identified(self.configuration.configuration_id, self.fold, self.seed, self.without)
+
+
+def identified(configuration_id: str, fold: int | None, seed: int, without: int | None = None) -> str:
+    """The trial_id of such a trial."""
+    return content_id([configuration_id, fold, seed, *([] if without is None else [without])])
 
 
 @dataclass(frozen=True)

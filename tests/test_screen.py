@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from orchestrator import forecast
 from orchestrator.cli.screen import QUIET, REST, news, render, screen, summary
 from orchestrator.progress import PackDone, PackFailed, PackStarted, Progress, RunState, Waiting
 
@@ -28,9 +29,14 @@ def after(*events, every=10.0, start=None):
     return current
 
 
+def leads(current):
+    found = forecast.leader(current)
+    return found.cell, pytest.approx(found.accuracy.mean), found.seen, found.trials
+
+
 def text(current, width, now=0.0):
     console = Console(file=io.StringIO(), width=width)
-    console.print(render(current, now))
+    console.print(render(current, now, console))
     return console.file.getvalue()
 
 
@@ -80,26 +86,23 @@ def test_a_trial_that_left_its_pack_is_pruned_and_nothing_else_and_done_with_its
 
 def test_a_pruned_trial_does_not_make_a_cell_the_best():
     good = after(PackStarted("p1", ("t1",)), progress(10, accuracies={"t1": 0.9}))
-    assert good.best == ("f", 0.9, 1, 2)
-    assert good.apply(replace(progress(20), pruned={"t1": "below"}), 30.0).best == ("id_rate=1", 0.5, 1, 3)
+    assert leads(good) == ("f", 90, 1, 2)
+    assert leads(good.apply(replace(progress(20), pruned={"t1": "below"}), 30.0)) == ("id_rate=1", 50, 1, 3)
 
 
 def test_when_trials_leave_less_is_left_and_nobody_worked_faster():
     """Two trials of 50 steps each: 20 done, then one leaves and 40 remain, at 20 steps in 10 s."""
     start = after(PackStarted("p1", ("t1", "t2")), progress(20))
     assert start.steps_a_second == pytest.approx(2)
-    assert start.left == pytest.approx(2 + 80 / 50)
     left = start.apply(replace(progress(20, total=60), pruned={"t2": "below"}), 10.0)
     assert left.steps_a_second == pytest.approx(2)
-    assert left.left == pytest.approx(2 + 40 / 50)
-    assert left.seconds_left == pytest.approx((2 * 50 + 40) / 2)
 
 
 def test_time_left_is_the_work_left_at_the_rate_of_the_work_done():
     # 2 of 4 trials at half after 20 s: one trial's worth done, three to go
     now = after(PackStarted("p1", ("t1", "t2")), progress(25), progress(50))
-    assert now.share == pytest.approx(0.25)
-    assert now.seconds_left == pytest.approx(60)
+    assert forecast.share(now) == pytest.approx(0.25)
+    assert forecast.seconds_left(now, 20) == pytest.approx(10 / 0.25 * 0.5 + 2 * 20)
     assert now.steps_a_second == pytest.approx(50 / 20)  # a pack's steps are those of all its trials
 
 
@@ -118,22 +121,22 @@ def test_a_rate_is_read_from_the_recent_past():
 
 
 def test_nothing_is_known_of_the_time_left_before_anything_moves():
-    assert after().seconds_left is None
-    assert after(PackStarted("p1", ("t1",))).seconds_left is None
+    assert forecast.seconds_left(after(), 0.0) is None
+    assert forecast.seconds_left(after(PackStarted("p1", ("t1",))), 0.0) is None
     assert "left" not in summary(after(PackStarted("p1", ("t1",))), 5.0)
 
 
 def test_the_best_cell_is_the_highest_mean_over_the_trials_seen_stored_ones_included():
     now = after(PackStarted("p1", ("t1", "t3")), progress(10, accuracies={"t1": 0.7, "t3": 0.8}))
-    assert now.best == ("f", 0.7, 1, 2)
+    assert leads(now) == ("f", 70, 1, 2)
     later = now.apply(progress(20, accuracies={"t1": 0.7, "t3": 0.95}), 30.0)
-    assert later.best == ("id_rate=1", pytest.approx((0.5 + 0.95) / 2), 2, 3)
+    assert leads(later) == ("id_rate=1", (50 + 95) / 2, 2, 3)
 
 
 def test_a_failed_trial_does_not_make_a_cell_the_best():
     good = after(PackStarted("p1", ("t1",)), progress(10, accuracies={"t1": 0.9}))
-    assert good.best == ("f", 0.9, 1, 2)
-    assert good.apply(progress(20, failed={"t1": "NaN"}), 30.0).best == ("id_rate=1", 0.5, 1, 3)
+    assert leads(good) == ("f", 90, 1, 2)
+    assert leads(good.apply(progress(20, failed={"t1": "NaN"}), 30.0)) == ("id_rate=1", 50, 1, 3)
 
 
 def test_a_failure_is_news_once():
@@ -168,15 +171,14 @@ def test_the_view_shows_trials_packs_rate_times_best_cell_and_each_running_pack(
 
 def test_drawn_data_says_so_in_the_title():
     for stream in (io.StringIO(), Terminal()):
-        with screen("study", CELLS, {}, 1, synthetic=True, stream=stream):
+        with screen(state(title="study (synthetic)"), stream=stream):
             pass
         assert "study (synthetic)" in stream.getvalue()
 
 
 def test_where_stderr_is_a_file_lines_are_plain_and_few():
     stream, seconds = io.StringIO(), 0.0
-    stored = {"t5": 0.5}
-    with screen("study", CELLS, stored, 2, synthetic=False, stream=stream, clock=lambda: seconds) as listen:
+    with screen(state(), stream=stream, clock=lambda: seconds) as listen:
         listen(PackStarted("p1", ("t1", "t2", "t3", "t4")))
         for step in range(100):
             seconds += 1.0
@@ -191,7 +193,7 @@ def test_where_stderr_is_a_file_lines_are_plain_and_few():
 
 def test_a_run_whose_trials_take_long_to_count_is_told_of_seldom():
     stream, ticks = io.StringIO(), itertools.count()  # each look at the clock takes a second, and so does a line
-    with screen("study", CELLS, {}, 100, synthetic=False, stream=stream, clock=lambda: float(next(ticks))) as listen:
+    with screen(state(), stream=stream, clock=lambda: float(next(ticks))) as listen:
         for pack in range(100):
             listen(PackStarted(f"p{pack}", ("t1",)))
             listen(PackDone(f"p{pack}", {"t1": 0.9}, {}))
@@ -201,7 +203,7 @@ def test_a_run_whose_trials_take_long_to_count_is_told_of_seldom():
 @pytest.mark.parametrize("wanted", [True, False])
 def test_the_traceback_of_a_failed_pack_is_shown_where_it_is_wanted(wanted):
     stream = io.StringIO()
-    with screen("study", CELLS, {}, 1, synthetic=False, tracebacks=wanted, stream=stream) as listen:
+    with screen(state(), tracebacks=wanted, stream=stream) as listen:
         listen(PackFailed("p1", "OSError: gone", "Traceback:\n  in line 7\nOSError: gone"))
     shown = ["Traceback:", "  in line 7", "OSError: gone"] if wanted else []
     assert stream.getvalue().splitlines()[1:-1] == ["pack p1 failed: OSError: gone", *shown]
@@ -211,7 +213,7 @@ def test_a_run_that_ends_early_says_so():
     stream = io.StringIO()
 
     def interrupted():
-        with screen("study", CELLS, {}, 1, synthetic=False, stream=stream) as listen:
+        with screen(state(stored={}), stream=stream) as listen:
             listen(PackStarted("p1", ("t1",)))
             raise KeyboardInterrupt
 
@@ -222,7 +224,7 @@ def test_a_run_that_ends_early_says_so():
 
 def test_on_a_terminal_the_view_is_drawn_in_place_and_failures_stay():
     stream = Terminal()
-    with screen("study", CELLS, {}, 1, synthetic=False, stream=stream) as listen:
+    with screen(state(stored={}), stream=stream) as listen:
         listen(PackStarted("p1", ("t1",)))
         listen(PackFailed("p1", "out of memory"))
     assert "\x1b[" in stream.getvalue()

@@ -116,7 +116,7 @@ def test_a_search_that_goes_on_shows_no_stored_trial_as_waiting(more, tmp_path):
     planned, said = plan(tmp_path, text(more=more)), io.StringIO()
     stored = runner.accuracies(planned, planned.search.store)
     assert stored
-    with screen("top", runner.names(planned, stored), stored, 0, synthetic=True, stream=said) as listen:
+    with screen(runner.watched(planned, planned.search.store, "inline"), stream=said) as listen:
         runner.run_packs(planned, planned.search.store, listen, "inline")
     first, *_, last = said.getvalue().splitlines()
     assert first == f"top (synthetic): {len(stored)} trials, {len(stored)} stored, more as it asks"

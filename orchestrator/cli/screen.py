@@ -1,18 +1,22 @@
 """The live view of a running study: a picture where stderr is a terminal, plain lines where it is not."""
 
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
+from rich.control import Control
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.segment import ControlType, Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator import forecast
 from orchestrator.cli.status import several
 from orchestrator.progress import (
     Asked,
@@ -29,60 +33,113 @@ from orchestrator.progress import (
 )
 
 QUIET = 20.0  # seconds between plain lines
+LOOKED_EVERY = 5.0  # seconds between two looks at how busy the devices are
 MOST_PACKS = 8  # rows of running packs
+NARROW = 60  # columns under which a running pack says less
 REST = 20.0  # how many times as long as it took to say how far a run is, nothing more is said
 
 
-def render(state: RunState, now: float) -> RenderableType:
-    """The live view, as wide as the console it is printed on."""
-    head = Table.grid(expand=True)
-    head.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    head.add_column(justify="right", no_wrap=True)
-    head.add_row(Text(state.title, style="bold"), _times(state, now))
+class View(Console):
+    """A console whose lines are ASCII where the terminal or the locale has no more."""
+
+    @property
+    def encoding(self) -> str:
+        """As Python writes, which in the locale C is UTF-8 whatever the terminal shows."""
+        plain = os.environ.get("LC_ALL") or os.environ.get("LANG") or ""
+        return "ascii" if plain in ("C", "POSIX") or os.environ.get("TERM") == "linux" else super().encoding
+
+
+def render(state: RunState, now: float, console: Console, busy: str = "") -> RenderableType:
+    """The live view, for this console; `busy` says how busy the devices are."""
+    done = forecast.share(state)
     total = Table.grid(padding=(0, 1), expand=True)
     total.add_column(ratio=1)
     total.add_column(justify="right", width=4)
-    total.add_row(ProgressBar(total=1.0, completed=state.share), f"{state.share:.0%}")
+    total.add_row(ProgressBar(total=1.0, completed=done), f"{done:.0%}")
     facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim")
-    facts.add_column(no_wrap=True, overflow="ellipsis")
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    facts.add_row("time", _times(state, now))
     facts.add_row("trials", Text(_trials(state), style="red" if state.failed else ""))
     facts.add_row("packs", _packs(state))
+    if busy:
+        facts.add_row("devices", Text(busy))
     if state.waiting:
-        facts.add_row("devices", Text(state.waiting))
-    facts.add_row("best", Text(_best(state) or "no accuracy yet"))
+        facts.add_row("waiting", Text(state.waiting))
+    facts.add_row("best", Text(written(_best(state), console) or "no accuracy yet"))
     # the empty line takes the terminal's ^C, which would wrap a full line and leave a trace of the view
-    return Group(head, total, facts, *([_pack_rows(state)] if state.running else []), Text())
+    packs = [_pack_rows(state, console.width)] if state.running else []
+    return Group(Text(state.title, style="bold", no_wrap=True, overflow="crop"), total, facts, *packs, Text())
 
 
-def _pack_rows(state: RunState) -> Table:
+def _pack_rows(state: RunState, width: int) -> Table:
+    narrow = width < NARROW
     rows = Table.grid(padding=(0, 2), expand=True)
-    for _ in range(2):
+    rows.add_column(no_wrap=True, style="dim")
+    if not narrow:
         rows.add_column(no_wrap=True, style="dim")
     rows.add_column(ratio=1)
-    for _ in range(3):
+    for _ in range(2 if narrow else 3):
         rows.add_column(no_wrap=True, justify="right")
     for pack_id, pack in list(state.running.items())[:MOST_PACKS]:
         latest = pack.latest
-        rows.add_row(
+        row: list[RenderableType] = [
             pack_id[:8],
             several(len(pack.trial_ids), "trial"),
             ProgressBar(total=1.0, completed=pack.share),
             f"{pack.share:.0%}",
             f"epoch {latest.epoch}/{latest.epochs}" if latest else "",
             latest.stage if latest else "starting",
-        )
+        ]
+        rows.add_row(*([row[0], row[2], row[3], row[4] or row[5]] if narrow else row))
     more = len(state.running) - MOST_PACKS
     if more > 0:
-        rows.add_row("", f"and {several(more, 'more pack')}")
+        rows.add_row("", *([] if narrow else [""]), f"and {several(more, 'more pack')}")
     return rows
 
 
-def summary(state: RunState, now: float) -> str:
+class Picture:
+    """What is drawn of a state, in lines without blanks at their ends, which a terminal that is made narrower wraps."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.lines: list[list[Segment]] = []
+        self.width = console.width
+
+    def draw(self, shown: RenderableType) -> RenderableType:
+        """The view, to be drawn over the one before it; where that is wrapped now, the cursor is moved up to its start.
+
+        Terminals wrap what they show anew when they are made narrower; those that cut it instead lose lines above.
+        """
+        width = self.console.width
+        if width < self.width:
+            wrapped = sum(max(_length(line) - 1, 0) // width for line in self.lines)
+            erased = [(ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)]
+            self.console.control(Control(*erased * wrapped))
+        self.width = width
+        self.lines = [_stripped(line) for line in self.console.render_lines(shown, pad=False)]
+        last = len(self.lines) - 1
+        return Segments(
+            part for n, line in enumerate(self.lines) for part in (line if n == last else [*line, Segment.line()])
+        )
+
+
+def _length(line: list[Segment]) -> int:
+    return sum(segment.cell_length for segment in line)
+
+
+def _stripped(line: list[Segment]) -> list[Segment]:
+    line = list(line)
+    while line and not line[-1].text.rstrip():
+        line.pop()
+    return [*line[:-1], Segment(line[-1].text.rstrip(), line[-1].style)] if line else []
+
+
+def summary(state: RunState, now: float, busy: str = "") -> str:
     """The state in one plain line."""
     parts = [f"trials {_trials(state)}", f"packs {_packs(state)}", _times(state, now)]
     best = _best(state)
-    return "; ".join([*parts, f"best so far {best}"] if best else parts)
+    return "; ".join([*parts, *([busy] if busy else []), *([f"best so far {best}"] if best else [])])
 
 
 def news(before: RunState, event: Event) -> list[str]:
@@ -92,88 +149,123 @@ def news(before: RunState, event: Event) -> list[str]:
     if isinstance(event, Asked | PackStarted | PackStopped):
         return []
     if isinstance(event, PackFailed):
-        return [f"pack {event.pack_id[:8]} failed: {_plain(event.reason)}"]
+        return [f"pack {event.pack_id[:8]} failed: {plain(event.reason)}"]
     if isinstance(event, PackCut):
         sizes = " + ".join(str(len(half.trials)) for half in event.halves)
-        return [f"pack {event.pack_id[:8]} {_plain(event.reason)}; cut in two, {sizes} trials"]
+        return [f"pack {event.pack_id[:8]} {plain(event.reason)}; cut in two, {sizes} trials"]
     if isinstance(event, PackSetBack):
-        return [f"warning: pack {event.pack_id[:8]} goes on from another checkpoint: {_plain(event.reason)}"]
+        return [f"warning: pack {event.pack_id[:8]} goes on from another checkpoint: {plain(event.reason)}"]
+    return failures(before, event.failed)
+
+
+def failures(before: RunState, failed: Mapping[str, str]) -> list[str]:
+    """A line for each trial that had not failed before."""
     return [
-        f"trial {trial_id[:8]} ({before.cells.get(trial_id, 'unknown cell')}) failed: {_plain(reason)}"
-        for trial_id, reason in event.failed.items()
+        f"trial {trial_id[:8]} ({before.cells.get(trial_id, 'unknown cell')}) failed: {plain(reason)}"
+        for trial_id, reason in failed.items()
         if trial_id not in before.failed
     ]
 
 
+class Display:
+    """Shows the states of a run one after the other, while it is entered; lines that it is given stay."""
+
+    def __init__(
+        self, state: RunState, load: Callable[[], str], stream: TextIO | None, clock: Callable[[], float]
+    ) -> None:
+        """`load` says how busy the devices are, in words; `stream` is stderr unless given."""
+        self.state, self.load, self.clock = state, load, clock
+        self.out = stream or sys.stderr
+        self.console = View(file=self.out, markup=False, emoji=False, highlight=False)
+        self.picture = Picture(self.console)
+        self.shown: RenderableType = Text()
+        self.busy = ""
+        self.said = self.rest_until = self.look_at = clock()
+        self.live = None
+        if self.out.isatty() and not self.console.is_dumb_terminal:
+            self.live = Live(console=self.console, get_renderable=self._drawn, transient=True, redirect_stdout=False)
+
+    def __enter__(self) -> "Display":
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def say(self, line: str) -> None:
+        """A line that stays, above what is drawn."""
+        if self.live:
+            self.console.print(Text(written(line, self.console)))
+        else:
+            print(written(line, self.console), file=self.out, flush=True)
+
+    def show(self, state: RunState, lines: Iterable[str] = (), step: bool = False) -> None:
+        """The state now, and lines that stay; a `step` is worth a plain line at once, others one in a while."""
+        self.state = state
+        for line in lines:
+            self.say(line)
+        now = self.clock()
+        if not self.live and now >= self.rest_until and (step or now - self.said >= QUIET):
+            self.say(summary(state, now, self._devices(now)))
+            self.said, self.rest_until = now, self._rested(now)
+
+    def _drawn(self) -> RenderableType:
+        now = self.clock()
+        if now >= self.rest_until or self.console.width != self.picture.width:
+            self.shown = self.picture.draw(render(self.state, now, self.console, self._devices(now)))
+            self.rest_until = self._rested(now)
+        return self.shown
+
+    def _rested(self, began: float) -> float:
+        """When to say more: in a study of a million trials it takes seconds to count them."""
+        ended = self.clock()
+        return ended + REST * (ended - began)
+
+    def _devices(self, now: float) -> str:
+        if now >= self.look_at:
+            self.busy, self.look_at = self.load(), now + LOOKED_EVERY
+        return self.busy
+
+
 @contextmanager
 def screen(
-    study: str,
-    cells: Mapping[str, str],
-    stored: Mapping[str, float],
-    packs: int,
+    state: RunState,
     *,
-    synthetic: bool,
+    load: Callable[[], str] = str,
     tracebacks: bool = False,
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[Event], None]]:
-    """Show a run while the block lasts; yields the listener to call with each event.
+    """Show a run that begins now while the block lasts; yields the listener to call with each event.
 
-    `cells` names the cell of every trial of the study by trial_id, `stored` holds the accuracies (shares) of
-    those already in the store, `packs` is the number to run, 0 for a search that has not asked.
-    `tracebacks` shows those of packs that fail. `stream` is stderr unless given.
+    `load` says how busy the devices are, in words. `tracebacks` shows those of packs that fail. `stream` is stderr
+    unless given.
     """
-    out = stream or sys.stderr
-    console = Console(file=out, markup=False, emoji=False)
-    title = f"{study} (synthetic)" if synthetic else study
-    state = RunState(title, cells, stored, packs, started=clock())
-    last_line = rest_until = state.started
-    shown: RenderableType = Text()
-
-    def rested(began: float) -> float:
-        """When to say more: in a study of a million trials it takes seconds to count them."""
-        ended = clock()
-        return ended + REST * (ended - began)
-
-    def picture() -> RenderableType:
-        nonlocal shown, rest_until
-        now = clock()
-        if now >= rest_until:
-            shown = render(state, now)
-            rest_until = rested(now)
-        return shown
-
-    live = None
-    if out.isatty() and not console.is_dumb_terminal:
-        live = Live(console=console, get_renderable=picture, transient=True, redirect_stdout=False)
-
-    def say(line: str) -> None:
-        if live:
-            console.print(Text(line))
-        else:
-            print(line, file=out, flush=True)
+    display = Display(replace(state, started=clock()), load, stream, clock)
 
     def listen(event: Event) -> None:
-        nonlocal state, last_line, rest_until
-        now = clock()
-        lines = news(state, event)
+        lines = news(display.state, event)
         if tracebacks and isinstance(event, PackFailed | TrialFailed):
             lines += event.traceback.splitlines()
-        state = state.apply(event, now)
-        if not live and now >= rest_until and (isinstance(event, PackDone) or now - last_line >= QUIET):
-            lines.append(summary(state, now))
-            last_line, rest_until = now, rested(now)
-        for line in lines:
-            say(line)
+        display.show(display.state.apply(event, clock()), lines, isinstance(event, PackDone))
 
-    plan = f"{len(cells.keys() - stored.keys())} to train in {several(packs, 'pack')}" if packs else "more as it asks"
-    say(f"{title}: {several(len(cells), 'trial')}, {len(stored)} stored, {plan}")
+    missing, packs = len(state.cells.keys() - state.stored.keys()), state.packs
+    plan = f"{missing} to train in {several(packs, 'pack')}" if packs else "more as it asks"
+    display.say(f"{state.title}: {several(len(state.cells), 'trial')}, {len(state.stored)} stored, {plan}")
     try:
-        with live or nullcontext():
+        with display:
             yield listen
     finally:
-        ended = replace(state, running={})
-        say(f"{title} {'stopped' if ended.num_waiting else 'finished'}: {summary(ended, clock())}")
+        ended = display.state.ended
+        verb = "stopped" if ended.num_waiting else "finished"
+        display.say(f"{state.title} {verb}: {summary(ended, clock())}")
+
+
+def written(line: str, console: Console) -> str:
+    """The line as a stream of the console's encoding has it."""
+    return line.replace("±", "+-") if console.options.ascii_only else line
 
 
 def _trials(state: RunState) -> str:
@@ -192,20 +284,26 @@ def _packs(state: RunState) -> str:
     # a pack that is cut in two adds to those planned
     known = max(state.packs, state.packs_done + len(state.running))
     rate = state.steps_a_second
-    return f"{state.packs_done} of {known} done" + (f", {rate:,.0f} trial steps/s" if rate else "")
+    return f"{state.packs_done} of {known} done" + (f", {rate:,.0f} {state.steps}/s" if rate and state.steps else "")
 
 
 def _best(state: RunState) -> str:
-    if state.best is None:
+    best = forecast.leader(state)
+    if best is None:
         return ""
-    cell, accuracy, seen, trials = state.best
-    return f"{cell}: {accuracy:.1%} over {seen} of {several(trials, 'trial')}"
+    accuracy = best.accuracy
+    said = f"{best.cell}: {accuracy.mean:.1f}%"
+    if accuracy.half_width is not None:
+        said += f" ± {accuracy.half_width:.1f}"
+    if best.seen < best.trials or not accuracy.num_folds:
+        return f"{said} over {best.seen} of {several(best.trials, 'trial')}"
+    return f"{said} over {several(accuracy.num_folds, 'fold')}"
 
 
 def _times(state: RunState, now: float) -> str:
-    left = state.seconds_left
+    left = forecast.seconds_left(state, now) if state.running or state.num_waiting else None
     elapsed = f"{_duration(now - state.started)} elapsed"
-    return f"{elapsed}, about {_duration(left)} left" if left and state.left else elapsed
+    return f"{elapsed}, about {_duration(left)} left" if left else elapsed
 
 
 def _duration(seconds: float) -> str:
@@ -213,5 +311,6 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
-def _plain(reason: str) -> str:
+def plain(reason: str) -> str:
+    """The reason in one line, without what a terminal would obey."""
     return " ".join("".join(char if char.isprintable() else " " for char in reason).split())

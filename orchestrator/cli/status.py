@@ -18,11 +18,14 @@ def status(
     address: Annotated[str | None, DASHBOARD] = None,
     store: StoreAddress = "runs",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show how it goes on until it ends.")] = False,
 ) -> None:
     """Say how far a study is, and what its trunks and packs took beside what they were to take.
 
-    With --address also how its latest job on that cluster is.
+    With --address also how its latest job on that cluster is. With --watch the exit status is the study's own.
     """
+    if watch and as_json:
+        raise ValueError("--watch and --json exclude each other, got both; give one")
     from orchestrator import frozen, record
     from orchestrator.cli.report import resolve
     from orchestrator.store import at
@@ -37,6 +40,11 @@ def status(
         submitted = {study: found[-1] for study, found in jobs.by_study().items()}
     name = resolve(name, [*studies, *(submitted.keys() - studies.keys())])
     job, study = submitted.get(name), studies.get(name)
+    if watch and study:
+        from orchestrator.cli.watch import follow
+
+        ended = (lambda: jobs.by_study()[name][-1].over) if job else None
+        raise typer.Exit(follow(place, name, ended))
     times = frozen.took(place, name) if study else []
     if as_json:
         found = (study or {}) | {"times": [asdict(time) for time in times]}
@@ -70,7 +78,7 @@ def show_status(study: Mapping[str, Any], times: Sequence["Took"]) -> None:
     for time in times:
         wanted = duration(time.predicted) + ("" if time.measured else " (a guess)")
         found = "-" if time.actual is None else duration(time.actual)
-        table.add_row(time.name, str(time.trials or "-"), wanted, found, _difference([time]))
+        table.add_row(time.name, str(time.trials or "-"), wanted, found, difference([time]))
     if times:
         console.print(table)
     stored = [time for time in times if time.actual is not None]
@@ -78,11 +86,12 @@ def show_status(study: Mapping[str, Any], times: Sequence["Took"]) -> None:
         predicted, actual = sum(time.predicted for time in stored), sum(time.actual or 0 for time in stored)
         console.print(
             f"what is stored was to take {duration(predicted)} of devices and took {duration(actual)}: "
-            f"{_difference(stored)}"
+            f"{difference(stored)}"
         )
 
 
-def _difference(times: Sequence["Took"]) -> str:
+def difference(times: Sequence["Took"]) -> str:
+    """What they took over what they were to take, `+12%`; `-` where one of the two is nothing."""
     predicted, actual = sum(time.predicted for time in times), sum(time.actual or 0 for time in times)
     return f"{actual / predicted - 1:+.0%}" if predicted and actual else "-"
 

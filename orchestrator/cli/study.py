@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -15,6 +16,7 @@ from orchestrator.cli.plan import Json, StudyFile, loaded
 from orchestrator.cli.trunk import Address, ClusterFile, Profile, Set, StoreAddress, devices, train_missing
 
 if TYPE_CHECKING:
+    from orchestrator.cluster.placement import Cluster
     from orchestrator.runner import Plan
     from orchestrator.search.packs import SearchPacks
     from orchestrator.store import Store
@@ -49,6 +51,7 @@ def run(
     from orchestrator.cli.screen import screen
     from orchestrator.store import at
 
+    began = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     place = at(store).open()
     wanted = loaded(file, profile, set_, place)
@@ -60,10 +63,8 @@ def run(
         try:
             train_missing(planned.trunks, place, planned.capacity, running)
             if planned.packs:
-                stored = runner.accuracies(planned, place)
-                title, count = planned.study.folder, 0 if planned.search else len(planned.packs)
                 with screen(
-                    title, runner.names(planned, stored), stored, count, synthetic=planned.synthetic, tracebacks=verbose
+                    runner.watched(planned, place, engine.value), load=_load(running), tracebacks=verbose
                 ) as listen:
                     runner.run_packs(planned, place, listen, engine.value, running, verbose, show)
         except (KeyboardInterrupt, ConnectionError):
@@ -76,7 +77,7 @@ def run(
             record.freeze(after, place, command)
             after.search.write()
             show(after.search)
-    raise typer.Exit(_conclude(after, place))
+    raise typer.Exit(_conclude(after, place, time.monotonic() - began))
 
 
 app.command("submit")(jobs.submit)
@@ -111,6 +112,17 @@ def list_(store: StoreAddress = "runs", as_json: Json = False) -> None:
     plain_console().print(table if studies else f"no studies in {store}; next: idenctl study run FILE")
 
 
+def _load(cluster: "Cluster | None") -> Callable[[], str]:
+    """What says how busy the devices are that packs run on."""
+    if cluster is None:
+        from orchestrator import machine
+
+        return machine.Load()
+    from orchestrator.cluster import load
+
+    return load.busy
+
+
 @contextmanager
 def _mirrored(planned: "Plan") -> Iterator[Callable[["SearchPacks"], None]]:
     """What shows a search in the Optuna database that its study names; nothing where it names none."""
@@ -123,8 +135,11 @@ def _mirrored(planned: "Plan") -> Iterator[Callable[["SearchPacks"], None]]:
         yield show
 
 
-def _conclude(after: "Plan", store: "Store") -> int:
-    """Say what is in the store now; the exit status: 1 where a trial failed or something is still to be run."""
+def _conclude(after: "Plan", store: "Store", seconds: float | None = None) -> int:
+    """Say what is in the store now, and after a run of so many seconds what it found; the exit status.
+
+    It is 1 where a trial failed or something is still to be run.
+    """
     from orchestrator import runner
 
     states = list(after.states.values())
@@ -143,6 +158,10 @@ def _conclude(after: "Plan", store: "Store") -> int:
     elif not after.done:
         line += ": run the same command again, it goes on from the last checkpoint"
     print(line, file=sys.stderr)
+    if seconds is not None:
+        from orchestrator.cli.closing import closing
+
+        closing(store, after.study.folder, seconds)
     if complete:
         print(f"next: idenctl report {after.study.folder} --store {store}", file=sys.stderr)
     return 1 if failed or not after.done else 0

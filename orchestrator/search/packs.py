@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator import planning
 from orchestrator.design import Cell, describe
 from orchestrator.planning import Capacity, Estimate
-from orchestrator.progress import Asked, Event
+from orchestrator.progress import Asked, Event, Foreseen
 from orchestrator.search.procedure import Procedure, Result, folder_of
 from orchestrator.search.space import Parameter
 from orchestrator.store import Store, write_json
@@ -221,8 +221,16 @@ class SearchPacks:
             packs = planning.packs(trials, [], checkpointed, self.workload.pack_key, self._devices, self._fits)
             self.queue += [replace(pack, rungs=rungs) for pack in packs]
         if wanted:
-            asked = {t.trial_id: name_of(t, self.study) for _, trials in wanted.values() for t in trials}
-            self.listen(Asked(asked, len(self.queue)))
+            asked = [trial for _, trials in wanted.values() for trial in trials]
+            self.listen(
+                Asked(
+                    cells={trial.trial_id: name_of(trial, self.study) for trial in asked},
+                    packs=len(self.queue),
+                    folds={trial.trial_id: trial.fold for trial in asked},
+                    foreseen={pack.pack_id: foreseen(pack, self.estimate(pack)) for pack in self.queue},
+                    to_come=max(sum(self.trials_to_come().values()) - len(self.trials()), 0),
+                )
+            )
 
     def _advance(self, procedure: Procedure, hungry: bool) -> bool:
         """See `Procedure.advance`; a batch that another run of the study has asked meanwhile is the next one."""
@@ -270,6 +278,11 @@ def structures(
             f"got {len(combinations)}; give fewer choices"
         )
     return configure(study, [cell({**first, **values}) for values in combinations])
+
+
+def foreseen(pack: Pack, estimate: Estimate) -> Foreseen:
+    """The pack as whoever watches a run knows it."""
+    return Foreseen(tuple(trial.trial_id for trial in pack.trials), estimate.seconds)
 
 
 def name_of(trial: Trial, study: Study) -> str:
