@@ -14,7 +14,8 @@ from orchestrator.planning import Capacity, Estimate
 from orchestrator.progress import Event
 from orchestrator.source import Listed, Source
 from orchestrator.store import Store
-from orchestrator.study import IDENNET, Budget, Study
+from orchestrator.study import IDENNET, Study
+from orchestrator.study_sections import Budget
 from orchestrator.trial import Configuration, Pack, Setting, Trial
 from orchestrator.workload import Calibrated, Configured, Workload
 

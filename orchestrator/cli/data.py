@@ -1,6 +1,5 @@
 """`idenctl data`: draw a data set, look at one, prepare its faces for training."""
 
-import difflib
 import inspect
 import json
 import sys
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from idennet_core.naming import suggest
 from orchestrator.cli.trunk import StoreAddress
 from orchestrator.names import quoted
 
@@ -178,9 +178,7 @@ def check_name(name: str, valid: Iterable[str]) -> None:
     """Raise ValueError unless `name` is one of the valid names."""
     names = list(valid)
     if name not in names:
-        similar = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-        hint = f"did you mean {similar[0]}?" if similar else "choose one of them"
-        raise ValueError(f"the data set must be one of {', '.join(names)}, but got {quoted(name)}: {hint}")
+        raise ValueError(f"unknown data set {quoted(name)}; {suggest(name, names)}")
 
 
 def points_of(

@@ -1,6 +1,5 @@
 """`idenctl report`: what the store knows of a study, as tables."""
 
-import difflib
 import logging
 import os
 import shutil
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from idennet_core.naming import suggest
 from orchestrator.cli.trunk import StoreAddress
 from orchestrator.names import named
 from orchestrator.report import Format
@@ -154,9 +154,7 @@ def resolve(name: str, known: Collection[str]) -> str:
         raise ValueError(f"study '{name}' was run with several profiles; name one of {', '.join(profiled)}")
     if not known:
         raise ValueError(f"no study '{name}': the store holds no study yet; next: idenctl study run FILE")
-    similar = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(similar)}? " if similar else ""
-    raise ValueError(f"no study '{name}' in the store; {hint}the store holds {', '.join(known)}")
+    raise ValueError(f"no study '{name}' in the store; {suggest(name, known)}")
 
 
 def check_figure(path: Path, names: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.search.packs import SearchPacks
     from orchestrator.store import Store
 
-app = typer.Typer(help="Studies: plan, run, submit, status, stop, list.", no_args_is_help=True)
+app = typer.Typer(help="Studies: new, plan, run, submit, status, stop, list.", no_args_is_help=True)
 app.command("plan")(plan.plan)
 
 
@@ -109,6 +109,15 @@ def list_(store: StoreAddress = "runs", as_json: Json = False) -> None:
         searched = "{done} of {asked}".format(**study["search"]) if study["search"] else ""
         table.add_row(study["study"], study["dataset"] + drawn, *counts, searched)
     plain_console().print(table if studies else f"no studies in {store}; next: idenctl study run FILE")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of study files, by which editors complete and check them."""
+    from orchestrator import schema
+    from orchestrator.idennet import Idennet
+
+    typer.echo(schema.text(Idennet.rules), nl=False)
 
 
 @contextmanager
