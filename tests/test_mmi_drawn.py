@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from conftest import idenctl
 
+from idennet_core import config
 from idennet_core.datasets import clips, mmi, prepared
 from idennet_core.datasets.synthetic.mmi import clips_of
 from idennet_core.datasets.synthetic.sets import synthesise
 from idennet_core.datasets.synthetic.world import arching
-from idennet_core import config
 from orchestrator.cli.data import read_landmarks
 
 MODEL = Path(__file__).parents[2] / "shared/models/yunet_n_dynamic.onnx"

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 SCHEMA = ROOT / "studies" / "schema.json"
 FILES = sorted([*(ROOT / "studies").rglob("*.yaml"), *(ROOT / "examples").glob("*.yaml")])
 OWN = [path for path in FILES if "workload:" not in path.read_text()]
-ODD = (None, True, -1, 0, 0.5, 7, 10**6, "x", "", [], ["x"], [[]], {}, {"x": 1}, {"x": {}})
+ODD = (None, True, -1, 0.5, "x", [], ["x"], {}, {"x": 1})
 VALIDATOR = Draft7Validator(json.loads(SCHEMA.read_text()))
 
 
@@ -73,9 +73,8 @@ def test_a_study_as_it_is_kept_holds_to_the_schema(path):
 
 def test_every_key_of_the_schema_is_described():
     def bare(schema, at=()):
-        for name, inner in schema.get("properties", {}).items():
-            if not (inner.get("description") or "then" in at or "profiles" in at):
-                yield (*at, name)
+        properties = schema.get("properties", {})
+        yield from ((*at, name) for name, inner in properties.items() if not inner.get("description"))
         for key, inner in schema.items():
             if isinstance(inner, dict):
                 yield from bare(inner, (*at, key))
