@@ -55,8 +55,8 @@ TRUNK_DEFAULTS: dict[str, dict[str, Setting]] = {
     },
 }
 MEANINGS: dict[str, str] = {  # of settings, for people
-    "variant": "Original, or with the identity loss (i), the fused identity stream (f), or both (if).",
-    "depth": "Layers of the network; time and memory grow with its square.",
+    "variant": "original, or with the identity loss (i), the fused identity stream (f), or both (if).",
+    "depth": "Layers of the network, 6n + 4; deeper ones take longer.",
     "bottleneck": "Maps between the two convolutions of a layer.",
     "compression": "The share of its maps that goes on from a dense block.",
     "alpha": "Weight of the identity loss.",

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from idennet_core.network import Trunk
     from idennet_core.training import EpochRecord, Member
 
+NAMELESS = ("ferplus",)  # data sets that name nobody: they have no folds, and no identity loss
+FOR_TRUNKS = ("casia-webface",)  # data sets without expressions
 EXPRESSIONS = ("neutral", "anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
 REPORT_EVERY = 1.0  # seconds between two progress events of a pack
 

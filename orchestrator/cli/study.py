@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli import jobs, plan, status
+from orchestrator.cli import jobs, new, plan, status
 from orchestrator.cli.plan import Json, StudyFile, loaded
 from orchestrator.cli.trunk import Address, ClusterFile, Profile, Set, StoreAddress, devices, train_missing
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.store import Store
 
 app = typer.Typer(help="Studies: new, plan, run, submit, status, stop, list.", no_args_is_help=True)
+app.command("new")(new.new)
 app.command("plan")(plan.plan)
 
 
