@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from idennet_core.naming import nearest
-from orchestrator.cli import cluster, dashboard, data, examples, heatmap, network, report, store, study, trunk
+from orchestrator.cli import cluster, dashboard, data, doctor, examples, heatmap, network, report, store, study, trunk
 from orchestrator.names import visible
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command("dashboard")(dashboard.dashboard)
 app.command("heatmap")(heatmap.heatmap)
 app.command("predict")(network.predict)
 app.command("export")(network.export)
+app.command("doctor")(doctor.doctor)
 examples.show(app)
 
 LONGEST = 2000  # characters of a message

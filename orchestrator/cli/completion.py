@@ -36,9 +36,10 @@ def profiles(ctx: typer.Context, incomplete: str) -> Iterator[str]:
     """The profiles of the study file that the command line names."""
     from orchestrator import strict_yaml
 
-    file = ctx.params.get("file")
+    # where the line ends with --profile, without a value, the parser leaves what it has not come to among the rest
+    file = str(ctx.params.get("file") or [*ctx.args, ""][0])
     try:
-        content, _ = strict_yaml.read(Path(file).read_text(encoding="utf-8"), str(file))
+        content, _ = strict_yaml.read(Path(file).read_text(encoding="utf-8"), file)
         return _beginning(incomplete, content["profiles"])
     except (OSError, ValueError, TypeError, KeyError):  # there is nothing to complete from
         return iter(())

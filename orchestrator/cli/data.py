@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from idennet_core.naming import suggest
+from orchestrator.cli import completion
 from orchestrator.cli.trunk import StoreAddress
 from orchestrator.names import quoted
 
@@ -40,7 +41,12 @@ POINTS = (
 )  # pixels; "right" is the subject's
 DRAWN_LANDMARKS = "landmarks.csv"  # in the root of a drawn data set: its true points
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="oulu-casia, ck+, mmi, ferplus or casia-webface")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="oulu-casia, ck+, mmi, ferplus or casia-webface", autocompletion=completion.datasets
+    ),
+]
 Root = Annotated[Path, typer.Option(help="The folder that holds the data set.")]
 Manifest = Annotated[
     Path | None, typer.Option(help="For mmi: the sequences to use, a line session/clip (12/S001-002) each.")

@@ -34,6 +34,7 @@ EXAMPLES = {
     "dashboard": "dashboard focal_search --port 0",
     "heatmap": "heatmap oulu_idrate@paper --out where.png --people 3 --cell variant=f",
     "predict": "predict face.jpg --study oulu_idrate@quick --json",
+    "doctor": "doctor --store runs",
     "export": "export 0f3a9c --out network.onnx",
 }
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from idennet_core.naming import nearest
+from orchestrator.cli import completion
 from orchestrator.cli.network import Trial, find_plan, load_network
 from orchestrator.cli.report import check_out, write
 from orchestrator.cli.trunk import StoreAddress
@@ -46,7 +47,12 @@ class Sitter:
 
 
 def heatmap(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A study that was run: NAME or NAME@PROFILE.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A study that was run: NAME or NAME@PROFILE.", autocompletion=completion.studies
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The PNG file to draw.")],
     subject: Annotated[
         list[str] | None, typer.Option(help="A person to show; repeat for several.", show_default="chosen by rule")

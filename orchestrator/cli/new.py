@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from orchestrator.cli.completion import datasets
+from orchestrator.cli import completion
 
 if TYPE_CHECKING:
     from orchestrator.new_study import Wanted
@@ -22,7 +22,7 @@ T = TypeVar("T")
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the study is to be called.")],
     dataset: Annotated[
-        str | None, typer.Option(help="The data set to train and test on.", autocompletion=datasets)
+        str | None, typer.Option(help="The data set to train and test on.", autocompletion=completion.datasets)
     ] = None,
     vary: Annotated[
         list[str] | None,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from idennet_core.naming import suggest
+from orchestrator.cli import completion
 from orchestrator.cli.trunk import StoreAddress
 from orchestrator.names import named
 from orchestrator.report import Format
@@ -26,7 +27,12 @@ log = logging.getLogger("idenctl")
 
 
 def report(
-    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Studies that were run: NAME or NAME@PROFILE.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME…", help="Studies that were run: NAME or NAME@PROFILE.", autocompletion=completion.studies
+        ),
+    ],
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.TERMINAL,
     out: Annotated[Path | None, typer.Option(help="Write to this file, not the terminal.")] = None,
     store: StoreAddress = "runs",
