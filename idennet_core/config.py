@@ -1,11 +1,12 @@
 """The settings of a training run: names, defaults, rules, and what identifies a result."""
 
-import difflib
 import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from idennet_core.naming import suggest
 
 Setting = bool | int | float | str
 
@@ -17,6 +18,7 @@ FACE_SIZE, STORED_SIZE, CROP_SIZE = (
     48,
 )  # pixels: a face, the face with its margin, the network's input
 GROWTH, STEM = 12, 24  # filters a layer, channels of the stem (paper Sec. 3.3)
+DATASETS = ("oulu-casia", "ck+", "mmi", "ferplus", "casia-webface")
 VARIANTS = ("original", "i", "f", "if")
 TASKS = ("emotion", "identity")
 PRECISIONS = ("fp32", "bf16")
@@ -52,6 +54,28 @@ TRUNK_DEFAULTS: dict[str, dict[str, Setting]] = {
         "precision": "fp32",
     },
 }
+MEANINGS: dict[str, str] = {  # of settings, for people
+    "variant": "original, or with the identity loss (i), the fused identity stream (f), or both (if).",
+    "depth": "Layers of the network, 6n + 4; deeper ones take longer.",
+    "bottleneck": "Maps between the two convolutions of a layer.",
+    "compression": "The share of its maps that goes on from a dense block.",
+    "alpha": "Weight of the identity loss.",
+    "gamma": "Focusing exponent of the identity loss; 0 is plain cross entropy.",
+    "id_rate": "The share of people whose identity is supervised.",
+    "dropout": "The share of features that is dropped while training.",
+    "lr": "Learning rate at the start.",
+    "momentum": "Momentum of stochastic gradient descent.",
+    "weight_decay": "Weight decay.",
+    "epochs": "Passes over the training pictures.",
+    "batch_size": "Pictures a step.",
+    "augment": "Flips and rotations of the training pictures, x 14.",
+    "bank_seed": "Another seed crops the pictures of the feature bank elsewhere.",
+    "precision": "Of the arithmetic: fp32, or bf16 where the device has it.",
+    "identity_trunk": "The pre-trained identity trunk, or one with its first weights.",
+    "dataset": "The prepared data set that the trunk learns from.",
+    "seed": "Another seed starts from other weights and another order.",
+}
+CHOICES = {"variant": VARIANTS, "precision": PRECISIONS, "identity_trunk": IDENTITY_TRUNKS}
 IDENTITY_LOSS = ("alpha", "gamma", "id_rate")
 ARCHITECTURE = ("depth", "bottleneck", "compression")
 
@@ -99,9 +123,7 @@ def complete(settings: Mapping[str, Any], defaults: Mapping[str, Setting]) -> di
     """
     for name in settings:
         if name not in defaults:
-            close = difflib.get_close_matches(name, defaults, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"valid settings: {', '.join(defaults)}"
-            raise ValueError(f"unknown setting '{name}'; {hint}")
+            raise ValueError(f"unknown setting '{name}'; {suggest(name, defaults)}")
     return {name: _checked(name, settings.get(name, default), default) for name, default in defaults.items()}
 
 

@@ -5,9 +5,10 @@ from itertools import product
 from math import prod
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, PlainValidator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, PlainValidator, model_validator
 
-from orchestrator.sections import STRICT, Settings, Value, distinct, some, suggest
+from idennet_core.naming import suggest
+from orchestrator.sections import STRICT, Settings, Value, distinct, some
 from orchestrator.strict_yaml import Place
 from orchestrator.trial import COMPONENTS, Setting
 
@@ -22,7 +23,7 @@ def _names(value: object) -> object:
 
 
 Levels = dict[str, Annotated[list[Value], AfterValidator(some), AfterValidator(distinct)]]
-Names = Annotated[list[str] | Literal["all"], PlainValidator(_names)]
+Names = Annotated[list[str] | Literal["all"], PlainValidator(_names, json_schema_input_type=Literal["all"] | list[str])]
 
 
 class Component(BaseModel):
@@ -30,8 +31,8 @@ class Component(BaseModel):
 
     model_config = STRICT
 
-    on: Settings
-    off: Settings
+    on: Settings = Field(description="The settings with which it is there.")
+    off: Settings = Field(description="The same settings as they are without it.")
 
     @model_validator(mode="after")
     def _switched(self) -> Self:
@@ -52,13 +53,13 @@ class Design(BaseModel):
 
     model_config = STRICT
 
-    cells: list[Settings] = []
-    grid: Levels = {}
-    zip: Levels = {}
-    one_at_a_time: Levels = {}
-    components: dict[str, Component] = {}
-    leave_one_out: Names | None = None
-    add_one_in: Names | None = None
+    cells: list[Settings] = Field([], description="Configurations as they are written.")
+    grid: Levels = Field({}, description="All combinations of these values; the last setting moves fastest.")
+    zip: Levels = Field({}, description="The first values of all settings, then the second, and so on.")
+    one_at_a_time: Levels = Field({}, description="The base, then the base with one value of one setting.")
+    components: dict[str, Component] = Field({}, description="Named parts, and what switches each on and off.")
+    leave_one_out: Names | None = Field(None, description="all, or some components: all on, then all but one of these.")
+    add_one_in: Names | None = Field(None, description="all, or some components: none on, then only one of these.")
 
     def points(self) -> list[Point]:
         """Every cell in order, also those that are said twice."""

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from idennet_core.network import Trunk
     from idennet_core.training import EpochRecord, Member
 
-DATASETS = ("oulu-casia", "ck+", "mmi", "ferplus", "casia-webface")
+NAMELESS = ("ferplus",)  # data sets that name nobody: they have no folds, and no identity loss
+FOR_TRUNKS = ("casia-webface",)  # data sets without expressions
 EXPRESSIONS = ("neutral", "anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
 REPORT_EVERY = 1.0  # seconds between two progress events of a pack
 
@@ -46,7 +47,14 @@ class Idennet:
     """IDEnNet as a workload: a pack is a feature bank and the heads that learn from it."""
 
     rules = Rules(
-        config.HEAD_DEFAULTS, DATASETS, config.complete, config.TRUNK_DEFAULTS, EXPRESSIONS, {"flops": _flops}
+        config.HEAD_DEFAULTS,
+        config.DATASETS,
+        config.complete,
+        config.TRUNK_DEFAULTS,
+        EXPRESSIONS,
+        {"flops": _flops},
+        config.MEANINGS,
+        config.CHOICES,
     )
 
     def __init__(self, store: Store) -> None:

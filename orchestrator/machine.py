@@ -70,6 +70,20 @@ def _host_memory() -> int:
         return whole
 
 
+def free_memory() -> int:
+    """Bytes that programs on this machine, or in this container, can still have."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 2**10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return _host_memory()
+    try:
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+    except (OSError, ValueError):
+        return free
+    return min(free, _host_memory() - used)
+
+
 def gpu_memory() -> int:
     """Bytes of the smallest GPU; 0 where its driver does not say."""
     return min(_asked_of_gpus("memory.total"), default=0) * 2**20

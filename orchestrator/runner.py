@@ -14,7 +14,8 @@ from orchestrator.planning import Capacity, Estimate
 from orchestrator.progress import Event, Foreseen, RunState, TrialFailed
 from orchestrator.source import ALONE, Listed, Source
 from orchestrator.store import Store
-from orchestrator.study import Budget, Study
+from orchestrator.study import Study
+from orchestrator.study_sections import Budget
 from orchestrator.trial import IDENNET, NUM_FOLDS, Configuration, Pack, Setting, Trial
 from orchestrator.workload import Calibrated, Configured, Workload
 

@@ -1,9 +1,7 @@
 """What the sections of a study file are made of."""
 
-import difflib
 import math
 import re
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, PlainValidator
@@ -32,13 +30,6 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def suggest(word: str, choices: Iterable[str]) -> str:
-    """The end of a message that refuses `word`: the nearest choice, and all."""
-    close = difflib.get_close_matches(word, list(choices), n=1)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}valid: {', '.join(choices) or 'none'}"
-
-
 def some(values: list[Any]) -> list[Any]:
     """The values; raises ValueError for none."""
     if not values:
@@ -65,7 +56,7 @@ def storage(text: str) -> str:
     return text
 
 
-Value = Annotated[Setting, PlainValidator(_setting)]
+Value = Annotated[Setting, PlainValidator(_setting, json_schema_input_type=Setting)]
 Settings = dict[str, Value]
 
 

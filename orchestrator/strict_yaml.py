@@ -5,6 +5,7 @@ Scalars follow YAML 1.2, not PyYAML's 1.1: `no` and `off` are text, `1e-4` is a 
 
 import re
 from collections.abc import Hashable
+from math import inf
 from typing import Any
 
 import yaml
@@ -93,6 +94,12 @@ def read_as_1_1(text: str) -> Any:
 def dump(content: object) -> str:
     """YAML that `read` turns into equal content."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None)
+
+
+def flow(content: object) -> str:
+    """The same on one line: `[a, b]`, `{key: value}`, or a word."""
+    text = yaml.dump([content], Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=True, width=inf)
+    return text.strip()[1:-1]
 
 
 def _scalar(text: str) -> bool | int | float | str | None:

@@ -1,7 +1,5 @@
 """Study files: YAML -> `Study`. A mistake is one line: its place, the rule, the value, the valid choices."""
 
-import difflib
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -12,18 +10,20 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    Field,
     PlainSerializer,
-    PlainValidator,
     ValidationError,
 )
 
+from idennet_core.naming import nearest, suggest
 from orchestrator import strict_yaml
 from orchestrator.design_sections import Component, Design, not_empty
 from orchestrator.names import RULES, named, quoted
 from orchestrator.search.pruning import Pruning
-from orchestrator.search.space import Number, Parameter, Search
-from orchestrator.sections import STRICT, Settings, Value, distinct, masked, shown, some, storage, suggest
+from orchestrator.search.space import Parameter, Search
+from orchestrator.sections import STRICT, Settings, distinct, masked, shown, some
 from orchestrator.strict_yaml import Place
+from orchestrator.study_sections import Budget, Optuna, Reference, Report
 from orchestrator.trial import IDENNET, NUM_FOLDS
 
 MAX_TRIALS = 1_000_000  # as many as planning was measured with
@@ -71,119 +71,70 @@ def _seeds(seeds: list[int]) -> list[int]:
     return seeds
 
 
-def _axes(value: object) -> object:
-    names = value if isinstance(value, list) else [value]
-    if not (all(isinstance(name, str) for name in names) and len(set(names)) == len(names) in (1, 2)):
-        raise ValueError("must be a setting, or two of them as [rows, columns]")
-    return value
-
-
-def _published(value: object) -> object:
-    return {key: _percent(number) for key, number in value.items()} if isinstance(value, dict) else _percent(value)
-
-
-def _percent(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError("must be a number, or a mapping to numbers")
-    return float(value)
-
-
 Name = Annotated[str, AfterValidator(_name)]
 Folds = Annotated[
     list[int | None],  # [None] for none
-    BeforeValidator(_named_folds),
+    BeforeValidator(
+        _named_folds,
+        json_schema_input_type=Literal["all", "none"]
+        | list[Annotated[int, Field(ge=0, lt=NUM_FOLDS)] | None],  # of nulls one alone
+    ),
     AfterValidator(_folds),
     AfterValidator(some),
     AfterValidator(distinct),
     PlainSerializer(lambda folds: "none" if folds == [None] else folds),
 ]
-Seeds = Annotated[list[int], AfterValidator(_seeds), AfterValidator(some), AfterValidator(distinct)]
-Axes = Annotated[str | list[str], PlainValidator(_axes)]
+Seeds = Annotated[
+    list[Annotated[int, Field(json_schema_extra={"minimum": 0})]],
+    AfterValidator(_seeds),
+    AfterValidator(some),
+    AfterValidator(distinct),
+]
 
 
 class _Section(BaseModel):
     model_config = STRICT
 
 
-class Reference(_Section):
-    """Published results to set beside the measured ones: percentages by the setting `by`.
-
-    With `by: [rows, columns]`, `values` maps a row to its columns. The columns may be `expression`.
-    """
-
-    source: str
-    metric: Literal["accuracy", "sequence_accuracy"]
-    by: Axes
-    values: dict[Value, Annotated[float | dict[Value, float], PlainValidator(_published)]]
-    note: str = ""
-
-
-class Report(_Section):
-    """What the report shows: accuracy by the setting `by`, each cell compared with each baseline.
-
-    `by: [rows, columns]` is a two-way table, in which a cell is compared with the baseline of its column.
-    `show` asks for more tables.
-    """
-
-    by: Axes
-    baselines: list[Settings] = []
-    show: Annotated[list[Literal["details", "expressions", "confusion", "subjects"]], AfterValidator(distinct)] = []
-
-
-def _above_zero(number: float) -> float:
-    if number <= 0:
-        raise ValueError("must be above 0")
-    return number
-
-
-Hours = Annotated[Number, AfterValidator(_above_zero)]
-
-
-class Budget(_Section):
-    """When a run ends: after so many hours, or when its study's trials have taken so many hours of devices."""
-
-    wall_clock_hours: Hours | None = None
-    device_hours: Hours | None = None
-
-
-class Optuna(_Section):
-    """The Optuna database that shows a search while it runs, for dashboards."""
-
-    storage: Annotated[str, AfterValidator(storage)]
-
-
 class Profile(_Section):
     """What `--profile` changes in a study: mappings are merged key by key, all else is replaced."""
 
-    base: Settings = {}
-    design: Design = Design()
-    search: dict[str, Any] = {}  # checked with the study that it is merged into
-    budget: Budget = Budget()
-    trunks: dict[str, Settings] = {}
-    folds: Folds | None = None
-    seeds: Seeds | None = None
+    base: Settings = Field({}, description="Settings in the place of the study's.")
+    design: Design = Field(Design(), description="Parts of a design in the place of the study's.")
+    search: dict[str, Any] = Field({}, description="Keys of a search in the place of the study's.")  # checked merged
+    budget: Budget = Field(Budget(), description="Another budget.")
+    trunks: dict[str, Settings] = Field({}, description="Settings of pre-training, by trunk.")
+    folds: Folds | None = Field(None, description="Other folds.")
+    seeds: Seeds | None = Field(None, description="Other seeds.")
 
 
 class Study(_Section):
     """One question and the training runs that answer it; `profile` and `overrides` say what was applied."""
 
-    name: Name
-    question: str
-    workload: Annotated[str, AfterValidator(_object)] = IDENNET
-    dataset: str
-    folds: Folds = list(range(NUM_FOLDS))
-    seeds: Seeds = [0]
-    base: Settings = {}
-    design: Annotated[Design, AfterValidator(not_empty)] = Design()
-    search: Search | None = None
-    budget: Budget = Budget()
-    optuna: Optuna | None = None
-    trunks: dict[str, Settings] = {}
-    profiles: dict[Name, Profile] = {}
-    reference: Reference | None = None
-    report: Report
-    profile: Name | None = None
-    overrides: Settings = {}
+    name: Name = Field(description="What the study is called in the store and in reports.")
+    question: str = Field(description="What it is to find out, in a sentence.")
+    workload: Annotated[str, AfterValidator(_object)] = Field(
+        IDENNET, description="What is trained, package.module:object; IDEnNet where it is left out."
+    )
+    dataset: str = Field(description="The prepared data set that is trained on and tested.")
+    folds: Folds = Field(
+        list(range(NUM_FOLDS)),
+        description=f"all, a list of 0 to {NUM_FOLDS - 1} by subject, or none: the publisher's train and test split.",
+    )
+    seeds: Seeds = Field([0], description="Each seed trains every configuration on every fold once more.")
+    base: Settings = Field({}, description="What all configurations share; --set KEY=VALUE changes these.")
+    design: Annotated[Design, AfterValidator(not_empty)] = Field(
+        Design(), description="The configurations that are compared; a study has a design or a search."
+    )
+    search: Search | None = Field(None, description="Where the best configuration is looked for.")
+    budget: Budget = Field(Budget(), description="When a run ends by itself.")
+    optuna: Optuna | None = Field(None, description="The database that shows a search while it runs.")
+    trunks: dict[str, Settings] = Field({}, description="How the frozen feature extraction groups are pre-trained.")
+    profiles: dict[Name, Profile] = Field({}, description="What --profile NAME changes.")
+    reference: Reference | None = Field(None, description="Published results to set beside the measured ones.")
+    report: Report = Field(description="What the report shows.")
+    profile: Name | None = Field(None, description="Of a study that was run: its profile. Not to be written.")
+    overrides: Settings = Field({}, description="Of a study that was run: what --set changed. Not to be written.")
 
     @property
     def varied(self) -> tuple[str, ...]:
@@ -194,11 +145,6 @@ class Study(_Section):
     def folder(self) -> str:
         """The study's folder in the store: its name, and its profile where it has one."""
         return f"{self.name}@{self.profile}" if self.profile else self.name
-
-
-def axes(by: str | Sequence[str]) -> tuple[str, ...]:
-    """The rows of a table, and its columns where it is a two-way table."""
-    return (by,) if isinstance(by, str) else tuple(by)
 
 
 def load(
@@ -327,6 +273,9 @@ def _validated(data: Mapping[Any, Any], places: Mapping[Place, str]) -> Study:
             rule = re.sub("^(Value error,|Input) | or instance of .*", "", first["msg"])
             rule = rule.replace("dictionary", "mapping").replace("a valid boolean", "true or false")
             reason = f"{where} {rule}, got {shown(first['input'])}"
+            valid = re.findall("'([^']*)'", rule) if first["type"] == "literal_error" else ()
+            if close := nearest(str(first["input"]), valid):
+                reason += f"; did you mean '{close}'?"
         raise ValueError(f"{_at(places, place)}: {reason}") from None
 
 
@@ -358,10 +307,12 @@ def _at(places: Mapping[Place, str], place: Place) -> str:
 
 def _text(path: Path) -> str:
     if not path.exists():
-        others = sorted(str(other) for other in path.parent.glob("*.y*ml"))
-        near = difflib.get_close_matches(str(path), others, n=10, cutoff=0)
-        hint = suggest(str(path), near) if near else "give the path of a YAML file, such as studies/oulu_idrate.yaml"
-        raise FileNotFoundError(f"no study file {path}; {hint}")
+        folders = [path.parent] if path.parent != Path() else [Path("studies"), path.parent]
+        others = {other.stem: str(other) for folder in folders for other in sorted(folder.glob("*.y*ml"))}
+        close = nearest(path.stem, others)
+        hint = f"did you mean '{others[close]}'? " if close else ""
+        listed = ", ".join([*others.values()][:10]) or "none here; next: idenctl study new NAME"
+        raise FileNotFoundError(f"no study file {path}; {hint}valid: {listed}")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; give a study file")
     if not path.is_file():

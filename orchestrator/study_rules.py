@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
+from idennet_core.naming import suggest
 from orchestrator.design_sections import Design
 from orchestrator.names import quoted
 from orchestrator.search import space
 from orchestrator.search.pruning import Pruning
-from orchestrator.sections import shown, suggest
+from orchestrator.sections import shown
 from orchestrator.strict_yaml import Place
-from orchestrator.study import Profile, Reference, Study, axes
+from orchestrator.study import Profile, Study
+from orchestrator.study_sections import Reference, axes
 from orchestrator.trial import COMPONENTS, Configuration, Setting
 
 EXPRESSION = "expression"  # an axis of a reference beside the settings; its value `all` is the whole test set
@@ -46,6 +48,8 @@ class Rules:
     trunks: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)  # settings of each task's pre-training
     expressions: Sequence[str] = ()  # of all data sets
     costs: Mapping[str, Callable[[Configuration], float]] = field(default_factory=dict)  # what a search may keep low
+    meanings: Mapping[str, str] = field(default_factory=dict)  # of settings, in a line
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)  # the values of settings that have but few
 
     def refused(self, part: Study | Profile) -> Refusals:
         """The place and reason of each thing in a study, or in a profile of one, that is not accepted."""

@@ -176,6 +176,13 @@ def devices(address: str, cluster_file: Path | None) -> tuple[Capacity, Cluster,
     return placement.capacity(here, cluster.growth), cluster, placement.describe(here, cluster.growth)
 
 
+def starts(capacity: Capacity) -> str:
+    """Start a Ray as `run` does and let a worker of it answer; gives what it has. Raises what Ray raises."""
+    with _connected(capacity, None, False):
+        ray.get(ray.remote(lambda: None).remote(), timeout=60)
+        return f"{ray.cluster_resources()['CPU']:g} CPUs"
+
+
 def run(
     packs: Source,
     workload: Workload,

@@ -12,11 +12,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol, runtime_checkable
 
+from idennet_core.naming import suggest
 from orchestrator.design import Cell
 from orchestrator.planning import Estimate, resumed
 from orchestrator.progress import Event, PackDone, PackFailed, PackSetBack, PackStarted, PackStopped, TrialFailed
 from orchestrator.rows import CURVE, RESERVED, Run
-from orchestrator.sections import suggest
 from orchestrator.source import Stopped, harmed
 from orchestrator.store import Store, this_host
 from orchestrator.study import Study

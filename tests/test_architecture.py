@@ -15,13 +15,15 @@ SOURCES = {
     for package in ("orchestrator", "idennet_core")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-# named random streams, from which every draw of the project comes, and checksums of what lies in a store
-COMMON = {"idennet_core.streams", "idennet_core.sealing", "idennet_core.locks"}
+# named random streams, from which every draw of the project comes, checksums of what lies in a store, and names
+COMMON = {"idennet_core.streams", "idennet_core.sealing", "idennet_core.locks", "idennet_core.naming"}
 DOORS = {
     "orchestrator.calibration",
     "orchestrator.stacks",
     "orchestrator.idennet",
+    "orchestrator.cli.completion",
     "orchestrator.cli.data",
+    "orchestrator.cli.doctor",
     "orchestrator.cli.heatmap",
     "orchestrator.cli.network",
     "orchestrator.cli.trunk",
@@ -32,6 +34,7 @@ OWNERS = {
     "rich": {"orchestrator.cli", "orchestrator.report"},
     "pydantic": {
         "orchestrator.study",
+        "orchestrator.study_sections",
         "orchestrator.sections",
         "orchestrator.design_sections",
         "orchestrator.search.space",

@@ -11,7 +11,7 @@ from orchestrator import runner
 from orchestrator.progress import PackStarted, PackStopped, Progress
 from orchestrator.source import Listed, Stopped, until
 from orchestrator.store import Store
-from orchestrator.study import Budget
+from orchestrator.study_sections import Budget
 from orchestrator.trial import Configuration, Pack, Trial
 
 

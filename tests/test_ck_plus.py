@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import idenctl
 
+from idennet_core import config
 from idennet_core.datasets import ck_plus, prepared
 from idennet_core.datasets.preparation import from_landmarks, prepare
 from idennet_core.datasets.prepared import Face
@@ -17,7 +18,6 @@ from idennet_core.datasets.scan import describe
 from idennet_core.datasets.synthetic.ck_plus import labels_of
 from idennet_core.datasets.synthetic.sets import synthesise
 from idennet_core.faces.alignment import TEMPLATE
-from orchestrator import idennet
 from orchestrator.cli.data import read_landmarks
 
 MODEL = Path(__file__).parents[2] / "shared/models/yunet_n_dynamic.onnx"
@@ -304,4 +304,4 @@ def test_a_drawn_set_is_shown_and_prepared_into_the_folder_ck_plus(drawn, tmp_pa
     assert (made["synthetic"], made["name"], made["num_faces"]) == (True, "ck+", shown["frames"])
     faces = prepared.load(tmp_path / "data" / "ck+")
     assert sorted(set(faces.label)) == [label for label, number in shown["classes"].items() if number]
-    assert "ck+" in idennet.DATASETS  # a study may name it
+    assert "ck+" in config.DATASETS  # a study may name it

@@ -188,7 +188,7 @@ def test_status_holds_what_was_predicted_against_what_the_store_says_it_took(sto
 def test_status_of_a_study_that_is_not_there_names_those_that_are(store):
     done = idenctl("study", "status", "tyni", "--store", store)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "did you mean tiny?" in done.stderr
+    assert "did you mean 'tiny'?" in done.stderr
 
 
 def test_a_workload_that_measures_nothing_refuses_to_be_calibrated(tmp_path):

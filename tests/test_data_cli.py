@@ -179,10 +179,10 @@ def test_wrong_requests_are_refused_in_one_line(drawn, tmp_path):
             "oulu",
             "--root",
             drawn,
-        ): "must be one of oulu-casia, ck+, mmi, ferplus, casia-webface, but got 'oulu': did you mean",
+        ): "unknown data set 'oulu'; did you mean 'oulu-casia'? valid: oulu-casia, ck+, mmi, ferplus",
         ("show", "oulu-casia", "--root", drawn, "--votes", "label.csv"): "--votes belongs to another data set",
         ("synth", "ferplus", "--form", "jpg", "--out", tmp_path / "x"): "must be one of png, but got 'jpg'",
-        ("synth", "ferplsu", "--out", tmp_path / "x"): "did you mean ferplus?",
+        ("synth", "ferplsu", "--out", tmp_path / "x"): "did you mean 'ferplus'?",
         ("show", "oulu-casia", "--root", tmp_path / "none"): "does not exist",
         (
             "show",

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from conftest import idenctl
 
+from idennet_core import config
 from idennet_core.datasets import clips, mmi, prepared
 from idennet_core.datasets.synthetic.mmi import clips_of
 from idennet_core.datasets.synthetic.sets import synthesise
 from idennet_core.datasets.synthetic.world import arching
-from orchestrator import idennet
 from orchestrator.cli.data import read_landmarks
 
 MODEL = Path(__file__).parents[2] / "shared/models/yunet_n_dynamic.onnx"
@@ -152,7 +152,7 @@ def test_a_drawn_set_is_shown_and_prepared_with_its_true_points(drawn, tmp_path)
     assert made["settings"] | {"view": "frontal", "frames": "middle 3"} == made["settings"]
     faces = prepared.load(tmp_path / "data/mmi")
     assert {source.rpartition("#")[2] for source in faces.source if ".avi" in source} == set(clips.MIDDLE)
-    assert "mmi" in idennet.DATASETS  # a study may name it
+    assert "mmi" in config.DATASETS  # a study may name it
 
 
 def test_equal_arguments_draw_equal_bytes_in_several_processes(drawn, tmp_path):

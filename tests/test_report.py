@@ -292,7 +292,7 @@ def test_a_name_means_the_study_or_its_only_profile():
     assert command.resolve("a", ["a@quick", "ab"]) == "a@quick"
     with pytest.raises(ValueError, match="a@full, a@quick"):
         command.resolve("a", ["a@full", "a@quick"])
-    with pytest.raises(ValueError, match="did you mean oulu_idrate@quick"):
+    with pytest.raises(ValueError, match="did you mean 'oulu_idrate@quick'"):
         command.resolve("oulu_irate", ["oulu_idrate@quick", "zzz"])
     with pytest.raises(ValueError, match="idenctl study run FILE"):
         command.resolve("a", [])

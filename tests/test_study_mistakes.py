@@ -23,7 +23,11 @@ MISTAKES = {
         ("profile: quick\nname: small", 1, "'profile' is what a frozen study records; remove it"),
     ],
     "dataset: oulu-casia": [
-        ("dataset: oulu", 3, "unknown data set 'oulu'; valid: oulu-casia, ck+, mmi, ferplus"),
+        (
+            "dataset: oulu",
+            3,
+            "unknown data set 'oulu'; did you mean 'oulu-casia'? valid: oulu-casia, ck+, mmi, ferplus",
+        ),
         ("dataset: ferpuls", 3, "unknown data set 'ferpuls'; did you mean 'ferplus'?"),
     ],
     "folds: [0, 1]": [

@@ -158,7 +158,7 @@ def test_a_workload_that_is_none_is_refused_in_one_line_with_its_place(here, wri
     [
         ("dataset: tosses", "dataset: toses", "4: unknown data set 'toses'; did you mean 'tosses'?"),
         ("[heads, tails]", "[heads, 1]", "6: C must be text, got 1"),
-        ("grid: {C:", "grid: {c:", "6: unknown setting 'c'; valid: C"),
+        ("grid: {C:", "grid: {c:", "6: unknown setting 'c'; did you mean 'C'? valid: C"),
         ("report: {by: C", "trunks: {emotion: {epochs: 2}}\nreport: {by: C", "7: the workload has no trunks"),
     ],
 )

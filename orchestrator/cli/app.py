@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import sys
 import traceback
 from typing import Annotated
@@ -10,7 +11,8 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from orchestrator.cli import cluster, dashboard, data, heatmap, network, report, store, study, trunk
+from idennet_core.naming import nearest
+from orchestrator.cli import cluster, dashboard, data, doctor, examples, heatmap, network, report, store, study, trunk
 from orchestrator.names import visible
 
 app = typer.Typer(
@@ -29,6 +31,8 @@ app.command("dashboard")(dashboard.dashboard)
 app.command("heatmap")(heatmap.heatmap)
 app.command("predict")(network.predict)
 app.command("export")(network.export)
+app.command("doctor")(doctor.doctor)
+examples.show(app)
 
 LONGEST = 2000  # characters of a message
 TOO_LONG = (errno.ENAMETOOLONG, errno.ELOOP)  # of a path; it can only be the request's
@@ -71,7 +75,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except TyperException as error:  # a command line that the parser refuses
-        if message := error.format_message():  # empty where the help was shown instead
+        if message := _meant(error.format_message()):  # empty where the help was shown instead
             context = getattr(error, "ctx", None)
             where = context.command_path if context else "idenctl"
             print(f"error: {_one_line(message.replace('Value error, ', ''))}; see: {where} --help", file=sys.stderr)
@@ -90,6 +94,19 @@ def main() -> None:
         name = "error" if known else f"internal error: {type(error).__name__}"
         print(f"{name}: {_one_line(_text(error))}{note}", file=sys.stderr)
         sys.exit(2 if wrong else 1)
+
+
+def _meant(message: str) -> str:
+    """What the parser says, and what may have been meant where it has no idea."""
+    if found := re.fullmatch(r"No such command '(.*)'\.?", message):
+        last = {path.rpartition(" ")[2]: path for path in examples.EXAMPLES if path}
+        if close := nearest(found[1], last):
+            return f"{message.removesuffix('.')}; did you mean '{last[close]}'?"
+    if (found := re.search(r"'([^']*)' is not one of (.*)", message)) and (
+        close := nearest(found[1], re.findall("'([^']*)'", found[2]))
+    ):
+        return f"{message}; did you mean '{close}'?"
+    return message
 
 
 def _text(error: Exception) -> str:

@@ -7,6 +7,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import typer
 
+from orchestrator.cli import completion
 from orchestrator.cli.trunk import StoreAddress
 
 if TYPE_CHECKING:
@@ -26,7 +27,12 @@ class _Quiet(WSGIRequestHandler):
 
 def dashboard(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A search that was run, NAME or NAME@PROFILE; else all.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="A search that was run, NAME or NAME@PROFILE; else all.",
+            autocompletion=completion.studies,
+        ),
     ] = None,
     store: StoreAddress = "runs",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8080,

@@ -1,6 +1,5 @@
 """`idenctl data`: draw a data set, look at one, prepare its faces for training."""
 
-import difflib
 import inspect
 import json
 import sys
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from idennet_core.naming import suggest
+from orchestrator.cli import completion
 from orchestrator.cli.trunk import StoreAddress
 from orchestrator.names import quoted
 
@@ -40,7 +41,12 @@ POINTS = (
 )  # pixels; "right" is the subject's
 DRAWN_LANDMARKS = "landmarks.csv"  # in the root of a drawn data set: its true points
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="oulu-casia, ck+, mmi, ferplus or casia-webface")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="oulu-casia, ck+, mmi, ferplus or casia-webface", autocompletion=completion.datasets
+    ),
+]
 Root = Annotated[Path, typer.Option(help="The folder that holds the data set.")]
 Manifest = Annotated[
     Path | None, typer.Option(help="For mmi: the sequences to use, a line session/clip (12/S001-002) each.")
@@ -178,9 +184,7 @@ def check_name(name: str, valid: Iterable[str]) -> None:
     """Raise ValueError unless `name` is one of the valid names."""
     names = list(valid)
     if name not in names:
-        similar = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-        hint = f"did you mean {similar[0]}?" if similar else "choose one of them"
-        raise ValueError(f"the data set must be one of {', '.join(names)}, but got {quoted(name)}: {hint}")
+        raise ValueError(f"unknown data set {quoted(name)}; {suggest(name, names)}")
 
 
 def points_of(

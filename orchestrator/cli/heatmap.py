@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from idennet_core.naming import nearest
+from orchestrator.cli import completion
 from orchestrator.cli.network import Trial, find_plan, load_network
 from orchestrator.cli.report import check_out, write
 from orchestrator.cli.trunk import StoreAddress
@@ -45,7 +47,12 @@ class Sitter:
 
 
 def heatmap(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A study that was run: NAME or NAME@PROFILE.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A study that was run: NAME or NAME@PROFILE.", autocompletion=completion.studies
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The PNG file to draw.")],
     subject: Annotated[
         list[str] | None, typer.Option(help="A person to show; repeat for several.", show_default="chosen by rule")
@@ -114,7 +121,9 @@ def trials_of(
     names = [describe(cell["label"]) for cell in plan["cells"]]
     for name in wanted:
         if name not in names:
-            raise ValueError(f"the study has no cell {quoted(name)}; it has {'; '.join(names)}")
+            close = nearest(name, names)
+            hint = f"did you mean '{close}'? " if close else ""
+            raise ValueError(f"the study has no cell {quoted(name)}; {hint}it has {'; '.join(names)}")
     found: dict[tuple[str, ...], dict[int, Trial]] = {}
     for name, cell in zip(names, plan["cells"], strict=True):
         rows = complete.filter(pl.col("configuration_id") == cell["configuration_id"]).to_dicts()

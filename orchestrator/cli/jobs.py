@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.address import is_address
+from orchestrator.cli import completion
 from orchestrator.cli.plan import StudyFile, loaded
 from orchestrator.cli.report import resolve
 from orchestrator.cli.trunk import DASHBOARD, ClusterFile, Profile, Set, StoreAddress
@@ -57,7 +58,12 @@ def submit(
 
 
 def stop(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A study that is running: NAME or NAME@PROFILE.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A study that is running: NAME or NAME@PROFILE.", autocompletion=completion.studies
+        ),
+    ],
     address: Annotated[str | None, DASHBOARD] = None,
     store: StoreAddress = "runs",
 ) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli import completion
 from orchestrator.cli.report import check_out, resolve, write
 from orchestrator.cli.trunk import StoreAddress
 from orchestrator.names import named, quoted
@@ -23,7 +24,10 @@ Trial = dict[str, Any]  # a row of the store's trials
 def predict(
     pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Pictures with a face each.")],
     trial: Annotated[str | None, typer.Option(metavar="ID", help="The trial whose network to use.")] = None,
-    study: Annotated[str | None, typer.Option(metavar="NAME", help="Use the study's most accurate cell.")] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Use the study's most accurate cell.", autocompletion=completion.studies),
+    ] = None,
     detector: Annotated[Path | None, typer.Option(help="A YuNet ONNX file; else the store's.")] = None,
     cropped: Annotated[bool, typer.Option("--cropped", help="The pictures are cropped faces.")] = False,
     store: StoreAddress = "runs",

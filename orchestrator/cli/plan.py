@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli import completion
 from orchestrator.cli.status import duration, several
 from orchestrator.cli.trunk import Profile, Set, StoreAddress
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.store import Store
     from orchestrator.study import Study
 
-StudyFile = Annotated[Path, typer.Argument(metavar="FILE", help="The study file.")]
+StudyFile = Annotated[Path, typer.Argument(metavar="FILE", help="The study file.", autocompletion=completion.files)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 

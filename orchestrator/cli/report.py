@@ -1,6 +1,5 @@
 """`idenctl report`: what the store knows of a study, as tables."""
 
-import difflib
 import os
 import shutil
 import sys
@@ -10,13 +9,20 @@ from typing import Annotated
 
 import typer
 
+from idennet_core.naming import suggest
+from orchestrator.cli import completion
 from orchestrator.cli.trunk import StoreAddress
 from orchestrator.names import named
 from orchestrator.report import Format
 
 
 def report(
-    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Studies that were run: NAME or NAME@PROFILE.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME…", help="Studies that were run: NAME or NAME@PROFILE.", autocompletion=completion.studies
+        ),
+    ],
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.TERMINAL,
     out: Annotated[Path | None, typer.Option(help="Write to this file, not the terminal.")] = None,
     store: StoreAddress = "runs",
@@ -85,9 +91,7 @@ def resolve(name: str, known: Collection[str]) -> str:
         raise ValueError(f"study '{name}' was run with several profiles; name one of {', '.join(profiled)}")
     if not known:
         raise ValueError(f"no study '{name}': the store holds no study yet; next: idenctl study run FILE")
-    similar = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(similar)}? " if similar else ""
-    raise ValueError(f"no study '{name}' in the store; {hint}the store holds {', '.join(known)}")
+    raise ValueError(f"no study '{name}' in the store; {suggest(name, known)}")
 
 
 def check_figure(path: Path, names: Sequence[str]) -> None:

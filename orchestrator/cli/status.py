@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli import completion
 from orchestrator.cli.trunk import DASHBOARD, StoreAddress
 
 if TYPE_CHECKING:
@@ -14,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def status(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A study that was run: NAME or NAME@PROFILE.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A study that was run: NAME or NAME@PROFILE.", autocompletion=completion.studies
+        ),
+    ],
     address: Annotated[str | None, DASHBOARD] = None,
     store: StoreAddress = "runs",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli import jobs, plan, status
+from orchestrator.cli import jobs, new, plan, status
 from orchestrator.cli.plan import Json, StudyFile, loaded
 from orchestrator.cli.trunk import Address, ClusterFile, Profile, Set, StoreAddress, devices, train_missing
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from orchestrator.search.packs import SearchPacks
     from orchestrator.store import Store
 
-app = typer.Typer(help="Studies: plan, run, submit, status, stop, list.", no_args_is_help=True)
+app = typer.Typer(help="Studies: new, plan, run, submit, status, stop, list.", no_args_is_help=True)
+app.command("new")(new.new)
 app.command("plan")(plan.plan)
 
 
@@ -110,6 +111,15 @@ def list_(store: StoreAddress = "runs", as_json: Json = False) -> None:
         searched = "{done} of {asked}".format(**study["search"]) if study["search"] else ""
         table.add_row(study["study"], study["dataset"] + drawn, *counts, searched)
     plain_console().print(table if studies else f"no studies in {store}; next: idenctl study run FILE")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of study files, by which editors complete and check them."""
+    from orchestrator import schema
+    from orchestrator.idennet import Idennet
+
+    typer.echo(schema.text(Idennet.rules), nl=False)
 
 
 def _load(cluster: "Cluster | None") -> Callable[[], str]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli import completion
+
 if TYPE_CHECKING:
     from idennet_core.pretraining import Progress
     from orchestrator.cluster.placement import Cluster
@@ -22,19 +24,27 @@ QUIET = 20.0  # seconds between plain lines
 StoreAddress = Annotated[
     str, typer.Option("--store", envvar="IDENCTL_STORE", help="The store: a folder, or a bucket, s3://BUCKET/PREFIX.")
 ]
-Profile = Annotated[str | None, typer.Option(help="A profile of the study file, such as quick.")]
+Profile = Annotated[
+    str | None, typer.Option(help="A profile of the study file, such as quick.", autocompletion=completion.profiles)
+]
 Address = Annotated[str | None, typer.Option(help="A running Ray, auto or HOST:PORT; else one on this machine.")]
 DASHBOARD = typer.Option("--address", help="The cluster's dashboard, http://HOST:8265.")
 ClusterFile = Annotated[
     Path | None,
     typer.Option("--cluster", help="The cluster file of --address, whose autoscaler can start what it says."),
 ]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.", autocompletion=completion.settings),
+]
 
 
 @app.command()
 def train(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The study file whose trunks to train.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="The study file whose trunks to train.", autocompletion=completion.files),
+    ],
     profile: Profile = None,
     set_: Set = None,
     store: StoreAddress = "runs",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from idennet_core.naming import nearest
 from orchestrator import strict_yaml
 from orchestrator.cluster import check_kuberay, check_ray_up, check_slurm
 from orchestrator.cluster.findings import Finding
@@ -40,7 +41,10 @@ class Checked:
 def check(path: Path) -> Checked:
     """Check a cluster file. Raises FileNotFoundError where there is none, ValueError for one of no kind known here."""
     if not path.is_file():
-        raise FileNotFoundError(f"no cluster file {path}; this project's are in cluster/")
+        others = sorted(map(str, [*path.parent.glob("*.y*ml"), *path.parent.glob("*.sh")]))
+        close = nearest(str(path), others)
+        hint = f"did you mean '{close}'? " if close else ""
+        raise FileNotFoundError(f"no cluster file {path}; {hint}this project's are in cluster/")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:

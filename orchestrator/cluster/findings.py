@@ -1,12 +1,12 @@
 """What rules about cluster files say, and how they look into one of any shape."""
 
-import difflib
 import re
 import shlex
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from idennet_core import naming
 from orchestrator.strict_yaml import Place
 
 UNKNOWN = "unknown key"
@@ -37,8 +37,9 @@ def items(value: Any) -> list[Any]:
 
 def nearest(word: str, choices: Iterable[str]) -> str:
     """The choice that may have been meant, else the choices, cut where they are many."""
-    close = difflib.get_close_matches(word, list(choices), n=1)
-    return f"did you mean '{close[0]}'?" if close else textwrap.shorten(f"valid: {', '.join(choices)}", 200)
+    known = list(choices)
+    close = naming.nearest(word, known)
+    return f"did you mean '{close}'?" if close else textwrap.shorten(f"valid: {', '.join(known)}", 200)
 
 
 def leaves(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:

@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Annotated, Self
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from orchestrator.sections import STRICT
 from orchestrator.trial import Pack, Rungs
@@ -59,10 +59,16 @@ class Pruning(BaseModel):
 
     model_config = STRICT
 
-    rungs: Annotated[list[int], AfterValidator(_rungs)] | None = None
-    first: Annotated[int, AfterValidator(_first)] | None = None  # FIRST where there are no rungs either
-    reduction: Annotated[int, AfterValidator(_reduction)] = 3
-    level: Annotated[float, AfterValidator(_level)] = 0.05
+    rungs: Annotated[list[int], AfterValidator(_rungs)] | None = Field(
+        None, description="The numbers of epochs after which they are compared."
+    )
+    first: Annotated[int, AfterValidator(_first)] | None = Field(
+        None, description=f"The first of these, {FIRST} where neither is given; then geometrically on."
+    )
+    reduction: Annotated[int, AfterValidator(_reduction)] = Field(3, description="One of so many goes on.")
+    level: Annotated[float, AfterValidator(_level)] = Field(
+        0.05, description="Of the test against the best so far, over all rungs together."
+    )
 
     @model_validator(mode="after")
     def _either(self) -> Self:

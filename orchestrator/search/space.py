@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, PlainValidator, model_validator
 
+from idennet_core.naming import suggest
 from orchestrator.search.pruning import Pruning
-from orchestrator.sections import STRICT, Settings, Value, distinct, some, suggest
+from orchestrator.sections import STRICT, Settings, Value, distinct, some
 from orchestrator.strict_yaml import Place
 from orchestrator.trial import Setting
 
@@ -22,7 +23,7 @@ def _number(value: object) -> int | float:
     return value
 
 
-Number = Annotated[int | float, PlainValidator(_number)]
+Number = Annotated[int | float, PlainValidator(_number, json_schema_input_type=int | float)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -37,12 +38,14 @@ class Parameter(_Section):
     parameters and the value at which this one counts.
     """
 
-    low: Number | None = None
-    high: Number | None = None
-    log: bool = False
-    step: Number | None = None
-    choices: Annotated[list[Value], AfterValidator(distinct)] = []
-    when: Settings = {}
+    low: Number | None = Field(None, description="The lowest value.")
+    high: Number | None = Field(None, description="The highest value.")
+    log: bool = Field(False, description="Draw evenly over the logarithm.")
+    step: Number | None = Field(None, description="How far the values are apart.")
+    choices: Annotated[list[Value], AfterValidator(distinct)] = Field(
+        [], description="The values, in place of a range."
+    )
+    when: Settings = Field({}, description="The values of other parameters at which this one counts.")
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -107,19 +110,23 @@ def _objectives(names: list[str]) -> list[str]:
 class Search(_Section):
     """A search: `configurations` points of the space, asked of the sampler `batch` at a time, `enqueue` first."""
 
-    space: dict[str, Parameter]
-    sampler: Sampler = "tpe"
-    seed: Annotated[int, Field(ge=0)] = 0
-    configurations: Count
-    batch: Count = 5
-    enqueue: list[Settings] = []
-    order: Literal["synchronous", "asynchronous"] = "synchronous"
-    objectives: Annotated[list[str], AfterValidator(some), AfterValidator(distinct), AfterValidator(_objectives)] = [
-        ACCURACY
-    ]
-    select: Literal["validation", "test"] = "validation"
-    nested: bool = False
-    pruning: Pruning | None = None
+    space: dict[str, Parameter] = Field(description="The settings that vary, and where.")
+    sampler: Sampler = Field("tpe", description="How Optuna chooses what to try next.")
+    seed: int = Field(0, ge=0, description="Another seed samples other configurations.")
+    configurations: Count = Field(description="How many are tried.")
+    batch: Count = Field(5, description="How many are asked at once; their results decide the next ones.")
+    enqueue: list[Settings] = Field([], description="Points of the space that are tried first.")
+    order: Literal["synchronous", "asynchronous"] = Field(
+        "synchronous", description="Whether a batch waits for all of the one before."
+    )
+    objectives: Annotated[list[str], AfterValidator(some), AfterValidator(distinct), AfterValidator(_objectives)] = (
+        Field([ACCURACY], description="accuracy, or accuracy and a cost such as flops.")
+    )
+    select: Literal["validation", "test"] = Field(
+        "validation", description="Choose on a fold held out from training, or on the tested one, which is then biased."
+    )
+    nested: bool = Field(False, description="Search again within each outer fold: what searching itself is worth.")
+    pruning: Pruning | None = Field(None, description="When configurations that fall behind are dropped.")
 
     def typed(self, defaults: Mapping[str, Setting]) -> dict[str, Parameter]:
         """The space in the types of the settings, given by their defaults; what a `when` names comes first."""
@@ -197,7 +204,8 @@ def _enqueued(search: Search, defaults: Mapping[str, Setting]) -> Iterator[tuple
         for name, value in point.items():
             place: Place = ("enqueue", index, name)
             if name not in search.space:
-                yield place, f"an enqueued point gives values to parameters of the space, got '{name}'; remove it"
+                known = suggest(name, search.space)
+                yield place, f"an enqueued point gives values to parameters of the space, got '{name}'; {known}"
             elif not search.space[name].typed(defaults.get(name, "")).holds(value):
                 yield place, f"the enqueued {name} {value!a} lies outside of the space; widen the space or remove it"
 
