@@ -19,7 +19,7 @@ MEANINGS = {
     "trained_epochs": "Epochs that were trained.",
     "accuracy": "The share of test frames that are right.",
     "sequence_accuracy": "The share of test sequences that are right, by the mean probability of their frames.",
-    "validation_accuracy": "The same of a trial of a search that did without another fold: it has this and no accuracy.",
+    "validation_accuracy": "The same where a trial did without another fold: it has this and no accuracy.",
     "n_train": "Training examples, before augmentation.",
     "n_test": "Test examples.",
     "seconds": "The trial's share of the time of its pack.",
