@@ -33,5 +33,5 @@ def _section(name: str, command: Any, context: Any) -> str:
     if rows:
         parts.append(table(("argument or option", "what it says"), rows))
     if command.epilog:
-        parts.append(inspect.cleandoc(command.epilog))
+        parts.append(f"```text\n{inspect.cleandoc(command.epilog)}\n```")
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -1,18 +1,19 @@
 """Text and tables as Markdown."""
 
+import html
 from collections.abc import Iterable, Sequence
 
 
 def text(words: str) -> str:
     """Words as a cell of a table shows them, character by character."""
-    for sign in "\\`*_<>[]|":
+    for sign in "\\`*_[]|":
         words = words.replace(sign, f"\\{sign}")
-    return words
+    return html.escape(words, quote=False)
 
 
 def code(words: object) -> str:
     """A value as code in a cell."""
-    return f"`{words}`".replace("|", r"\|")
+    return f"`{words}`"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -16,6 +16,7 @@ from orchestrator.study import Study
 from orchestrator.trial import Setting
 
 RULES = Idennet.rules
+MEANINGS: Mapping[str, str] = getattr(RULES, "meanings", {})
 PLAIN = {str: "text", int: "integer", float: "number", bool: "true or false", Any: "anything"}
 UNIONS = {frozenset(get_args(Setting)): "value", frozenset((int, float)): "number"}
 
@@ -88,8 +89,11 @@ def _yaml(value: object) -> str:
 
 
 def _settings(defaults: Mapping[str, Setting]) -> str:
-    rows = [(code(name), code(_yaml(default)), text(_rule(name, defaults))) for name, default in defaults.items()]
-    return table(("setting", "default", "must be"), rows)
+    rows = [
+        (code(name), code(_yaml(default)), text(_rule(name, defaults)), text(MEANINGS.get(name, "")))
+        for name, default in defaults.items()
+    ]
+    return table(("setting", "default", "must be", "meaning"), rows)
 
 
 def _rule(name: str, defaults: Mapping[str, Setting]) -> str:
