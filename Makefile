@@ -9,7 +9,7 @@ export IDENCTL_STORE = $(DEMO)/runs
 # Where the five points of a face come from: a YuNet file, or the true points of the drawn pictures.
 points = $(if $(DETECTOR),--detector $(DETECTOR),--landmarks $(FACES)/$(1)/landmarks.csv)
 
-.PHONY: demo test debian test-slow test-cluster chaos chaos-short bench bench-study audit lint clean
+.PHONY: demo manual test debian test-slow test-cluster chaos chaos-short bench bench-study audit lint clean
 
 demo: .venv/ready  ## draw faces, prepare them, train the trunks, run Fig. 3 in small, report
 	$(IDENCTL) data synth oulu-casia --out $(FACES)/oulu-casia --sheet $(DEMO)/faces.png
@@ -21,6 +21,9 @@ demo: .venv/ready  ## draw faces, prepare them, train the trunks, run Fig. 3 in 
 	$(IDENCTL) study run $(STUDY) --profile quick
 	$(IDENCTL) report oulu_idrate --format markdown --out $(DEMO)/report.md
 	$(IDENCTL) report oulu_idrate
+
+manual: .venv/ready  ## the manual as a site, in build/manual; a warning is an error
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
 
 test: lint  ## the test-suite
 	.venv/bin/python -m pytest

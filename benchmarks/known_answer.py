@@ -1,7 +1,7 @@
 """Studies whose answer is known, run through the real bank, packs, store and analysis.
 
 `python -m benchmarks.known_answer [--store DIR]` draws the faces, trains what the store lacks and prints the tables
-of `docs/known-answer.md`.
+of `docs/measured/known-answer.md`.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """Predicted beside actual: what `study plan --calibrate` says of packs and trunks, and what the real training takes.
 
-`python -m benchmarks.predictions` prints the table of `docs/planning.md`. It counts the processor's time divided by
-the number of threads, which on an idle machine is wall time, so that others on the machine move the figures little.
+`python -m benchmarks.predictions` prints the table of `docs/measured/planning.md`. It counts the processor's time
+divided by the number of threads, which on an idle machine is wall time, so that others on the machine move the figures
+little.
 """
 
 import tempfile

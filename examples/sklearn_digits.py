@@ -1,6 +1,6 @@
 """Scikit-learn's digits as a workload: each trial fits a support vector machine on nine folds of the pictures.
 
-The seed shuffles the pictures into the folds. Written after docs/workloads.md.
+The seed shuffles the pictures into the folds. Written after docs/how-to/workload.md.
 """
 
 import time

@@ -48,7 +48,7 @@ def filled(name, words):
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory):
-    """An account as docs/clusters.md has one make it: the ids for the file's placeholders."""
+    """An account as docs/how-to/cluster.md has one make it: the ids for the file's placeholders."""
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "moto")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "moto")

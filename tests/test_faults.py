@@ -1,4 +1,4 @@
-"""What docs/faults.md claims is shown by tests that exist."""
+"""What docs/measured/faults.md claims is shown by tests that exist."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ def those_of(folder):
 
 
 def test_every_fault_in_the_docs_names_tests_that_exist_and_every_test_of_faults_is_named():
-    text = (ROOT / "docs/faults.md").read_text()
+    text = (ROOT / "docs/measured/faults.md").read_text()
     rows = [line.split("|") for line in text.splitlines() if line.startswith("| ")][2:]
     shown = [set(re.findall(r"`(test_\w+)`", row[5])) for row in rows if len(row) == 7]
     assert len(shown) > 20

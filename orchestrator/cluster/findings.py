@@ -12,7 +12,7 @@ from orchestrator.strict_yaml import Place
 UNKNOWN = "unknown key"
 OWN_MACHINE = ("127.0.0.1", "localhost", "::1")
 SECRETS = re.compile(r"\b(RAY_AUTH_TOKEN|AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN)=")
-LEFT, FILL = "left to be filled in", "write your own; docs/clusters.md says where it comes from"
+LEFT, FILL = "left to be filled in", "write your own; docs/how-to/cluster.md says where it comes from"
 GAP = "FILL_IN"  # begins what a cluster file leaves to its reader
 
 Finding = tuple[Place, str, Any, str]  # where, the rule, what stands there (None: nothing), the next step

@@ -9,8 +9,8 @@ approximation, exact for normal values whose correlation between folds is n_test
 Seeds are averaged within a fold first. The corrected repeated k-fold test (Bouckaert & Frank 2004, "Evaluating the
 Replicability of Significance Tests for Comparing Learning Algorithms", PAKDD) counts r x k values with r k - 1
 degrees of freedom instead. Its r repetitions draw the folds anew; our seeds train again on the same folds, so what
-a fold's subjects do to a difference is in all r values of the fold and does not average away. `docs/statistics.md`
-shows how often either test is wrong.
+a fold's subjects do to a difference is in all r values of the fold and does not average away.
+`docs/explanation/statistics.md` shows how often either test is wrong.
 """
 
 from dataclasses import dataclass

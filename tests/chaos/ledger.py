@@ -50,7 +50,7 @@ HEADS = ("fault", "times", "survived", "rows lost", "rows doubled", "work repeat
 
 
 def markdown(lines):
-    """The table of docs/faults.md."""
+    """The table of docs/measured/faults.md."""
     cells = [
         [line["kind"], line["faults"], line["survived"], line["rows_lost"], line["rows_doubled"]]
         + ["-" if pair is None else f"{pair[0]:.1f} ({pair[1]:.1f})" for pair in _pairs(line)]
