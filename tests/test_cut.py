@@ -225,7 +225,7 @@ def test_what_failed_alone_is_planned_again_each_in_a_pack_of_its_own(struck, mo
 
 @pytest.mark.slow
 def test_a_driver_killed_while_packs_are_cut_and_run_again_ends_with_the_row_of_the_trial_that_does_it(tmp_path):
-    folder = harms.written(tmp_path / "here", ("killer", 4, "kill"))
+    folder = harms.written(tmp_path / "here", ("killer", 2, "kill"))
     first = started(folder)
     assert any("; cut in two, " in line for line in first.stderr)
     first.send_signal(signal.SIGKILL)
@@ -234,7 +234,7 @@ def test_a_driver_killed_while_packs_are_cut_and_run_again_ends_with_the_row_of_
     _, said = again.communicate(timeout=FINISH)
     assert again.returncode == 1, said
     found = rows(folder)
-    assert dict(found.select("state").group_by("state").len().iter_rows()) == {"complete": 7, "failed": 1}
+    assert dict(found.select("state").group_by("state").len().iter_rows()) == {"complete": 3, "failed": 1}
     assert found.filter(pl.col("state") == "failed").select("how", "fold").row(0) == ("kill", 1)
 
 

@@ -1,4 +1,4 @@
-"""IDEnNet with a trial that kills its worker after an epoch, where the environment says so."""
+"""IDEnNet with a trial that kills its worker once an epoch is done, where the environment says so."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ class Poison(Idennet):
 
         def listen(event):
             context.listen(event)
-            if isinstance(event, Progress) and event.epoch == 1:
+            if isinstance(event, Progress) and event.epoch >= 1:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         return super().run(pack, replace(context, listen=listen) if there and SWITCH in os.environ else context)
