@@ -85,7 +85,7 @@ def look(store: Store, name: str, since: float) -> Seen:
 def _designed(plan: Mapping[str, Any]) -> dict[str, Wanted]:
     return {
         identified(cell["configuration_id"], fold, seed): Wanted(
-            describe(cell["label"]), fold, int(cell["settings"].get("epochs", 0))
+            describe(cell["label"]), fold, int(cell.get("epochs") or 0)
         )
         for cell in plan["cells"]
         for seed in plan["seeds"]

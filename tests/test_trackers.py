@@ -77,14 +77,23 @@ def run(folder, *options):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
-@pytest.fixture(scope="module", params=["inline", "tune"])
-def told(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("walk")
-    done = run(folder, "--engine", request.param, "--tensorboard", "tb", "--mlflow", f"sqlite:///{folder}/mlflow.db")
+def finished(folder, *options):
+    done = run(folder, "--tensorboard", "tb", *options)
     assert done.returncode == 1, done.stderr  # two trials failed
     assert "told nothing more" not in done.stderr
     assert "Traceback" not in done.stderr
     return folder
+
+
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory):
+    return finished(tmp_path_factory.mktemp("inline"), "--engine", "inline")
+
+
+@pytest.fixture(scope="module")
+def tune(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tune")
+    return finished(folder, "--mlflow", f"sqlite:///{folder}/mlflow.db")
 
 
 def curves(folder):
@@ -96,7 +105,9 @@ def curves(folder):
     }
 
 
-def test_tensorboard_shows_a_run_a_trial_whose_curve_is_the_stored_one(told):
+@pytest.mark.parametrize("engine", ["inline", "tune"])
+def test_tensorboard_shows_a_run_a_trial_whose_curve_is_the_stored_one(engine, request):
+    told = request.getfixturevalue(engine)
     stored = curves(told)
     trials = {row["trial_id"]: row for row in Store(told / "store").trials().iter_rows(named=True)}
     folders = [path.parent for path in (told / "tb").rglob("events.out.tfevents.*")]
@@ -115,13 +126,13 @@ def test_tensorboard_shows_a_run_a_trial_whose_curve_is_the_stored_one(told):
         assert (last.step, last.value) == (3, pytest.approx(trial["accuracy"]))
 
 
-def test_mlflow_has_a_run_a_trial_with_its_settings_its_curve_and_how_it_ended(told):
-    client = MlflowClient(f"sqlite:///{told}/mlflow.db")
+def test_mlflow_has_a_run_a_trial_with_its_settings_its_curve_and_how_it_ended(tune):
+    client = MlflowClient(f"sqlite:///{tune}/mlflow.db")
     experiment = client.get_experiment_by_name("walk")
     runs = client.search_runs([experiment.experiment_id])
-    trials = Store(told / "store").trials()
+    trials = Store(tune / "store").trials()
     assert len(runs) == trials.height == 6
-    stored = curves(told)
+    stored = curves(tune)
     for one in runs:
         assert one.data.tags["synthetic"] == "true"
         way, fold = one.data.params["way"], int(one.data.params["fold"])
