@@ -217,7 +217,8 @@ def _running(
             steps = one.epoch * len(one.trial_ids)
             total = steps + max(epochs - one.epoch, 0) * active
             pruned = dict.fromkeys(one.left, "")
-            event = Progress(pack_id, steps, total, one.epoch, epochs, "", one.accuracies, one.failed, pruned)
+            share = steps / max(total, 1)
+            event = Progress(pack_id, steps, total, one.epoch, epochs, "", one.accuracies, one.failed, pruned, share)
             found.append((max(one.time, since), event))
     return found
 

@@ -83,15 +83,15 @@ def test_a_pack_at_work_shows_by_its_checkpoints_at_the_pace_between_them(study)
     planned, store = study
     first = planned.packs[0]
     since = watching.began(store, "coin")
-    keep(store, first, 3, since + 30, 0.6)
-    keep(store, first, 4, since + 36, 0.7)
+    keep(store, first, 3, since + 18, 0.6)
+    keep(store, first, 4, since + 24, 0.7)
     state = watching.look(store, "coin", since).state
     assert (state.num_running, state.num_waiting) == (2, 2)
     assert state.running[first.pack_id].share == pytest.approx(0.4)
     assert forecast.leader(state).accuracy.mean == pytest.approx(70)
     # an epoch takes 6 s: 6 epochs more of this pack, and ten of the other, which is foreseen to take as long
-    assert forecast.seconds_left(state, since + 36) == pytest.approx(6 * 6 + 10 * 6, rel=0.01)
-    assert forecast.seconds_left(state, since + 40) == pytest.approx(6 * 6 + 10 * 6 - 4, rel=0.01)
+    assert forecast.seconds_left(state, since + 24) == pytest.approx(6 * 6 + 10 * 6, rel=0.01)
+    assert forecast.seconds_left(state, since + 28) == pytest.approx(6 * 6 + 10 * 6 - 4, rel=0.01)
 
 
 def test_what_is_stored_is_done_and_sets_the_pace_of_what_waits(study):
