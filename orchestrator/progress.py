@@ -99,14 +99,14 @@ class Foreseen:
 
 @dataclass(frozen=True)
 class Asked:
-    """A search has asked for more trials to train, in so many packs; by trial_id, their cells' names and their folds.
+    """A search has asked for more trials to train, in so many packs; by trial_id, their cells' names and themselves.
 
     `foreseen` are the packs, by pack_id; `to_come` is how many trials the search may still ask for after these.
     """
 
     cells: Mapping[str, str]
     packs: int
-    folds: Mapping[str, int | None] = field(default_factory=dict)
+    trials: Mapping[str, Trial] = field(default_factory=dict)
     foreseen: Mapping[str, Foreseen] = field(default_factory=dict)
     to_come: int = 0
 
@@ -216,7 +216,7 @@ class RunState:
             return replace(
                 self,
                 cells={**self.cells, **event.cells},
-                folds={**self.folds, **event.folds},
+                folds={**self.folds, **{trial_id: trial.fold for trial_id, trial in event.trials.items()}},
                 foreseen={**self.foreseen, **event.foreseen},
                 packs=self.packs + event.packs,
                 to_come=event.to_come,

@@ -190,6 +190,7 @@ def _cells(planned: Plan, command: Sequence[str]) -> dict[str, Any]:
                 "settings": dict(cell.settings),
                 "configuration_id": configuration.configuration_id,
                 "inputs": dict(configuration.inputs),
+                "epochs": configuration.settings.get("epochs"),
             }
             for cell, configuration in zip(planned.cells, planned.configurations, strict=True)
         ],

@@ -84,7 +84,7 @@ def look(store: Store, name: str, since: float) -> Seen:
 def _designed(plan: Mapping[str, Any]) -> dict[str, Wanted]:
     return {
         identified(cell["configuration_id"], fold, seed): Wanted(
-            describe(cell["label"]), fold, int(cell["settings"].get("epochs", 0))
+            describe(cell["label"]), fold, int(cell.get("epochs") or 0)
         )
         for cell in plan["cells"]
         for seed in plan["seeds"]
@@ -216,7 +216,8 @@ def _running(
             steps = one.epoch * len(one.trial_ids)
             total = steps + max(epochs - one.epoch, 0) * active
             pruned = dict.fromkeys(one.left, "")
-            event = Progress(pack_id, steps, total, one.epoch, epochs, "", one.accuracies, one.failed, pruned)
+            share = steps / max(total, 1)
+            event = Progress(pack_id, steps, total, one.epoch, epochs, "", one.accuracies, one.failed, pruned, share)
             found.append((max(one.time, since), event))
     return found
 

@@ -44,7 +44,7 @@ OWNERS = {
     "optuna": {"orchestrator.search.sampler", "orchestrator.search.mirror"},
     "optuna_dashboard": {"orchestrator.cli.dashboard"},
     "psycopg": {"orchestrator.search.mirror"},
-    "ray": {"orchestrator.tune_engine", "orchestrator.cluster"},
+    "ray": {"orchestrator.tune_engine", "orchestrator.trackers", "orchestrator.cluster"},
     "grpc": {"orchestrator.cluster"},
     "botocore": {"orchestrator.cluster"},
     "jsonschema": {"orchestrator.cluster"},

@@ -4,9 +4,10 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +18,7 @@ from orchestrator.cli.trunk import Address, ClusterFile, Profile, Set, StoreAddr
 
 if TYPE_CHECKING:
     from orchestrator.cluster.placement import Cluster
+    from orchestrator.progress import Event
     from orchestrator.runner import Plan
     from orchestrator.search.packs import SearchPacks
     from orchestrator.store import Store
@@ -42,6 +44,12 @@ def run(
     engine: Annotated[Engine, typer.Option(help="Ray Tune, or this process for debugging.")] = Engine.TUNE,
     address: Address = None,
     cluster: ClusterFile = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write TensorBoard's files here.")
+    ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(metavar="URI", help="Also tell MLflow: sqlite:////…/mlflow.db, http://HOST:5000.")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what Ray and Tune say, and tracebacks.")] = False,
 ) -> None:
     """Run what the store lacks of a study. Run it again after any interruption: it goes on where it was.
@@ -64,10 +72,17 @@ def run(
         try:
             train_missing(planned.trunks, place, planned.capacity, running)
             if planned.packs:
-                with screen(
-                    runner.watched(planned, place, engine.value), load=_load(running), tracebacks=verbose
-                ) as listen:
-                    runner.run_packs(planned, place, listen, engine.value, running, verbose, show)
+                state = runner.watched(planned, place, engine.value)
+                with (
+                    _tracked(planned, state.cells, tensorboard, mlflow) as tell,
+                    screen(state, load=_load(running), tracebacks=verbose) as listen,
+                ):
+
+                    def heard(event: "Event") -> None:
+                        listen(event)
+                        tell(event)
+
+                    runner.run_packs(planned, place, heard, engine.value, running, verbose, show)
         except (KeyboardInterrupt, ConnectionError):
             _conclude(runner.plan(planned.study, place, planned.capacity), place)
             raise
@@ -120,6 +135,20 @@ def schema() -> None:
     from orchestrator.idennet import Idennet
 
     typer.echo(schema.text(Idennet.rules), nl=False)
+
+
+@contextmanager
+def _tracked(
+    planned: "Plan", cells: Mapping[str, str], tensorboard: Path | None, mlflow: str | None
+) -> "Iterator[Callable[[Event], None]]":
+    """What tells events to TensorBoard and MLflow where they are wanted."""
+    if not tensorboard and not mlflow:
+        yield lambda event: None
+        return
+    from orchestrator import trackers
+
+    with trackers.tracked(planned, cells, tensorboard, mlflow) as tell:
+        yield tell
 
 
 def _load(cluster: "Cluster | None") -> Callable[[], str]:

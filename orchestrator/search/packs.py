@@ -226,7 +226,7 @@ class SearchPacks:
                 Asked(
                     cells={trial.trial_id: name_of(trial, self.study) for trial in asked},
                     packs=len(self.queue),
-                    folds={trial.trial_id: trial.fold for trial in asked},
+                    trials={trial.trial_id: trial for trial in asked},
                     foreseen={pack.pack_id: foreseen(pack, self.estimate(pack)) for pack in self.queue},
                     to_come=max(sum(self.trials_to_come().values()) - len(self.trials()), 0),
                 )

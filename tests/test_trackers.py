@@ -1,0 +1,174 @@
+"""TensorBoard and MLflow read back what a study told them, by their own packages."""
+
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+from mlflow.tracking import MlflowClient
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from orchestrator import runner, trackers
+from orchestrator.planning import Capacity
+from orchestrator.progress import PackStarted
+from orchestrator.store import Store
+
+STUDY = """\
+name: walk
+question: Which way?
+workload: walk:Walk
+dataset: steps
+folds: [0, 1]
+base: {epochs: 3}
+design: {grid: {way: [up, down, off/side]}}
+report: {by: way}
+"""
+WALK = """\
+from orchestrator.planning import Estimate
+from orchestrator.progress import Progress
+from orchestrator.study_rules import Rules, complete
+from orchestrator.trial import Configuration, TrialResult
+from orchestrator.workload import Configured
+
+
+class Walk:
+    rules = Rules({"way": "up", "epochs": 1}, datasets=("steps",))
+
+    def __init__(self, store):
+        pass
+
+    def configure(self, study, cells):
+        found = [complete(cell.settings, self.rules.settings) for cell in cells]
+        return Configured([Configuration(settings, {"recipe": "1"}) for settings in found], synthetic=True)
+
+    def pack_key(self, trial):
+        return "all"
+
+    def estimate(self, pack, device, threads):
+        return Estimate(1.0, 0, measured=True)
+
+    def run(self, pack, context):
+        curves = {trial.trial_id: [] for trial in pack.trials}
+        off = {t.trial_id for t in pack.trials if t.configuration.settings["way"] == "off/side"}
+        for epoch in range(3):
+            points = {}
+            for trial in pack.trials:
+                rises = trial.configuration.settings["way"] == "up"
+                accuracy = 0.5 + (0.1 if rises else -0.1) * epoch + 0.01 * trial.fold
+                if trial.trial_id not in off or epoch == 0:
+                    points[trial.trial_id] = {"epoch": epoch, "loss": 1 - accuracy, "test_accuracy": accuracy}
+                    curves[trial.trial_id].append(points[trial.trial_id])
+            failed = dict.fromkeys(off, "it fell") if epoch else {}
+            context.listen(Progress(pack.pack_id, epoch + 1, 3, epoch + 1, 3, "", failed=failed, points=points))
+        facts = {"synthetic": True, "n_train": 9, "n_test": 1, "seconds": 0.0}
+        return [
+            TrialResult(trial, "failed", reason="it fell", **facts)
+            if trial.trial_id in off
+            else TrialResult(trial, "complete", epochs=3, curve=curve, accuracy=curve[-1]["test_accuracy"], **facts)
+            for trial, curve in ((trial, curves[trial.trial_id]) for trial in pack.trials)
+        ]
+"""
+
+
+def run(folder, *options):
+    (folder / "walk.py").write_text(WALK)
+    (folder / "walk.yaml").write_text(STUDY)
+    command = [sys.executable, "-m", "orchestrator.cli.app", "study", "run", "walk.yaml", "--store", "store", *options]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def finished(folder, *options):
+    done = run(folder, "--tensorboard", "tb", *options)
+    assert done.returncode == 1, done.stderr  # two trials failed
+    assert "told nothing more" not in done.stderr
+    assert "Traceback" not in done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory):
+    return finished(tmp_path_factory.mktemp("inline"), "--engine", "inline")
+
+
+@pytest.fixture(scope="module")
+def tune(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tune")
+    return finished(folder, "--mlflow", f"sqlite:///{folder}/mlflow.db")
+
+
+def curves(folder):
+    """The stored curves: by trial_id the points."""
+    store = Store(folder / "store")
+    return {
+        trial_id: part.sort("epoch")["test_accuracy"].to_list()
+        for (trial_id,), part in store.curves().partition_by("trial_id", as_dict=True).items()
+    }
+
+
+@pytest.mark.parametrize("engine", ["inline", "tune"])
+def test_tensorboard_shows_a_run_a_trial_whose_curve_is_the_stored_one(engine, request):
+    told = request.getfixturevalue(engine)
+    stored = curves(told)
+    trials = {row["trial_id"]: row for row in Store(told / "store").trials().iter_rows(named=True)}
+    folders = [path.parent for path in (told / "tb").rglob("events.out.tfevents.*")]
+    assert len(folders) == len(set(folders)) == 6
+    for folder in folders:
+        (trial,) = [row for trial_id, row in trials.items() if folder.name.endswith(trial_id[:8])]
+        assert folder.parent.parent == told / "tb" / "walk"
+        assert folder.name.startswith(f"fold={trial['fold']},seed=0,")
+        read = EventAccumulator(str(folder)).Reload()
+        found = [(event.step, event.value) for event in read.Scalars("ray/tune/test_accuracy")]
+        if trial["state"] == "failed":
+            assert found == [(1, pytest.approx(0.5 + 0.01 * trial["fold"]))]
+            continue
+        assert found == [(n + 1, pytest.approx(value)) for n, value in enumerate(stored[trial["trial_id"]])]
+        (last,) = read.Scalars("ray/tune/accuracy")
+        assert (last.step, last.value) == (3, pytest.approx(trial["accuracy"]))
+
+
+def test_mlflow_has_a_run_a_trial_with_its_settings_its_curve_and_how_it_ended(tune):
+    client = MlflowClient(f"sqlite:///{tune}/mlflow.db")
+    experiment = client.get_experiment_by_name("walk")
+    runs = client.search_runs([experiment.experiment_id])
+    trials = Store(tune / "store").trials()
+    assert len(runs) == trials.height == 6
+    stored = curves(tune)
+    for one in runs:
+        assert one.data.tags["synthetic"] == "true"
+        way, fold = one.data.params["way"], int(one.data.params["fold"])
+        (trial,) = trials.filter(pl.col("way") == way, pl.col("fold") == fold).iter_rows(named=True)
+        assert one.info.status == ("FAILED" if trial["state"] == "failed" else "FINISHED")
+        history = client.get_metric_history(one.info.run_id, "test_accuracy")
+        points = {metric.step: metric.value for metric in history}
+        if trial["state"] == "complete":
+            assert points == dict(enumerate(stored[trial["trial_id"]], 1))
+            assert one.data.metrics["accuracy"] == trial["accuracy"]
+
+
+def test_without_the_options_neither_is_told_anything(tmp_path):
+    assert run(tmp_path, "--engine", "inline").returncode == 1
+    assert {path.name for path in tmp_path.iterdir()} <= {"__pycache__", "store", "walk.py", "walk.yaml"}
+
+
+def test_an_address_that_mlflow_does_not_have_is_refused_before_anything_runs(tmp_path):
+    done = run(tmp_path, "--engine", "inline", "--mlflow", "nowhere://host")
+    assert done.returncode == 2
+    assert "--mlflow must be a tracking address that answers, nowhere://host does not" in done.stderr
+    assert not list(tmp_path.glob("store/trials/*"))
+
+
+def test_a_tracker_that_fails_in_the_middle_says_so_once_and_harms_nothing(tmp_path, caplog, monkeypatch):
+    class Gone:
+        def log_trial_start(self, trial):
+            raise OSError("the server has gone")
+
+    (tmp_path / "walk.py").write_text(WALK)
+    (tmp_path / "walk.yaml").write_text(STUDY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    store = Store(tmp_path / "store")
+    planned = runner.plan(runner.load(tmp_path / "walk.yaml", None, {}, store), store, Capacity("cpu", 1, 1))
+    tracker = trackers.Tracker("MLflow", Gone(), tmp_path, planned, runner.names(planned, {}))
+    for pack in ("p", "q"):
+        tracker(PackStarted(pack, (planned.trials[0].trial_id,)))
+    assert caplog.messages == ["MLflow is told nothing more, the study goes on: OSError: the server has gone"]

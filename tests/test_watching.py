@@ -1,0 +1,183 @@
+"""A study is watched from its store alone, while another process runs it."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import coins
+import pytest
+import torch
+
+from idennet_core import checkpoint
+from orchestrator import forecast, record, runner, watching
+from orchestrator.planning import Capacity
+from orchestrator.rows import Run
+from orchestrator.store import Store
+from orchestrator.trial import TrialResult
+
+FINISH = 120  # seconds after which a command hangs
+
+
+def idenctl(*arguments, **options):
+    command = [sys.executable, "-m", "orchestrator.cli.app", *arguments]
+    return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, **options)
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A frozen study of two sides on two folds, 10 s a trial foreseen, and its plan."""
+    folder = coins.written(tmp_path / "coin")
+    (folder / "coin.py").write_text(
+        coins.MODULE.replace('{"side": "heads", "takes": 0.0}', '{"side": "heads", "takes": 0.0, "epochs": 10}')
+        .replace("Estimate(1.0, 0, measured=True)", "Estimate(20.0, 0, measured=True)")
+        .replace("return trial.trial_id", 'return trial.configuration.settings["side"]')
+    )
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    for name in ("coin", "helper"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    store = Store(folder / "runs").open()
+    planned = runner.plan(runner.load(folder / "coin.yaml", None, {}, store), store, Capacity("cpu", 1, 1))
+    record.freeze(planned, store, ["idenctl"])
+    yield planned, store
+    sys.modules.pop("coin", None), sys.modules.pop("helper", None)
+
+
+def keep(store, pack, epoch, at, accuracy, left=()):
+    """A checkpoint as packs write them: what it says, and when it was written."""
+    ids = [trial.trial_id for trial in pack.trials]
+    words = {
+        "epoch": str(epoch),
+        "written": str(at),
+        "trials": json.dumps(ids),
+        "curves": json.dumps({i: [{"test_accuracy": accuracy}] * epoch for i in ids}),
+        "failures": "{}",
+        "left": json.dumps(list(left)),
+        "rungs": "",
+    }
+    checkpoint.save(store.checkpoints / f"pack-{pack.pack_id}.{epoch}.safetensors", {"x": torch.zeros(1)}, words)
+
+
+def stored(store, pack, since, start, end, accuracy):
+    facts = {"state": "complete", "synthetic": True, "n_train": 9, "n_test": 1, "epochs": 10}
+    rows = [TrialResult(trial, accuracy=accuracy, seconds=(end - start) / 2, **facts) for trial in pack.trials]
+    times = (datetime.fromtimestamp(since, UTC) + timedelta(seconds=at) for at in (start, end))
+    store.write_pack(rows, {"side": "heads", "takes": 0.0, "epochs": 10}, Run("cpu", "here", *times, "1"))
+
+
+def test_before_anything_is_stored_everything_waits_and_takes_what_was_foreseen(study):
+    planned, store = study
+    since = watching.began(store, "coin")
+    seen = watching.look(store, "coin", since)
+    assert not seen.over
+    assert (seen.state.num_waiting, seen.state.packs, seen.state.title) == (4, 2, "coin (synthetic)")
+    assert forecast.seconds_left(seen.state, since) == pytest.approx(sum(e.seconds for e in planned.estimates))
+
+
+def test_a_pack_at_work_shows_by_its_checkpoints_at_the_pace_between_them(study):
+    planned, store = study
+    first = planned.packs[0]
+    since = watching.began(store, "coin")
+    keep(store, first, 3, since + 18, 0.6)
+    keep(store, first, 4, since + 24, 0.7)
+    state = watching.look(store, "coin", since).state
+    assert (state.num_running, state.num_waiting) == (2, 2)
+    assert state.running[first.pack_id].share == pytest.approx(0.4)
+    assert forecast.leader(state).accuracy.mean == pytest.approx(70)
+    # an epoch takes 6 s: 6 epochs more of this pack, and ten of the other, which is foreseen to take as long
+    assert forecast.seconds_left(state, since + 24) == pytest.approx(6 * 6 + 10 * 6, rel=0.01)
+    assert forecast.seconds_left(state, since + 28) == pytest.approx(6 * 6 + 10 * 6 - 4, rel=0.01)
+
+
+def test_what_is_stored_is_done_and_sets_the_pace_of_what_waits(study):
+    planned, store = study
+    first, second = planned.packs
+    since = watching.began(store, "coin")
+    stored(store, first, since, 1, 41, 0.75)  # 40 s, where 20 were foreseen
+    seen = watching.look(store, "coin", since)
+    assert (len(seen.state.done), seen.state.packs_done, seen.state.num_waiting) == (2, 1, 2)
+    assert forecast.seconds_left(seen.state, since + 41) == pytest.approx(40, rel=0.01)
+    stored(store, second, since, 41, 81, 0.25)
+    seen = watching.look(store, "coin", since)
+    assert seen.over
+    assert forecast.leader(seen.state).cell == "side=heads"
+
+
+def test_what_an_earlier_run_stored_is_told_as_stored_before_and_its_checkpoints_are_nobodys_work(study):
+    planned, store = study
+    since = watching.began(store, "coin")
+    stored(store, planned.packs[0], since, -90, -50, 0.75)
+    keep(store, planned.packs[1], 4, since - 40, 0.7)
+    state = watching.look(store, "coin", since).state
+    assert (len(state.stored), len(state.done), state.num_running, state.num_waiting) == (2, 0, 0, 2)
+
+
+@pytest.fixture
+def running(tmp_path):
+    """A study of four trials, some seconds each, that another process runs; its folder."""
+    folder = coins.written(tmp_path / "coin", takes=4.0)
+    process = idenctl("study", "run", "coin.yaml", "--engine", "inline", "--store", "runs", cwd=folder)
+    while not (folder / "runs" / "studies" / "coin" / "plan.json").is_file():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    yield folder, process
+    process.kill()
+    process.communicate()
+
+
+def test_through_a_pipe_lines_are_plain_and_end_with_the_study_and_what_it_found(running):
+    folder, process = running
+    watch = idenctl("study", "status", "coin", "--watch", "--store", "runs", cwd=folder)
+    said, out = watch.communicate(timeout=FINISH)[::-1]
+    process.communicate(timeout=FINISH)
+    assert (watch.returncode, process.returncode) == (0, 0), said
+    lines = said.splitlines()
+    assert out == ""
+    assert lines[0] == "coin (synthetic): 4 trials, 4 to train in this run"
+    assert any("1 done" in line or "2 done" in line or "3 done" in line for line in lines[1:-3]), said
+    assert any(line.startswith("coin (synthetic) finished: trials 4 done") for line in lines)
+    assert "found: On SYNTHETIC (drawn) data, Heads is highest" in said
+    assert all(line.isprintable() for line in lines)
+
+
+def test_ctrl_c_ends_the_watching_alone(running):
+    folder, process = running
+    leader, follower = pty.openpty()
+    watch = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator.cli.app", "study", "status", "coin", "--watch", "--store", "runs"],
+        cwd=folder,
+        stdin=follower,
+        stderr=follower,
+        stdout=follower,
+        env={**os.environ, "TERM": "xterm"},
+        start_new_session=True,
+    )
+    os.close(follower)
+    shown = b""
+    while b"waiting" not in shown:
+        shown += os.read(leader, 4096)
+    watch.send_signal(signal.SIGINT)
+    assert watch.wait(FINISH) == 130
+    assert b"Traceback" not in shown
+    assert process.wait(FINISH) == 0
+
+
+def test_a_study_that_nobody_runs_is_shown_once(study):
+    store = study[1]
+    with record.only_run(store, "coin"):
+        pass
+    watch = idenctl("study", "status", "coin", "--watch", "--store", "runs")
+    said = watch.communicate(timeout=FINISH)[1]
+    assert watch.returncode == 1
+    assert "coin (synthetic) is not running: trials 0 done, 4 waiting" in said
+
+
+def test_json_is_one_look(study):
+    watch = idenctl("study", "status", "coin", "--watch", "--json", "--store", "runs")
+    assert "--watch and --json exclude each other" in watch.communicate(timeout=FINISH)[1]
+    assert watch.returncode == 2
