@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -45,16 +46,31 @@ def run(
 
     SIGTERM is an interruption as Ctrl-C is.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    command = ["idenctl", *sys.argv[1:]]
+    raise typer.Exit(conduct(file, profile, set_, store, engine, address, cluster, verbose, command))
+
+
+def conduct(
+    file: Path,
+    profile: str | None,
+    set_: list[str] | None,
+    store: str,
+    engine: Engine,
+    address: str | None,
+    cluster: Path | None,
+    verbose: bool,
+    command: list[str],
+) -> int:
+    """Run what the store lacks of a study, as `command` asks for; gives the exit status."""
     from orchestrator import record, runner
     from orchestrator.cli.screen import screen
     from orchestrator.store import at
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     place = at(store).open()
     wanted = loaded(file, profile, set_, place)
     capacity, running = devices(address, cluster)
     planned = runner.plan(wanted, place, capacity)
-    command = ["idenctl", *sys.argv[1:]]
     with record.only_run(place, planned.study.folder), _mirrored(planned) as show:
         record.freeze(planned, place, command)
         try:
@@ -76,7 +92,7 @@ def run(
             record.freeze(after, place, command)
             after.search.write()
             show(after.search)
-    raise typer.Exit(_conclude(after, place))
+    return _conclude(after, place)
 
 
 app.command("submit")(jobs.submit)
