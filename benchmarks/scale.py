@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks.simulated import Simulated
 from orchestrator import frozen, record, runner
-from orchestrator.cli.plan import _facts, _print_plan
+from orchestrator.cli.plan import _print_plan, facts_of
 from orchestrator.cli.screen import screen
 from orchestrator.design import describe
 from orchestrator.planning import Capacity
@@ -122,7 +122,7 @@ class Measured:
     def print_plan(self) -> Callable[[], object]:
         """Print what `study plan` does."""
         planned = self._plan(self.empty)
-        return lambda: _print_plan(planned, _facts(planned, self.empty, None), self.empty)
+        return lambda: _print_plan(planned, facts_of(planned, self.empty, None), self.empty)
 
     def plan_stored(self) -> Callable[[], object]:
         """Plan with everything stored."""

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for package in ("orchestrator", "idennet_core")
+    for package in ("idenctl", "orchestrator", "idennet_core")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 # named random streams, from which every draw of the project comes, checksums of what lies in a store, and names
@@ -64,6 +64,7 @@ OWNERS = {
         "orchestrator.statistics.folds",
         "orchestrator.report",
         "orchestrator.cli",
+        "idenctl",
     },
     "cv2": {"idennet_core.faces", "idennet_core.datasets", "idennet_core.heatmaps", "idennet_core.inference"},
     "onnxruntime": {"idennet_core.export"},
@@ -71,7 +72,7 @@ OWNERS = {
     "torch": {"idennet_core", *DOORS},
     "numba": {"idennet_core.kernels"},
     "llvmlite": {"idennet_core.kernels"},
-    "altair": {"orchestrator.report.figure", "orchestrator.report.page_charts"},
+    "altair": {"idenctl", "orchestrator.report.figure", "orchestrator.report.page_charts"},
     "vl_convert": {"orchestrator.report.figure", "orchestrator.report.page_charts"},
     "jinja2": {"orchestrator.report.page"},
 }
@@ -109,7 +110,7 @@ def test_only_the_doors_import_idennet_core(module):
 
 
 @pytest.mark.parametrize("module", [name for name in SOURCES if within(name, "orchestrator")])
-def test_only_the_command_line_imports_the_command_line(module):
+def test_only_the_command_line_and_its_python_form_import_the_command_line(module):
     assert within(module, "orchestrator.cli") or not {
         name for name in imports(module) if within(name, "orchestrator.cli")
     }
@@ -125,6 +126,12 @@ def test_a_library_is_imported_by_its_owners_alone(library):
 def test_modules_import_each_other_in_one_direction(package):
     graph = {module: modules_of(imports(module)) - {module} for module in SOURCES if within(module, package)}
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
+
+
+def test_python_form_is_light_until_it_is_asked_to_do_something():
+    script = "import sys, idenctl; print({'torch', 'ray', 'polars', 'pyarrow', 'typer', 'altair'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["study", "run", "--help"], ["--version"]])

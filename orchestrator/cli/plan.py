@@ -47,7 +47,7 @@ def plan(
         print("measuring how fast this machine is at these networks", file=sys.stderr, flush=True)
         runner.calibrate(planned, place)
         planned = runner.plan(wanted, place, machine.this_machine())
-    facts = _facts(planned, place, price)
+    facts = facts_of(planned, place, price)
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
         return
@@ -61,7 +61,7 @@ def loaded(file: Path, profile: str | None, set_: list[str] | None, store: "Stor
     return runner.load(file, profile, study.assignments(set_ or []), store)
 
 
-def _facts(planned: "Plan", store: "Store", price: float | None) -> dict[str, Any]:
+def facts_of(planned: "Plan", store: "Store", price: float | None = None) -> dict[str, Any]:
     """A plan as JSON; `price` is a device's an hour."""
     from orchestrator import record, runner
 

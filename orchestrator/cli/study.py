@@ -56,17 +56,36 @@ def run(
 
     SIGTERM is an interruption as Ctrl-C is.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    command = ["idenctl", *sys.argv[1:]]
+    raise typer.Exit(
+        conduct(file, profile, set_, store, engine, address, cluster, verbose, command, tensorboard, mlflow)
+    )
+
+
+def conduct(
+    file: Path,
+    profile: str | None,
+    set_: list[str] | None,
+    store: str,
+    engine: Engine,
+    address: str | None,
+    cluster: Path | None,
+    verbose: bool,
+    command: list[str],
+    tensorboard: Path | None = None,
+    mlflow: str | None = None,
+) -> int:
+    """Run what the store lacks of a study, as `command` asks for; gives the exit status."""
     from orchestrator import record, runner
     from orchestrator.cli.screen import screen
     from orchestrator.store import at
 
     began = time.monotonic()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     place = at(store).open()
     wanted = loaded(file, profile, set_, place)
     capacity, running = devices(address, cluster)
     planned = runner.plan(wanted, place, capacity)
-    command = ["idenctl", *sys.argv[1:]]
     with record.only_run(place, planned.study.folder), _mirrored(planned) as show:
         record.freeze(planned, place, command)
         try:
@@ -93,7 +112,7 @@ def run(
             record.freeze(after, place, command)
             after.search.write()
             show(after.search)
-    raise typer.Exit(_conclude(after, place, time.monotonic() - began))
+    return _conclude(after, place, time.monotonic() - began)
 
 
 app.command("submit")(jobs.submit)

@@ -15,3 +15,11 @@ class Format(StrEnum):
 
 
 FIGURES = (".svg", ".png", ".pdf")  # the kinds of picture a figure can be written as
+SUFFIXES = {  # the format of a report by the ending of its file
+    ".html": Format.HTML,
+    ".md": Format.MARKDOWN,
+    ".tex": Format.LATEX,
+    ".csv": Format.CSV,
+    ".json": Format.JSON,
+    ".txt": Format.TERMINAL,
+}

@@ -16,14 +16,21 @@ def draw(report: Report, trials: pl.DataFrame, suffix: str) -> bytes:
     """The figure of a report from its numbers and the store's `trials`, as a picture of this kind."""
     import vl_convert
 
+    if suffix == ".svg":
+        return svg(chart(report, trials)).encode()
     spec = chart(report, trials).to_dict()
     match suffix:
-        case ".svg":
-            return vl_convert.vegalite_to_svg(spec).encode()
         case ".pdf":
             return bytes(vl_convert.vegalite_to_pdf(spec))
         case _:
             return bytes(vl_convert.vegalite_to_png(spec, scale=2))
+
+
+def svg(drawn: alt.FacetChart) -> str:
+    """The figure as SVG."""
+    import vl_convert
+
+    return str(vl_convert.vegalite_to_svg(drawn.to_dict()))
 
 
 def chart(report: Report, trials: pl.DataFrame) -> alt.FacetChart:
