@@ -68,6 +68,9 @@ COMPLETED = {
     "report d": ["depths@paper", "depths@quick"],
     "report --store other ": ["elsewhere"],
     "study status depths@q": ["depths@quick"],
+    "study status depths @ q": ["@quick"],  # as bash splits it
+    "report depths @": ["@paper", "@quick"],
+    "report depths @ quick depths @ p": ["@paper"],
     "study stop depths@q": ["depths@quick"],
     "heatmap depths@p": ["depths@paper"],
     "predict x.png --study depths@p": ["depths@paper"],
@@ -105,7 +108,9 @@ def test_the_tab_key_completes_after_install_completion(shell):
         os.close(terminal)
         try:
             os.write(reader, b"idenctl report depths@q\t")
-            read_until(reader, b"depths@quick ")
+            read_until(reader, b"quick ")  # as the terminal is told to draw it
+            os.write(reader, b"\x01echo \x05\n")  # before the line, and run it: what stands there now?
+            read_until(reader, b"\nidenctl report depths@quick")
         finally:
             process.kill()
     os.close(reader)
