@@ -77,6 +77,7 @@ def place_of(device: str) -> Any:
     from idennet_core.training import keep_freed_memory
 
     keep_freed_memory()
+    torch.cuda.empty_cache()  # of packs before, which other processes may want; without a GPU it does nothing
     return torch.device("cuda" if device == "gpu" else "cpu")
 
 

@@ -84,15 +84,17 @@ def resumed(pack: Pack, checkpointed: Mapping[str, int]) -> tuple[Pack, ...]:
 def halves(pack: Pack) -> tuple[Pack, ...]:
     """The pack in two of about the same size: whole configurations, or trials where there is but one configuration.
 
-    The pack itself where it is a single trial.
+    The pack itself where it is a single trial. Folds that are parted train to the end: rungs judge a configuration by
+    all of them, afterwards.
     """
     of: dict[str, list[Trial]] = defaultdict(list)
     for trial in pack.trials:
         of[trial.configuration.configuration_id].append(trial)
-    parts = list(of.values()) if len(of) > 1 else [[trial] for trial in pack.trials]
+    whole = len(of) > 1
+    parts = list(of.values()) if whole else [[trial] for trial in pack.trials]
     middle = len(parts) // 2
     return tuple(
-        replace(pack, trials=tuple(trial for trials in half for trial in trials))
+        replace(pack, trials=tuple(t for trials in half for t in trials), rungs=pack.rungs if whole else None)
         for half in (parts[:middle], parts[middle:])
         if half
     )

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
+from orchestrator.trial import Pack, Trial
+
 WINDOW = 120.0  # seconds of the past that rates are read from
 
 
@@ -52,10 +54,26 @@ class PackFailed:
 
 @dataclass(frozen=True)
 class PackCut:
-    """A pack did not fit into memory; its halves, packs of their own, follow."""
+    """A pack did not fit into memory, or killed its worker; its halves, packs of their own, follow."""
 
     pack_id: str
     reason: str
+    halves: tuple[Pack, ...]
+
+
+@dataclass(frozen=True)
+class TrialFailed:
+    """A trial did not fit into memory, or killed its worker, in a pack of its own: it becomes a row that says so."""
+
+    pack_id: str
+    trial: Trial
+    reason: str
+    traceback: str = ""
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """The reason, by trial_id."""
+        return {self.trial.trial_id: self.reason}
 
 
 @dataclass(frozen=True)
@@ -88,7 +106,9 @@ class Waiting:
     reason: str
 
 
-Event = Asked | Waiting | PackStopped | PackStarted | Progress | PackDone | PackFailed | PackCut | PackSetBack
+Event = (
+    Asked | Waiting | PackStopped | PackStarted | Progress | PackDone | PackFailed | PackCut | PackSetBack | TrialFailed
+)
 
 
 @dataclass(frozen=True)
@@ -156,6 +176,9 @@ class RunState:
         others = {pack_id: other for pack_id, other in self.running.items() if pack_id != event.pack_id}
         if isinstance(event, PackFailed | PackStopped | PackCut | PackSetBack):
             self.pruned.difference_update(pack.trial_ids)
+            return replace(self, running=others)
+        if isinstance(event, TrialFailed):
+            self.failed.update(event.failed)
             return replace(self, running=others)
         self.accuracies.update(event.accuracies)
         self.failed.update(event.failed)

@@ -11,8 +11,8 @@ from orchestrator import costs, inline_engine, planning, study, trunks, workload
 from orchestrator.costs import Cost
 from orchestrator.design import Cell, cells, describe
 from orchestrator.planning import Capacity, Estimate
-from orchestrator.progress import Event
-from orchestrator.source import Listed, Source
+from orchestrator.progress import Event, TrialFailed
+from orchestrator.source import ALONE, Listed, Source
 from orchestrator.store import Store
 from orchestrator.study import IDENNET, Study
 from orchestrator.study_sections import Budget
@@ -47,8 +47,13 @@ class Plan:
         return len(self.trials) - len(self.states)
 
     @property
+    def again(self) -> int:
+        """How many of the stored trials run again: they failed for what may be otherwise another time."""
+        return sum(trial.trial_id in self.states for pack in self.packs for trial in pack.trials)
+
+    @property
     def done(self) -> bool:
-        """Whether there is nothing to run."""
+        """Whether everything has a result."""
         return self.search.answered if self.search else self.left == 0
 
     @property
@@ -76,15 +81,21 @@ def plan(wanted: Study, store: Store, capacity: Capacity) -> Plan:
         for seed in wanted.seeds
         for fold in wanted.folds
     )
+    rows = store.every_trial(["trial_id", "state", "reason"])
     # what a search stopped early answers no design
-    states = {trial_id: state for trial_id, state in store.states().items() if state != "pruned"}
+    states = {name: state for name, state, _ in rows.iter_rows() if state != "pruned"}
+    # these run again, each in a pack of its own: it harms no other
+    harmful = {name for name, state, reason in rows.drop_nulls().iter_rows() if reason.startswith(ALONE)}
     checkpointed = {trial_id: epoch for trial_id, (epoch, _) in store.checkpointed().items()}
+
+    def key(trial: Trial) -> str:
+        return runs.pack_key(trial) + (trial.trial_id if trial.trial_id in harmful else "")
 
     def estimate(pack: Pack) -> Estimate:
         return runs.estimate(pack, capacity.kind, capacity.threads)
 
     packs = planning.packs(
-        trials, states, checkpointed, runs.pack_key, capacity.devices, lambda pack: capacity.fits(estimate(pack))
+        trials, states.keys() - harmful, checkpointed, key, capacity.devices, lambda pack: capacity.fits(estimate(pack))
     )
     capacity = planning.shared(capacity, packs, [estimate(pack) for pack in packs])
     return Plan(
@@ -179,6 +190,12 @@ def run_packs(
     `show` is called with a search whenever something was asked or told.
     """
     runs = workload.load(planned.study.workload, store)
+
+    def told(event: Event) -> None:
+        if isinstance(event, TrialFailed):
+            workload.write_failed(event, runs, store, planned.capacity.kind, planned.synthetic)
+        listen(event)
+
     packs: Source = Listed(planned.packs)
     if planned.search:
         from orchestrator.search.packs import SearchPacks
@@ -192,11 +209,11 @@ def run_packs(
     spent = 0.0 if budget.device_hours is None else _seconds(planned, store)
     ends = deadline(budget, spent, busy, time.time())
     if engine == "inline":
-        inline_engine.run(packs, runs, store, planned.capacity, listen, ends)
+        inline_engine.run(packs, runs, store, planned.capacity, told, ends)
         return
     from orchestrator import tune_engine
 
-    tune_engine.run(packs, runs, store, planned.capacity, listen, ends, cluster, verbose)
+    tune_engine.run(packs, runs, store, planned.capacity, told, ends, cluster, verbose)
 
 
 def used_up(planned: Plan, store: Store) -> bool:

@@ -44,8 +44,8 @@ from orchestrator.cluster.address import reached
 from orchestrator.cluster.growth import Growth
 from orchestrator.cluster.placement import Cluster, Need, Watch
 from orchestrator.planning import Capacity
-from orchestrator.progress import Event, PackFailed, PackStopped, Waiting
-from orchestrator.source import Source, spent, until
+from orchestrator.progress import Event, PackCut, PackFailed, PackStopped, Waiting
+from orchestrator.source import Divided, Source, harmed, spent, until
 from orchestrator.store import Store
 from orchestrator.trial import Pack, Setting
 from orchestrator.workload import Context, Workload, run_pack
@@ -53,12 +53,16 @@ from orchestrator.workload import Context, Workload, run_pack
 OBJECT_STORE = 256 * 2**20  # bytes: packs and events pass through it, never data
 MOST_RUNNING = 10_000  # packs at once, more than there are devices
 HEARD_EVERY = 0.2  # seconds between two looks at what trunks report
+RETRIES = 2  # of a pack whose worker died, from its checkpoint
+# how Ray says that a worker died while its node went on; and that the pack had no part in it
+KILLED = re.compile(r"its worker process has died|the node running low on memory")
+LOST = re.compile(r"its node has died|^The actor \w+ is unavailable", re.MULTILINE)
 
 
 class PackSearcher(Searcher):
     """Hands out packs as they come, and ends when there are none left or the time is up."""
 
-    def __init__(self, packs: Source, deadline: float | None) -> None:
+    def __init__(self, packs: Divided, deadline: float | None) -> None:
         super().__init__(metric="done", mode="max")
         self.packs, self.deadline = packs, deadline
         self.running: dict[str, str] = {}  # pack ids by the ids of Tune's trials
@@ -78,8 +82,10 @@ class PackSearcher(Searcher):
         return {"pack": pack}
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """What a pack found is in the store; others may be made of it."""
-        self.packs.done(self.running.pop(trial_id))
+        """What a pack found is in the store; others may be made of it. Of one that died the callback hears why."""
+        pack_id = self.running.pop(trial_id)
+        if not error:
+            self.packs.done(pack_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the plan is made anew from the store at every start."""
@@ -89,25 +95,52 @@ class PackSearcher(Searcher):
 
 
 class _Listener(tune.Callback):
-    """Passes on the events that workers report, and what packs wait for."""
+    """Passes on the events that workers report and what packs wait for, and says what becomes of packs that died."""
 
-    def __init__(self, listen: Callable[[Event], None], watch: Watch) -> None:
-        self.listen, self.watch = listen, watch
+    def __init__(self, packs: Divided, listen: Callable[[Event], None], watch: Watch) -> None:
+        self.packs, self.listen, self.watch = packs, listen, watch
+        self.killed: Counter[str] = Counter()  # by pack_id, how many workers died under it
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune writes its callbacks to its state file, and whoever listens belongs to this process."""
         return {}
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **_: Any) -> None:
-        self.listen(result["event"])
+        event = result["event"]
+        self.listen(event)
+        if isinstance(event, PackCut):
+            self.packs.again(trial.config["pack"].pack_id, event.halves)
 
     def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:
         states = Counter(trial.status for trial in trials)
         self.watch.look(states[Trial.PENDING], states[Trial.RUNNING])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        pack: Pack = trial.config["pack"]
         said = Path(trial.error_file).read_text() if trial.error_file else ""
-        self.listen(PackFailed(trial.config["pack"].pack_id, f"its worker died{_cause(said)}", said))
+        killed, raised = deaths(said)
+        self.killed[pack.pack_id] += killed
+        if raised:
+            self.listen(PackFailed(pack.pack_id, f"its worker died{_cause(said)}", said))
+        elif self.killed[pack.pack_id] <= RETRIES:
+            self.packs.again(pack.pack_id, [pack])
+        else:
+            event = harmed(pack, f"killed its worker {self.killed[pack.pack_id]} times{_cause(said)}", said)
+            self.listen(event)
+            if isinstance(event, PackCut):
+                self.packs.again(pack.pack_id, event.halves)
+        self.packs.done(pack.pack_id)
+
+
+def deaths(said: str) -> tuple[int, int]:
+    """How many workers died under a pack, of what Tune writes of its failures, and how many errors were raised there.
+
+    What is neither is a node that was lost.
+    """
+    failures = re.split(r"^Failure # \d+ .*$", said, flags=re.MULTILINE)[1:]
+    killed = [failure for failure in failures if KILLED.search(failure)]
+    lost = [failure for failure in failures if failure not in killed and LOST.search(failure)]
+    return len(killed), len(failures) - len(killed) - len(lost)
 
 
 def _cause(said: str) -> str:
@@ -115,6 +148,7 @@ def _cause(said: str) -> str:
     causes = (
         re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception): .+)$", said, re.MULTILINE)
         or re.findall(r"Worker exit detail: (.+?)(?:\. |$)", said, re.MULTILINE)
+        or re.findall(r"killed due to (the node running low on memory)", said)
         or re.findall(r"^The actor .+?(?=\. |$)", said, re.MULTILINE)
     )
     return f": {causes[-1]}" if causes else ""
@@ -161,9 +195,11 @@ def run(
 ) -> None:
     """Run the packs on a Ray cluster, or on one that lives as long as this call.
 
-    Tells `listen` what happens, until the deadline (seconds since 1970). A pack that fails is told; one
-    whose worker dies is tried again from its checkpoint, twice. Raises `NoDevice` when packs wait in vain.
+    Tells `listen` what happens, until the deadline (seconds since 1970). A pack that fails is told; one whose worker
+    dies is tried again from its checkpoint, twice, and then cut in halves, as one that runs out of memory is at once;
+    one whose node is lost is tried again. Raises `NoDevice` when packs wait in vain.
     """
+    divided = Divided(packs)
     gpus = 1 / capacity.share if capacity.kind == "gpu" else 0.0
     logging.getLogger("ray.tune").setLevel(logging.INFO if verbose else logging.CRITICAL)
 
@@ -188,7 +224,7 @@ def run(
         tune.Tuner(
             tune.with_resources(train_pack, {"cpu": float(capacity.threads), "gpu": gpus}),
             tune_config=tune.TuneConfig(
-                search_alg=PackSearcher(packs, deadline),
+                search_alg=PackSearcher(divided, deadline),
                 num_samples=-1,
                 max_concurrent_trials=MOST_RUNNING,
                 reuse_actors=True,
@@ -196,8 +232,8 @@ def run(
             run_config=tune.RunConfig(
                 name="packs",
                 storage_path=f"{scratch}/tune",
-                failure_config=tune.FailureConfig(max_failures=2),
-                callbacks=[_Listener(listen, watch)],
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                callbacks=[_Listener(divided, listen, watch)],
                 verbose=1 if verbose else 0,
             ),
         ).fit()

@@ -14,10 +14,10 @@ from typing import Protocol, runtime_checkable
 
 from idennet_core.naming import suggest
 from orchestrator.design import Cell
-from orchestrator.planning import Estimate, halves, resumed
-from orchestrator.progress import Event, PackCut, PackDone, PackFailed, PackSetBack, PackStarted, PackStopped
+from orchestrator.planning import Estimate, resumed
+from orchestrator.progress import Event, PackDone, PackFailed, PackSetBack, PackStarted, PackStopped, TrialFailed
 from orchestrator.rows import CURVE, RESERVED, Run
-from orchestrator.source import Stopped
+from orchestrator.source import Stopped, harmed
 from orchestrator.store import Store, this_host
 from orchestrator.study import Study
 from orchestrator.study_rules import Rules
@@ -112,7 +112,8 @@ def run_pack(workload: Workload, pack: Pack, context: Context) -> None:
 
     It goes on from its trials' last checkpoints, whichever pack made them, in parts where these differ in epoch: a
     worker that died has made some since the pack was planned. Where one is damaged, its trials go on from the one
-    before it. A pack that runs out of memory is cut in halves, by configuration, down to the trial that does it.
+    before it. Of one that runs out of memory is told that it was cut, and in which halves; or, of a single trial, that
+    it failed.
     """
     reached = {name: epoch for name, (epoch, _) in context.store.checkpointed(pack.rungs).items()}
     for part in resumed(pack, reached):
@@ -120,26 +121,24 @@ def run_pack(workload: Workload, pack: Pack, context: Context) -> None:
 
 
 def _run_part(workload: Workload, pack: Pack, context: Context) -> None:
+    set_back = False
     try:
         _run_whole(workload, pack, context)
         return
     except Stopped:
         context.listen(PackStopped(pack.pack_id))
-        return
-    except SetBack as reason:
-        context.listen(PackSetBack(pack.pack_id, str(reason)))
-        parts: tuple[Pack, ...] = (pack,)
+    except SetBack as damage:
+        context.listen(PackSetBack(pack.pack_id, str(damage)))
+        set_back = True
     except Exception as error:
-        if not _out_of_memory(error) or len(pack.trials) == 1:
-            context.listen(PackFailed(pack.pack_id, _shown(error), traceback.format_exc()))
-            return
-        context.listen(
-            PackCut(pack.pack_id, f"{len(pack.trials)} trials took more memory than there is: {_shown(error)}")
-        )
-        parts = halves(pack)
-    gc.collect()  # what the failed half-way state still holds
-    for part in parts:
-        run_pack(workload, part, context)
+        reason, said = _shown(error), traceback.format_exc()
+        if _out_of_memory(error):
+            context.listen(harmed(pack, f"took more memory than there is: {reason}", said))
+        else:
+            context.listen(PackFailed(pack.pack_id, reason, said))
+    gc.collect()  # what the failed half-way state still holds: this process has other packs to run
+    if set_back:
+        run_pack(workload, pack, context)
 
 
 def _run_whole(workload: Workload, pack: Pack, context: Context) -> None:
@@ -156,6 +155,14 @@ def _run_whole(workload: Workload, pack: Pack, context: Context) -> None:
         {r.trial.trial_id: r.reason or "" for r in results if r.state == state} for state in ("failed", "pruned")
     )
     context.listen(PackDone(pack.pack_id, accuracies, failed, pruned))
+
+
+def write_failed(failed: TrialFailed, workload: Workload, store: Store, device: str, synthetic: bool) -> None:
+    """Store the row of a trial that failed without a result: it is known when, not how long it took."""
+    now = datetime.now(UTC)
+    result = TrialResult(failed.trial, "failed", synthetic, n_train=0, n_test=0, seconds=0.0, reason=failed.reason)
+    run = Run(device, this_host(), now, now, version("idenctl"))
+    store.write_pack([result], workload.rules.settings, run)
 
 
 def _wrong(results: Sequence[TrialResult], pack: Pack) -> str | None:

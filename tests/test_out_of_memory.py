@@ -3,17 +3,20 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from idennet_core import checkpoint
-from orchestrator.progress import PackCut, PackDone, PackFailed, PackStarted
+from orchestrator import inline_engine
+from orchestrator.planning import Capacity
+from orchestrator.progress import PackCut, PackDone, PackFailed, PackStarted, TrialFailed
+from orchestrator.source import Listed
 from orchestrator.store import Store
 from orchestrator.study_rules import Rules
 from orchestrator.trial import Configuration, Pack, Rungs, Trial, TrialResult
-from orchestrator.workload import Context, run_pack
 
 TRIALS = tuple(Trial(Configuration({"size": size}, {"data": "d"}), fold, 0) for size in range(4) for fold in range(2))
 GIGABYTE = 2**30
@@ -37,9 +40,9 @@ class Hungry:
         return [TrialResult(trial, "complete", True, 1, 1, 0.0, accuracy=0.5) for trial in pack.trials]
 
 
-def run(workload, store, pack):
+def run(workload, store, pack, deadline=None):
     told = []
-    run_pack(workload, pack, Context(store, "cpu", 1, told.append))
+    inline_engine.run(Listed([pack]), workload, store, Capacity("cpu", 1, 1), told.append, deadline)
     return told
 
 
@@ -72,18 +75,32 @@ def test_halves_go_on_from_the_packs_checkpoint(tmp_path):
     told = run(workload, store, pack)
     assert workload.ran == [(4, 3), (4, 3)]
     (cut,) = [event for event in told if isinstance(event, PackCut)]
-    assert cut.reason == "8 trials took more memory than there is: OutOfMemoryError: CUDA out of memory"
+    assert cut.reason == "took more memory than there is: OutOfMemoryError: CUDA out of memory"
+    assert [len(half.trials) for half in cut.halves] == [4, 4]
     assert sum(len(event.accuracies) for event in told if isinstance(event, PackDone)) == 8
 
 
 def test_the_trial_that_does_not_fit_alone_is_told_and_all_others_are_trained(tmp_path):
     store, workload = Store(tmp_path).open(), Hungry(most=8, glutton=TRIALS[3])
     told = run(workload, store, Pack(TRIALS))
-    (failed,) = [event for event in told if isinstance(event, PackFailed)]
+    (failed,) = [event for event in told if isinstance(event, TrialFailed)]
+    assert failed.trial == TRIALS[3]
     assert failed.pack_id == Pack((TRIALS[3],)).pack_id
-    ended = [event.pack_id for event in told if isinstance(event, PackCut | PackDone | PackFailed)]
+    ended = [event.pack_id for event in told if isinstance(event, PackCut | PackDone | TrialFailed)]
     assert sorted(ended) == sorted(event.pack_id for event in told if isinstance(event, PackStarted))
     assert set(store.states()) == {trial.trial_id for trial in TRIALS} - {TRIALS[3].trial_id}
+
+
+def test_halves_of_a_pack_whose_time_is_up_are_left_to_the_next_run(tmp_path):
+    deadline = time.time() + 0.5
+
+    class Late(Hungry):
+        def run(self, pack, context):
+            time.sleep(max(0, deadline - time.time()))
+            raise MemoryError
+
+    told = run(Late(), Store(tmp_path).open(), Pack(TRIALS), deadline)
+    assert [type(event) for event in told] == [PackStarted, PackCut]
 
 
 def test_another_error_is_not_taken_for_one_of_memory(tmp_path):

@@ -1,5 +1,9 @@
 """What is asked of a search's space, and that it follows from the study and its results alone."""
 
+import ast
+import math
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -83,3 +87,27 @@ def test_qmc_is_one_sobol_sequence_however_often_the_search_is_built_again():
     discrepancy = qmc.discrepancy(np.array(points[1:]))
     uniform = generator("search", "uniform").random((200, 15, 2))
     assert discrepancy < np.quantile([qmc.discrepancy(sample) for sample in uniform], 0.05)
+
+
+IMPORTANCE = """
+from orchestrator.search.sampler import Outcome, Search
+from orchestrator.search.space import Parameter
+
+search = Search({name: Parameter(low=0.0, high=1.0) for name in "wxyz"}, "random", (0,), ["maximize"], 8)
+for number, point in enumerate(search.ask(8, str)):
+    search.tell(point, Outcome("complete", [float(number > 3)]))
+print(list(search.importance().items()))
+"""
+
+
+def test_the_importance_of_parameters_is_the_same_in_every_process():
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", IMPORTANCE], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True
+        )
+        for seed in "0123"
+    ]
+    assert len({done.stdout for done in said}) == 1
+    shares = ast.literal_eval(said[0].stdout.decode())
+    assert [name for name, _ in shares] == sorted("wxyz", key=lambda name: (-dict(shares)[name], name))
+    assert math.fsum(dict(shares).values()) == pytest.approx(1)

@@ -140,6 +140,7 @@ def _print_plan(planned: "Plan", facts: dict[str, Any], store: "Store") -> None:
     console.print(
         f"{len(planned.trials)} trials{so_far} ({parts} x {seeds} a configuration), "
         f"{len(planned.states)} of them stored, {len(planned.trials) - len(planned.states)} to train"
+        + (f", {planned.again} that failed to train again" if planned.again else "")
     )
     if facts["stored_by_study"]:
         held = ", ".join(f"{count} in {name}" for name, count in facts["stored_by_study"].items())

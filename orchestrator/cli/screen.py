@@ -24,6 +24,7 @@ from orchestrator.progress import (
     PackStarted,
     PackStopped,
     RunState,
+    TrialFailed,
     Waiting,
 )
 
@@ -93,7 +94,8 @@ def news(before: RunState, event: Event) -> list[str]:
     if isinstance(event, PackFailed):
         return [f"pack {event.pack_id[:8]} failed: {_plain(event.reason)}"]
     if isinstance(event, PackCut):
-        return [f"pack {event.pack_id[:8]} cut in two: {_plain(event.reason)}"]
+        sizes = " + ".join(str(len(half.trials)) for half in event.halves)
+        return [f"pack {event.pack_id[:8]} {_plain(event.reason)}; cut in two, {sizes} trials"]
     if isinstance(event, PackSetBack):
         return [f"warning: pack {event.pack_id[:8]} goes on from another checkpoint: {_plain(event.reason)}"]
     return [
@@ -155,7 +157,7 @@ def screen(
         nonlocal state, last_line, rest_until
         now = clock()
         lines = news(state, event)
-        if tracebacks and isinstance(event, PackFailed):
+        if tracebacks and isinstance(event, PackFailed | TrialFailed):
             lines += event.traceback.splitlines()
         state = state.apply(event, now)
         if not live and now >= rest_until and (isinstance(event, PackDone) or now - last_line >= QUIET):

@@ -23,7 +23,7 @@ from orchestrator.planning import Capacity
 CLUSTER_FILE = Path("~/ray_bootstrap_config.yaml")  # where `ray up` leaves its cluster file on the head
 IDLE = 0.1  # the share of a cluster's cores that may be left out to have larger devices
 PROBED_WITHIN = 60.0  # seconds for a machine to say how much memory its GPUs have
-LOOKED_EVERY = 2.0  # seconds between two looks at a cluster that packs wait for
+LOOKED_EVERY = 0.5  # seconds between two looks at a cluster that packs wait for
 TAKEN_FOR = 30.0  # seconds until devices that are not free are worth a word: a worker takes some to start
 PATIENCE = 45.0  # seconds without hope until a run ends: a machine may just be joining
 

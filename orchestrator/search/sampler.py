@@ -5,6 +5,7 @@ the study file and the results of earlier batches alone. What QMC, CMA-ES and NS
 built again by asking again; the points of the others are put in their places.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -130,6 +131,8 @@ class Search:
     def importance(self) -> dict[str, float]:
         """How much each parameter matters for being among the best tenth, the sum being 1; empty with too few results.
 
+        The one that matters most comes first, of equal ones the first by name.
+
         PED-ANOVA: Watanabe, Bansal & Hutter 2023, "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in
         Arbitrary Subspaces", IJCAI.
         """
@@ -139,7 +142,10 @@ class Search:
         best = max(0.1, FEWEST_BEST / len(complete))
         evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=best)
         with warnings.catch_warnings(action="ignore"):  # of parameters with few results
-            return optuna.importance.get_param_importances(self.study, evaluator=evaluator)
+            found = optuna.importance.get_param_importances(self.study, evaluator=evaluator, normalize=False)
+        total = math.fsum(found.values())  # in any order, as Optuna's is another in every process
+        shares = {name: value / total if total else 1 / len(found) for name, value in found.items()}
+        return dict(sorted(shares.items(), key=lambda share: (-share[1], share[0])))
 
     def _begin(self) -> None:
         seed = streams.key("search", *self.stream, self.batches) % 2**31

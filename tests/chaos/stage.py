@@ -17,6 +17,9 @@ SHORT = os.environ.get("CHAOS", "full") == "short"
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
 # Ray's minute until a driver without a head gives up is ten seconds in the short suite
 HURRY = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"} if SHORT else {}
+ENDED = 10  # seconds until what a command has started has ended with it
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # which tell a head that is gone of a raylet that is gone,
+AGENTS_ENDED = 90  # and give up after a minute
 FINISH = 600  # seconds after which a command hangs
 MARK = "IDENCTL_CHAOS"  # in the environment of every process of a command
 SAVED = ("checkpoints/[!.]*", "trials/[!.]*", "trunks/[!.]*/trunk.json", "studies/*/asked/*/*/[!.]*")
@@ -62,8 +65,16 @@ STUDIES["nan"] = (  # half of its trials fail, as their weights are no longer fi
     .replace("{id_rate: [0.5, 1.0]}", "{variant: [if], lr: [0.1, 1.0e+30]}")
     .replace("by: id_rate, baselines: [{variant: original}]", "by: lr")
 )
+STUDIES["poison"] = (
+    STUDIES["design"]
+    .replace("name: design", "name: poison")
+    .replace("dataset:", "workload: tests.chaos.poison:Poison\ndataset:")
+)
 STATUS = {"nan": 1}  # the exit status of an undisturbed run that is not 0
 FACES = {"oulu-casia": 10, "ferplus": 60, "casia-webface": 4}  # people
+
+
+BOTH = ["search"] if SHORT else ["design", "search"]  # the studies that a fault is tried on
 
 
 def times(full, short):
@@ -81,6 +92,7 @@ class Command:
 
     def __init__(self, line, folder, environment, forks=False, **deadly):
         self.mark, self.folder, self.began = f"{MARK}={uuid.uuid4().hex}", folder, time.time()
+        self.line = " ".join(map(str, line))
         for name in ("home", "t", "here"):
             (folder / name).mkdir(parents=True)
         own = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "t"), "PYTHONPATH": str(ROOT)}
@@ -141,6 +153,15 @@ class Command:
             return False
         return state != "Z" and (int(session) == self.pid or marked)
 
+    def left(self, agents=False, within=ENDED):
+        """The command lines of what still runs of it, waiting for what is just ending; of agents too where asked."""
+        end = time.monotonic() + within
+        while left := [line for line in map(_line, self.processes) if agents or not line.startswith(AGENTS)]:
+            if time.monotonic() > end:
+                break
+            time.sleep(0.1)
+        return left
+
     def children(self, words):
         """The ids of those of its processes whose command line has these words."""
         return [pid for pid in self.processes if words in _line(pid) and pid != self.pid]
@@ -166,12 +187,15 @@ class Stage:
 
     def __init__(self, root):
         self.root, self.blows, self.commands, self.wholes = root, [], [], {}
+        root.mkdir()
 
     def close(self):
-        """Leave no process and no file."""
+        """Require that nothing runs any more, and leave no process and no file."""
+        left = [line for command in self.commands for line in command.left(agents=True, within=AGENTS_ENDED)]
         for command in self.commands:
             command.put_down()
         shutil.rmtree(self.root)
+        assert left == []
 
     def start(self, *line, environment=None, **more):
         """A command that has been started."""
@@ -194,6 +218,12 @@ class Stage:
         if "faces" not in self.wholes:
             self.wholes["faces"] = self._draw(self.root / "faces")
         return self._copy(self.wholes["faces"])
+
+    def pretrained(self):
+        """A new store that has the trunks too, for what is struck later."""
+        store = self.store()
+        shutil.copytree(self.whole() / "trunks", store / "trunks", dirs_exist_ok=True)
+        return store
 
     def whole(self, study="design"):
         """The store after an undisturbed run; not to be written to."""
@@ -233,9 +263,10 @@ class Stage:
     def is_clean(self, store):
         """No command runs any more, and neither their folders nor the store hold what is not to be there."""
         for command in self.commands:
-            assert command.processes == []
+            assert command.left() == [], f"{command.line} has left what runs"
             strays = [path for name in ("home", "t", "here") for path in (command.folder / name).iterdir()]
-            assert [str(path) for path in strays if path.name not in OWN and not path.match(TORCH)] == []
+            strays = [str(path) for path in strays if path.name not in OWN and not path.match(TORCH)]
+            assert strays == [], f"{command.line} has left {strays}"
         assert list((store / "checkpoints").glob("[!.]*")) == [], "nothing is left to resume"
 
     def _draw(self, store):

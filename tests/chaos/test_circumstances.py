@@ -13,15 +13,15 @@ import pytest
 from conftest import changed
 
 from chaos import rows
-from chaos.stage import STUDIES, at_stake, stream, times
+from chaos.stage import BOTH, SHORT, STUDIES, at_stake, stream, times
 
 pytestmark = pytest.mark.chaos
 DAY = 24 * 3600
 
 
-@pytest.mark.parametrize("part", range(times(6, 1)))
+@pytest.mark.parametrize("part", range(times(3, 1)))
 def test_a_trial_of_nan_is_a_row_with_the_reason_however_often_its_driver_is_killed(stage, part):
-    store, repeated = stage.store(), []
+    store, repeated = stage.pretrained(), []
     for moment in stream("nan", part).uniform(0.5, 4, 2):
         command = stage.run(store, "nan")
         command.until(lambda: False, moment)
@@ -42,7 +42,7 @@ def killed_at_first_rows(stage, store):
 
 @pytest.mark.parametrize("when", ["after a kill", "while it runs"])
 def test_a_study_file_that_is_edited_and_edited_back_trains_nothing_twice(stage, when):
-    store = stage.store()
+    store = stage.pretrained()
     file, whole = store / "design.yaml", STUDIES["design"]
     less = changed(whole, "[0.5, 1.0]", "[0.5]")
     if when == "after a kill":
@@ -64,7 +64,7 @@ def test_a_study_file_that_is_edited_and_edited_back_trains_nothing_twice(stage,
 
 @pytest.mark.parametrize("study", ["design", "search"])
 def test_of_two_runs_at_once_the_second_is_refused(stage, study):
-    store = stage.store()
+    store = stage.pretrained()
     both = [stage.run(store, study) for _ in range(2)]
     for command in both:
         command.end()
@@ -77,7 +77,7 @@ def test_of_two_runs_at_once_the_second_is_refused(stage, study):
 
 @pytest.mark.parametrize("study", ["design", "search"])
 def test_two_runs_that_do_not_see_each_others_lock_do_the_work_twice_and_keep_it_once(stage, study):
-    store = stage.store()
+    store = stage.pretrained()
     first = stage.run(store, study)
     assert first.until(lambda: (store / f"studies/{study}/plan.json").exists())
     (store / f"studies/{study}/.lock").unlink()  # as where two machines share a store without locks
@@ -113,10 +113,10 @@ def test_the_clock_can_be_set(stage, clock):
         assert float(one) - float(other) == pytest.approx(-DAY, abs=60)
 
 
-@pytest.mark.parametrize("study", ["design", "search"])
-@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("study", BOTH)
+@pytest.mark.parametrize("killed", [True] if SHORT else [False, True])
 def test_a_clock_that_is_set_back_a_day_changes_nothing(stage, clock, study, killed):
-    store, shift = stage.store(), stage.root / f"shift-{study}-{killed}"
+    store, shift = stage.pretrained(), stage.root / f"shift-{study}-{killed}"
     set_clock(shift, 0)
     preloaded = {"LD_PRELOAD": str(clock), "CHAOS_CLOCK": str(shift)}
     command = stage.run(store, study, forks=False, environment=preloaded)
@@ -131,9 +131,9 @@ def test_a_clock_that_is_set_back_a_day_changes_nothing(stage, clock, study, kil
         stage.survived("clock set back", store, study, command)
 
 
-@pytest.mark.parametrize("part", range(times(12, 2)))
+@pytest.mark.parametrize("part", range(times(6, 2)))
 def test_a_driver_that_runs_out_of_memory_says_so_or_dies_and_loses_nothing(stage, part):
-    store, draws = stage.store(), stream("memory", part)
+    store, draws = stage.pretrained(), stream("memory", part)
     command = stage.run(store)
     assert command.until(lambda: list(store.glob("checkpoints/pack*")))
     command.until(lambda: False, float(draws.uniform(0, 1)))

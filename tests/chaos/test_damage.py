@@ -24,7 +24,7 @@ def damage(path, draws):
 
 def stopped(stage, study):
     """A store whose driver was killed when it had checkpoints of two epochs, and what that cost in seconds."""
-    store = stage.store()
+    store = stage.pretrained()
     command = stage.run(store, study)
     assert command.until(lambda: len(list(store.glob("checkpoints/pack*"))) >= 2)
     repeated = at_stake(command, store)
@@ -34,7 +34,7 @@ def stopped(stage, study):
 
 
 @pytest.mark.parametrize("study", ["design", "search"])
-@pytest.mark.parametrize("part", range(times(6, 1)))
+@pytest.mark.parametrize("part", range(times(4, 1)))
 def test_a_damaged_checkpoint_costs_its_epochs_and_no_bit(stage, study, part):
     store, repeated = stopped(stage, study)
     draws = stream("checkpoint", study, part)
@@ -45,7 +45,7 @@ def test_a_damaged_checkpoint_costs_its_epochs_and_no_bit(stage, study, part):
 
 
 @pytest.mark.parametrize("table", ["trials", "curves", "predictions"])
-@pytest.mark.parametrize("part", range(times(4, 1)))
+@pytest.mark.parametrize("part", range(times(3, 1)))
 def test_a_damaged_file_of_rows_is_left_as_it_is_and_its_trials_run_again(stage, table, part):
     store = stage.copy()
     draws = stream("rows", table, part)
@@ -69,7 +69,7 @@ def test_a_half_written_trunk_is_named_and_trained_again(stage, missing):
     assert said in stage.commands[-1].said
 
 
-@pytest.mark.parametrize("part", range(times(4, 1)))
+@pytest.mark.parametrize("part", range(times(3, 1)))
 def test_a_damaged_checkpoint_of_a_trunk_costs_its_steps_and_no_bit(stage, part):
     store = stage.store()
     command = stage.run(store)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from chaos import mounts
-from chaos.stage import at_stake, stream, times
+from chaos.stage import BOTH, at_stake, stream, times
 
 pytestmark = pytest.mark.chaos
 ROOM = 64 * 2**20  # bytes that a study has plenty of
@@ -21,7 +21,7 @@ def in_one_line(command):
     return command.said
 
 
-@pytest.mark.parametrize("part", range(times(24, 2)))
+@pytest.mark.parametrize("part", range(times(8, 2)))
 def test_a_disk_that_is_full_fails_the_run_with_the_reason_and_room_is_all_it_needs(stage, part):
     faces = stage.store()
     held = sum(-(-path.stat().st_size // 4096) * 4096 + 4096 for path in faces.rglob("*"))
@@ -39,7 +39,7 @@ def test_a_disk_that_is_full_fails_the_run_with_the_reason_and_room_is_all_it_ne
         assert list(store.rglob(".*.tmp")) == [], "what could not be written whole is removed"
 
 
-@pytest.mark.parametrize("part", range(times(24, 2)))
+@pytest.mark.parametrize("part", range(times(8, 1)))
 def test_a_write_that_fails_half_way_fails_the_run_with_the_reason(stage, part):
     longest = int(stream("refused", part).integers(2_000, 300_000))
     store = stage.store()
@@ -51,9 +51,9 @@ def test_a_write_that_fails_half_way_fails_the_run_with_the_reason(stage, part):
     assert list(store.rglob(".*.tmp")) == []
 
 
-@pytest.mark.parametrize("study", ["design", "search"])
+@pytest.mark.parametrize("study", BOTH)
 def test_a_store_that_is_read_only_for_a_while_fails_the_run_and_the_next_one_ends_it(stage, study):
-    store = stage.store()
+    store = stage.pretrained()
     command = stage.run(store, study)
     assert command.until(lambda: list(store.glob("checkpoints/pack*")))
     repeated = at_stake(command, store)

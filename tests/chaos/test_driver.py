@@ -6,17 +6,17 @@ import time
 
 import pytest
 
-from chaos.stage import at_stake, stream, times
+from chaos.stage import BOTH, at_stake, stream, times
 
 pytestmark = pytest.mark.chaos
 SPAN = 4.0  # seconds within which a run of a study is killed
 
 
 @pytest.mark.parametrize("study", ["design", "search"])
-@pytest.mark.parametrize("chain", range(times(12, 1)))
+@pytest.mark.parametrize("chain", range(times(8, 1)))
 def test_killed_again_and_again_at_any_moment(stage, study, chain):
     store, repeated = stage.store(), []
-    for moment in stream("moments", study, chain).uniform(0.1, SPAN, 5):
+    for moment in stream("moments", study, chain).uniform(0.1, SPAN, times(5, 3)):
         command = stage.run(store, study)
         command.until(lambda: False, moment)
         if command.status is None:
@@ -37,7 +37,7 @@ def operations(request, stage):
 
 def test_killed_before_each_thing_that_it_does_to_the_store(stage, operations):
     study, count = operations
-    chosen = stream("operations", study).permutation(count)[: times(count, 4)]
+    chosen = stream("operations", study).permutation(count)[: times(20, 2)]
     for number in sorted(int(number) for number in chosen):
         store = stage.store()
         command = stage.run(store, study, within=store, operation=number)
@@ -45,7 +45,7 @@ def test_killed_before_each_thing_that_it_does_to_the_store(stage, operations):
         stage.recover(f"driver killed before each change of the store ({study})", store, study)
 
 
-@pytest.mark.parametrize("part", range(times(16, 3)))
+@pytest.mark.parametrize("part", range(times(10, 2)))
 def test_killed_in_the_middle_of_writing_a_file(stage, part):
     longest = int(stream("longest file", part).integers(2_000, 400_000))
     store = stage.store()
@@ -54,10 +54,10 @@ def test_killed_in_the_middle_of_writing_a_file(stage, part):
     stage.recover("driver killed within a write", store)
 
 
-@pytest.mark.parametrize("study", ["design", "search"])
+@pytest.mark.parametrize("study", BOTH)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_interrupted_and_its_terminal_closed(stage, study, number):
-    store = stage.store()
+    store = stage.pretrained()
     command = stage.run(store, study)
     assert command.until(lambda: list(store.glob("trials/[!.]*")))
     repeated = at_stake(command, store)
@@ -70,7 +70,7 @@ def test_interrupted_and_its_terminal_closed(stage, study, number):
 
 
 def test_ctrl_c_twice(stage):
-    store = stage.store()
+    store = stage.pretrained()
     command = stage.run(store)
     assert command.until(lambda: list(store.glob("trials/[!.]*")))
     repeated = at_stake(command, store)
@@ -82,9 +82,9 @@ def test_ctrl_c_twice(stage):
     stage.recover("Ctrl-C twice", store, repeated=[repeated])
 
 
-@pytest.mark.parametrize("study", ["design", "search"])
+@pytest.mark.parametrize("study", BOTH)
 def test_stopped_for_a_minute_it_goes_on_as_if_nothing_had_been(stage, study):
-    store = stage.store()
+    store = stage.pretrained()
     command = stage.run(store, study)
     assert command.until(lambda: list(store.glob("checkpoints/pack*")))
     command.kill(signal.SIGSTOP)

@@ -26,23 +26,24 @@ class Nodes:
     def __init__(self, stage):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+            port = free.getsockname()[1]
+        self.address = f"127.0.0.1:{port}"
         self.stage, self.given = stage, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        self.given["RAY_raylet_start_wait_time_s"] = "120"
-        port = self.address.partition(":")[2]
-        temporary = stage.root / f"r{port}"
-        self.head = self._node("--head", f"--port={port}", "--num-cpus=0", f"--temp-dir={temporary}", DARK)
-        assert self.head.until(lambda: "Ray runtime started" in self.said(self.head)), self.head.said
-        self.workers = [self._node(f"--address={self.address}", "--num-cpus=2") for _ in range(2)]
+        self.head = self._begin("--head", f"--port={port}", "--num-cpus=0", DARK)
+        self._await(self.head)
+        self.workers = [self._begin(f"--address={self.address}", "--num-cpus=2") for _ in range(2)]
         for node in self.workers:
-            assert node.until(lambda node=node: "Ray runtime started" in self.said(node)), node.said
+            self._await(node)
 
-    def said(self, node):
-        return (node.folder / "here/stdout").read_text()
-
-    def _node(self, *arguments):
-        plain = ("--block", "--node-ip-address=127.0.0.1", "--disable-usage-stats", "--object-store-memory=100000000")
+    def _begin(self, *arguments):
+        folder = (
+            f"--temp-dir={self.stage.root}/n{len(self.stage.commands)}"  # nodes of one folder take each other's sockets
+        )
+        plain = (folder, "--block", "--disable-usage-stats", "--object-store-memory=100000000")
         return self.stage.start(RAY, "start", *arguments, *plain, environment=self.given)
+
+    def _await(self, node):
+        assert node.until(lambda: "Ray runtime started" in (node.folder / "here/stdout").read_text()), node.said
 
     def study(self, store):
         """A study at work on both nodes, which has checkpoints."""
@@ -70,9 +71,9 @@ def nodes(stage):
         made.close()
 
 
-@pytest.mark.parametrize("part", range(times(3, 1)))
+@pytest.mark.parametrize("part", range(times(2, 1)))
 def test_a_node_that_is_lost_has_its_packs_trained_on_another(stage, part):
-    store = stage.store()
+    store = stage.pretrained()
     with nodes(stage) as cluster:
         command = cluster.study(store)
         repeated, began = at_stake(command, store), time.time()
@@ -84,20 +85,22 @@ def test_a_node_that_is_lost_has_its_packs_trained_on_another(stage, part):
 
 
 @pytest.mark.parametrize("words", [HEAD] if SHORT else [HEAD, "raylet/raylet"])
-def test_the_head_of_a_cluster_killed_ends_the_run_with_the_reason_and_a_new_cluster_ends_the_study(stage, words):
-    store = stage.store()
+def test_the_head_of_a_cluster_killed_ends_the_run_and_the_next_one_ends_the_study(stage, words):
+    store = stage.pretrained()
     with nodes(stage) as cluster:
         command = cluster.study(store)
         repeated = at_stake(command, store)
         for pid in cluster.head.children(words):
             os.kill(pid, signal.SIGKILL)
         command.end()
-        assert command.status != 2, command.said
-    stage.recover("head of a cluster killed", store, repeated=[repeated])
+        print(command.status, command.said)
+        assert command.status not in (0, 2), command.said
+    environment = {"TMPDIR": str(command.folder / "t")}  # where Ray, which ends the driver, has it leave its folder
+    stage.recover("head of a cluster killed", store, repeated=[repeated], environment=environment, engine="tune")
 
 
 def test_a_node_that_is_to_be_taken_away_is_drained_and_its_packs_go_on_elsewhere(stage):
-    store = stage.store()
+    store = stage.pretrained()
     with nodes(stage) as cluster:
         command = cluster.study(store)
         repeated, victim = at_stake(command, store), cluster.busy()
