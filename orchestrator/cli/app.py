@@ -12,7 +12,20 @@ import typer
 from typer.exceptions import TyperException
 
 from idennet_core.naming import nearest
-from orchestrator.cli import cluster, dashboard, data, doctor, examples, heatmap, network, report, store, study, trunk
+from orchestrator.cli import (
+    cluster,
+    completion,
+    dashboard,
+    data,
+    doctor,
+    examples,
+    heatmap,
+    network,
+    report,
+    store,
+    study,
+    trunk,
+)
 from orchestrator.names import visible
 
 app = typer.Typer(
@@ -68,7 +81,8 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     try:
         try:
-            status = typer.main.get_command(app).main(arguments, prog_name="idenctl", standalone_mode=False)
+            with completion.whole_names():
+                status = typer.main.get_command(app).main(arguments, prog_name="idenctl", standalone_mode=False)
         finally:
             sys.stdout.flush()
         sys.exit(status)

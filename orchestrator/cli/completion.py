@@ -2,11 +2,42 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import typer
 
 SHOWN = "*.y*ml"  # study files
+
+
+@contextmanager
+def whole_names() -> Iterator[None]:
+    """Take each NAME@PROFILE for one word, where bash asks for completion and has split it into three at the @.
+
+    The @ and what comes after it is then what bash wants to hear.
+    """
+    words, cursor = os.environ.get("COMP_WORDS", "").split("\n"), int(os.environ.get("COMP_CWORD", 0))
+    if "@" not in words[1:]:
+        yield
+        return
+    joined: list[str] = []
+    at = 0  # the word that the cursor is in
+    for number, word in enumerate(words):
+        if joined and (word == "@" or joined[-1].endswith("@")):
+            joined[-1] += word
+        else:
+            joined.append(word)
+        if number == cursor:
+            at = len(joined) - 1
+    os.environ |= {"COMP_WORDS": "\n".join(joined), "COMP_CWORD": str(at)}
+    begun = joined[at].rpartition("@")[0]
+    answer = StringIO()
+    try:
+        with redirect_stdout(answer):
+            yield
+    finally:
+        print("\n".join(line.removeprefix(begun) for line in answer.getvalue().splitlines()))
 
 
 def datasets(incomplete: str) -> Iterator[str]:
