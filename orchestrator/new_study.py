@@ -10,10 +10,10 @@ from orchestrator.idennet import FOR_TRUNKS, NAMELESS
 from orchestrator.names import quoted
 from orchestrator.search.space import Parameter, Search
 from orchestrator.strict_yaml import flow, read
-from orchestrator.study import NUM_FOLDS, Profile, Study
+from orchestrator.study import Profile, Study
 from orchestrator.study_rules import Rules
 from orchestrator.study_sections import Report
-from orchestrator.trial import Setting
+from orchestrator.trial import NUM_FOLDS, Setting
 
 COMMENTS_AT = 34  # the column
 # of the profile quick: minutes on two cores

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli import completion
-from orchestrator.cli.status import duration, several
 from orchestrator.cli.trunk import Profile, Set, StoreAddress
+from orchestrator.cli.words import duration, several
 
 if TYPE_CHECKING:
     from orchestrator.runner import Plan
