@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.status import duration, several
 from orchestrator.cli.trunk import Profile, Set, StoreAddress
+from orchestrator.cli.wording import duration, several
 
 if TYPE_CHECKING:
     from orchestrator.runner import Plan

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.status import several
 from orchestrator.cli.trunk import StoreAddress
+from orchestrator.cli.wording import several
 
 if TYPE_CHECKING:
     from orchestrator.cleaning import Leftover
