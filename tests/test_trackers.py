@@ -1,5 +1,6 @@
 """TensorBoard and MLflow read back what a study told them, by their own packages."""
 
+import re
 import subprocess
 import sys
 
@@ -82,6 +83,7 @@ def finished(folder, *options):
     assert done.returncode == 1, done.stderr  # two trials failed
     assert "told nothing more" not in done.stderr
     assert "Traceback" not in done.stderr
+    (folder / "said.txt").write_text(done.stderr)
     return folder
 
 
@@ -143,6 +145,16 @@ def test_mlflow_has_a_run_a_trial_with_its_settings_its_curve_and_how_it_ended(t
         if trial["state"] == "complete":
             assert points == dict(enumerate(stored[trial["trial_id"]], 1))
             assert one.data.metrics["accuracy"] == trial["accuracy"]
+
+
+def test_a_run_ends_with_what_was_found_why_trials_failed_how_long_it_took_and_the_next_command(inline):
+    *_, found, best, failures, time, last = (inline / "said.txt").read_text().splitlines()
+    assert found.startswith("found: On SYNTHETIC (drawn) data, so far, with 4 of 6 trials, UP is highest with 70.50 ± ")
+    assert best.startswith("best: UP: 70.50 ± ")
+    assert best.endswith(" % over 2/2 folds")
+    assert failures == "failures: 2 trials: it fell (2)"
+    assert re.match(r"time: \d+ s in this run; 0 s of devices, 1 s foreseen", time)
+    assert last == "next: idenctl report walk --store store"
 
 
 def test_without_the_options_neither_is_told_anything(tmp_path):

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import coins
 import pytest
+import searching
 import torch
 
 from idennet_core import checkpoint
@@ -115,6 +116,25 @@ def test_what_an_earlier_run_stored_is_told_as_stored_before_and_its_checkpoints
     keep(store, planned.packs[1], 4, since - 40, 0.7)
     state = watching.look(store, "coin", since).state
     assert (len(state.stored), len(state.done), state.num_running, state.num_waiting) == (2, 0, 0, 2)
+
+
+@pytest.mark.parametrize("more", [", pruning: {first: 2}", ", select: test", ", nested: true"])
+def test_a_search_is_over_when_all_that_it_asked_and_what_it_chose_is_stored(more, tmp_path):
+    content = searching.text(configurations=4, more=more)
+    planned = searching.plan(tmp_path, content)
+    store = planned.search.store
+    record.freeze(planned, store, ["idenctl"])
+    since = watching.began(store, "top")
+    planned.search.write()
+    assert not watching.look(store, "top", since).over
+    after = searching.run(tmp_path, content)
+    after.search.write()
+    seen = watching.look(store, "top", since)
+    assert seen.over
+    rows = store.every_trial()
+    assert set(rows["trial_id"]) == seen.state.cells.keys()
+    assert seen.state.done == set(rows.filter(state="complete")["trial_id"])
+    assert seen.state.pruned == set(rows.filter(state="pruned")["trial_id"])
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.screen import View, plain, written
-from orchestrator.cli.words import difference, duration, several
+from orchestrator.cli.wording import difference, duration, several
 
 if TYPE_CHECKING:
     import polars as pl

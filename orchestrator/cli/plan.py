@@ -9,7 +9,7 @@ import typer
 
 from orchestrator.cli import completion
 from orchestrator.cli.trunk import Profile, Set, StoreAddress
-from orchestrator.cli.words import duration, several
+from orchestrator.cli.wording import duration, several
 
 if TYPE_CHECKING:
     from orchestrator.runner import Plan

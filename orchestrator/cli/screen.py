@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator import forecast
-from orchestrator.cli.words import several
+from orchestrator.cli.wording import several
 from orchestrator.progress import (
     Asked,
     Event,

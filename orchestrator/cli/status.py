@@ -9,7 +9,7 @@ import typer
 
 from orchestrator.cli import completion
 from orchestrator.cli.trunk import DASHBOARD, StoreAddress
-from orchestrator.cli.words import difference, duration
+from orchestrator.cli.wording import difference, duration
 
 if TYPE_CHECKING:
     from orchestrator.costs import Took

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.trunk import StoreAddress
-from orchestrator.cli.words import several
+from orchestrator.cli.wording import several
 
 if TYPE_CHECKING:
     from orchestrator.cleaning import Leftover

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from orchestrator import machine, record, watching
 from orchestrator.cli.closing import closing
 from orchestrator.cli.screen import Display, failures, summary
-from orchestrator.cli.words import several
+from orchestrator.cli.wording import several
 
 if TYPE_CHECKING:
     from orchestrator.store import Store

@@ -1,4 +1,4 @@
-"""How counts, times and differences read on a terminal."""
+"""How counts and times read in a terminal."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
