@@ -54,13 +54,17 @@ class Design(BaseModel):
 
     model_config = STRICT
 
-    cells: list[Settings] = Field([], description="Configurations as they are written.")
-    grid: Levels = Field({}, description="All combinations of these values; the last setting moves fastest.")
-    zip: Levels = Field({}, description="The first values of all settings, then the second, and so on.")
-    one_at_a_time: Levels = Field({}, description="The base, then the base with one value of one setting.")
-    components: dict[str, Component] = Field({}, description="Named parts, and what switches each on and off.")
-    leave_one_out: Names | None = Field(None, description="all, or some components: all on, then all but one of these.")
-    add_one_in: Names | None = Field(None, description="all, or some components: none on, then only one of these.")
+    cells: list[Settings] = Field(default=[], description="Configurations as they are written.")
+    grid: Levels = Field(default={}, description="All combinations of these values; the last setting moves fastest.")
+    zip: Levels = Field(default={}, description="The first values of all settings, then the second, and so on.")
+    one_at_a_time: Levels = Field(default={}, description="The base, then the base with one value of one setting.")
+    components: dict[str, Component] = Field(default={}, description="Named parts, and what switches each on and off.")
+    leave_one_out: Names | None = Field(
+        default=None, description="all, or some components: all on, then all but one of these."
+    )
+    add_one_in: Names | None = Field(
+        default=None, description="all, or some components: none on, then only one of these."
+    )
 
     def points(self) -> list[Point]:
         """Every cell in order, also those that are said twice."""

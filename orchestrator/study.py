@@ -101,13 +101,15 @@ class _Section(BaseModel):
 class Profile(_Section):
     """What `--profile` changes in a study: mappings are merged key by key, all else is replaced."""
 
-    base: Settings = Field({}, description="Settings in the place of the study's.")
-    design: Design = Field(Design(), description="Parts of a design in the place of the study's.")
-    search: dict[str, Any] = Field({}, description="Keys of a search in the place of the study's.")  # checked merged
-    budget: Budget = Field(Budget(), description="Another budget.")
-    trunks: dict[str, Settings] = Field({}, description="Settings of pre-training, by trunk.")
-    folds: Folds | None = Field(None, description="Other folds.")
-    seeds: Seeds | None = Field(None, description="Other seeds.")
+    base: Settings = Field(default={}, description="Settings in the place of the study's.")
+    design: Design = Field(default=Design(), description="Parts of a design in the place of the study's.")
+    search: dict[str, Any] = Field(
+        default={}, description="Keys of a search in the place of the study's."
+    )  # checked merged
+    budget: Budget = Field(default=Budget(), description="Another budget.")
+    trunks: dict[str, Settings] = Field(default={}, description="Settings of pre-training, by trunk.")
+    folds: Folds | None = Field(default=None, description="Other folds.")
+    seeds: Seeds | None = Field(default=None, description="Other seeds.")
 
 
 class Study(_Section):
@@ -116,27 +118,31 @@ class Study(_Section):
     name: Name = Field(description="What the study is called in the store and in reports.")
     question: str = Field(description="What it is to find out, in a sentence.")
     workload: Annotated[str, AfterValidator(_object)] = Field(
-        IDENNET, description="What is trained, package.module:object; IDEnNet where it is left out."
+        default=IDENNET, description="What is trained, package.module:object; IDEnNet where it is left out."
     )
     dataset: str = Field(description="The prepared data set that is trained on and tested.")
     folds: Folds = Field(
-        list(range(NUM_FOLDS)),
+        default=list(range(NUM_FOLDS)),
         description=f"all, a list of 0 to {NUM_FOLDS - 1} by subject, or none: the publisher's train and test split.",
     )
-    seeds: Seeds = Field([0], description="Each seed trains every configuration on every fold once more.")
-    base: Settings = Field({}, description="What all configurations share; --set KEY=VALUE changes these.")
+    seeds: Seeds = Field(default=[0], description="Each seed trains every configuration on every fold once more.")
+    base: Settings = Field(default={}, description="What all configurations share; --set KEY=VALUE changes these.")
     design: Annotated[Design, AfterValidator(not_empty)] = Field(
-        Design(), description="The configurations that are compared; a study has a design or a search."
+        default=Design(), description="The configurations that are compared; a study has a design or a search."
     )
-    search: Search | None = Field(None, description="Where the best configuration is looked for.")
-    budget: Budget = Field(Budget(), description="When a run ends by itself.")
-    optuna: Optuna | None = Field(None, description="The database that shows a search while it runs.")
-    trunks: dict[str, Settings] = Field({}, description="How the frozen feature extraction groups are pre-trained.")
-    profiles: dict[Name, Profile] = Field({}, description="What --profile NAME changes.")
-    reference: Reference | None = Field(None, description="Published results to set beside the measured ones.")
+    search: Search | None = Field(default=None, description="Where the best configuration is looked for.")
+    budget: Budget = Field(default=Budget(), description="When a run ends by itself.")
+    optuna: Optuna | None = Field(default=None, description="The database that shows a search while it runs.")
+    trunks: dict[str, Settings] = Field(
+        default={}, description="How the frozen feature extraction groups are pre-trained."
+    )
+    profiles: dict[Name, Profile] = Field(default={}, description="What --profile NAME changes.")
+    reference: Reference | None = Field(default=None, description="Published results to set beside the measured ones.")
     report: Report = Field(description="What the report shows.")
-    profile: Name | None = Field(None, description="Of a study that was run: its profile. Not to be written.")
-    overrides: Settings = Field({}, description="Of a study that was run: what --set changed. Not to be written.")
+    profile: Name | None = Field(default=None, description="Of a study that was run: its profile. Not to be written.")
+    overrides: Settings = Field(
+        default={}, description="Of a study that was run: what --set changed. Not to be written."
+    )
 
     @property
     def varied(self) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ class Reference(_Section):
     metric: Literal["accuracy", "sequence_accuracy"] = Field(description="Of pictures, or of whole sequences.")
     by: Axes = Field(description="The setting that tells them apart, or [rows, columns].")
     values: dict[Value, Percents] = Field(description="Percent, by the value of that setting.")
-    note: str = Field("", description="What a reader must know of them.")
+    note: str = Field(default="", description="What a reader must know of them.")
 
 
 class Report(_Section):
@@ -68,17 +68,19 @@ class Report(_Section):
     """
 
     by: Axes = Field(description="The setting that the cells are shown by, or [rows, columns] of a table.")
-    baselines: list[Settings] = Field([], description="The cells that every cell is compared with.")
+    baselines: list[Settings] = Field(default=[], description="The cells that every cell is compared with.")
     show: Annotated[list[Literal["details", "expressions", "confusion", "subjects"]], AfterValidator(distinct)] = Field(
-        [], description="More tables: details of the differences, by expression, confusion, by subject."
+        default=[], description="More tables: details of the differences, by expression, confusion, by subject."
     )
 
 
 class Budget(_Section):
     """When a run ends: after so many hours, or when its study's trials have taken so many hours of devices."""
 
-    wall_clock_hours: Hours | None = Field(None, description="Hours after which a run ends; run it again to go on.")
-    device_hours: Hours | None = Field(None, description="Hours of devices that all trials together may take.")
+    wall_clock_hours: Hours | None = Field(
+        default=None, description="Hours after which a run ends; run it again to go on."
+    )
+    device_hours: Hours | None = Field(default=None, description="Hours of devices that all trials together may take.")
 
 
 class Optuna(_Section):

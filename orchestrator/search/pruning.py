@@ -60,14 +60,14 @@ class Pruning(BaseModel):
     model_config = STRICT
 
     rungs: Annotated[list[int], AfterValidator(_rungs)] | None = Field(
-        None, description="The numbers of epochs after which they are compared."
+        default=None, description="The numbers of epochs after which they are compared."
     )
     first: Annotated[int, AfterValidator(_first)] | None = Field(
-        None, description=f"The first of these, {FIRST} where neither is given; then geometrically on."
+        default=None, description=f"The first of these, {FIRST} where neither is given; then geometrically on."
     )
-    reduction: Annotated[int, AfterValidator(_reduction)] = Field(3, description="One of so many goes on.")
+    reduction: Annotated[int, AfterValidator(_reduction)] = Field(default=3, description="One of so many goes on.")
     level: Annotated[float, AfterValidator(_level)] = Field(
-        0.05, description="Of the test against the best so far, over all rungs together."
+        default=0.05, description="Of the test against the best so far, over all rungs together."
     )
 
     @model_validator(mode="after")

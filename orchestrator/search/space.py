@@ -38,14 +38,14 @@ class Parameter(_Section):
     parameters and the value at which this one counts.
     """
 
-    low: Number | None = Field(None, description="The lowest value.")
-    high: Number | None = Field(None, description="The highest value.")
-    log: bool = Field(False, description="Draw evenly over the logarithm.")
-    step: Number | None = Field(None, description="How far the values are apart.")
+    low: Number | None = Field(default=None, description="The lowest value.")
+    high: Number | None = Field(default=None, description="The highest value.")
+    log: bool = Field(default=False, description="Draw evenly over the logarithm.")
+    step: Number | None = Field(default=None, description="How far the values are apart.")
     choices: Annotated[list[Value], AfterValidator(distinct)] = Field(
-        [], description="The values, in place of a range."
+        default=[], description="The values, in place of a range."
     )
-    when: Settings = Field({}, description="The values of other parameters at which this one counts.")
+    when: Settings = Field(default={}, description="The values of other parameters at which this one counts.")
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -111,22 +111,25 @@ class Search(_Section):
     """A search: `configurations` points of the space, asked of the sampler `batch` at a time, `enqueue` first."""
 
     space: dict[str, Parameter] = Field(description="The settings that vary, and where.")
-    sampler: Sampler = Field("tpe", description="How Optuna chooses what to try next.")
-    seed: int = Field(0, ge=0, description="Another seed samples other configurations.")
+    sampler: Sampler = Field(default="tpe", description="How Optuna chooses what to try next.")
+    seed: int = Field(default=0, ge=0, description="Another seed samples other configurations.")
     configurations: Count = Field(description="How many are tried.")
-    batch: Count = Field(5, description="How many are asked at once; their results decide the next ones.")
-    enqueue: list[Settings] = Field([], description="Points of the space that are tried first.")
+    batch: Count = Field(default=5, description="How many are asked at once; their results decide the next ones.")
+    enqueue: list[Settings] = Field(default=[], description="Points of the space that are tried first.")
     order: Literal["synchronous", "asynchronous"] = Field(
-        "synchronous", description="Whether a batch waits for all of the one before."
+        default="synchronous", description="Whether a batch waits for all of the one before."
     )
     objectives: Annotated[list[str], AfterValidator(some), AfterValidator(distinct), AfterValidator(_objectives)] = (
         Field([ACCURACY], description="accuracy, or accuracy and a cost such as flops.")
     )
     select: Literal["validation", "test"] = Field(
-        "validation", description="Choose on a fold held out from training, or on the tested one, which is then biased."
+        default="validation",
+        description="Choose on a fold held out from training, or on the tested one, which is then biased.",
     )
-    nested: bool = Field(False, description="Search again within each outer fold: what searching itself is worth.")
-    pruning: Pruning | None = Field(None, description="When configurations that fall behind are dropped.")
+    nested: bool = Field(
+        default=False, description="Search again within each outer fold: what searching itself is worth."
+    )
+    pruning: Pruning | None = Field(default=None, description="When configurations that fall behind are dropped.")
 
     def typed(self, defaults: Mapping[str, Setting]) -> dict[str, Parameter]:
         """The space in the types of the settings, given by their defaults; what a `when` names comes first."""
