@@ -209,10 +209,15 @@ def _range(name: str, text: str, searches: bool) -> Range | None:
         )
     low, high = _values(name, f"{found[1]},{found[2]}")
     log = bool(found[3])
-    Parameter(low=low, high=high, log=log)  # type: ignore[arg-type]  # which it checks
-    assert not isinstance(low, str)
-    assert not isinstance(high, str)
-    return Range(low, high, log)
+    try:
+        checked = Parameter.model_validate({"low": low, "high": high, "log": log})
+    except ValueError as error:
+        rule = re.search(r"Value error, (.*?) \[", str(error))
+        wanted = rule[1] if rule else "must have numbers as low and high"
+        raise ValueError(f"a range {wanted}, got {quoted(f'{name}={text}')}; give LOW..HIGH or LOW..HIGH,log") from None
+    assert checked.low is not None
+    assert checked.high is not None
+    return Range(checked.low, checked.high, log)
 
 
 def _values(name: str, text: str) -> list[Setting]:

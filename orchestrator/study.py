@@ -120,7 +120,7 @@ class Study(_Section):
     )
     dataset: str = Field(description="The prepared data set that is trained on and tested.")
     folds: Folds = Field(
-        list(range(NUM_FOLDS)),
+        default=list(range(NUM_FOLDS)),
         description=f"all, a list of 0 to {NUM_FOLDS - 1} by subject, or none: the publisher's train and test split.",
     )
     seeds: Seeds = Field(default=[0], description="Each seed trains every configuration on every fold once more.")

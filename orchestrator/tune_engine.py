@@ -180,7 +180,8 @@ def starts(capacity: Capacity) -> str:
     """Start a Ray as `run` does and let a worker of it answer; gives what it has. Raises what Ray raises."""
     with _connected(capacity, None, False):
         ray.get(ray.remote(lambda: None).remote(), timeout=60)
-        return f"{ray.cluster_resources()['CPU']:g} CPUs"  # type: ignore[no-untyped-call]
+        found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        return f"{found['CPU']:g} CPUs"
 
 
 def run(

@@ -97,6 +97,7 @@ def test_it_overwrites_nothing(tmp_path):
         (("--dataset", "mmi", "--vary", "alpha=0..1"), "a study that compares lists values, got 'alpha=0..1'"),
         (("--dataset", "mmi", "--search", "3", "--vary", "alpha=1..0"), "low below high"),
         (("--dataset", "mmi", "--search", "3", "--vary", "alpha=0..1,log"), "low above 0"),
+        (("--dataset", "mmi", "--search", "3", "--vary", "alpha=a..b"), "must be a finite number, got 'alpha=a..b'"),
         (("--dataset", "mmi", *COMPARES, "--folds", "0,10"), "folds are all, none, or some of 0 to 9 such as 0,1,2"),
         (("--dataset", "mmi", *COMPARES, "--seeds", "x"), "seeds are different whole numbers"),
         (("--dataset", "ferplus", "--search", "3", "--vary", "alpha=0..1"), "ferplus names nobody"),

@@ -289,7 +289,7 @@ def _ray() -> Findings:
         answered = tune_engine.starts(this_machine())
     except Exception as error:  # whatever Ray says that it lacks
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        remedy = "export TMPDIR=/tmp, a short path with room, and look again; --engine inline runs studies without Ray"
+        remedy = "export TMPDIR=/tmp (short, with room), look again when less else runs; or study run --engine inline"
         yield Finding("Ray", "wrong", f"{version}, but none starts: {lines[0]}", remedy)
         return
     mode = f"{answered}, {os.environ.get('RAY_AUTH_MODE', 'no')} mode"
