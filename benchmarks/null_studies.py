@@ -4,7 +4,8 @@
 
 Prints the tables of `docs/explanation/statistics.md` and draws its plots. The accuracies are those of
 `benchmarks.simulated`, for thousands of studies at once in arrays, which go to the functions that a report calls. The
-first table comes from studies that went all the way: design, plan, packs, store, report. Nothing measured is remembered.
+first table comes from studies that went all the way: design, plan, packs, store, report. Nothing measured is
+remembered.
 """
 
 import argparse

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from orchestrator.cli.app import app
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 SHELLS = {"bash", "sh", "console"}
 ENDS = {"|", ">", "&&", ";", "<"}  # of a command's own words
 SMALL = [
