@@ -184,6 +184,23 @@ def test_a_mark_says_what_it_is_to_the_pointer_and_to_the_arrow_keys(opened, dev
     assert tip.is_hidden()
 
 
+def test_the_intervals_of_other_cells_step_back_and_that_of_the_cell_stays(opened):
+    page = opened()
+    chart = page.locator("#study-1 .chart").first
+    lines = "[...document.querySelectorAll('#study-1 .chart')][0].querySelectorAll('.wide .mark-rule.role-mark line')"
+    count = page.evaluate(f"{lines}.length")
+    assert count > 2
+    mean = chart.locator(f"svg:visible {MARK}[aria-label*='· mean ·']").nth(1)
+    mean.dispatch_event("pointerover", {"bubbles": True})
+    kept = "filter(line => !line.classList.contains('other')).map(line => line.getBoundingClientRect().y)"
+    bright = page.evaluate(f"[...{lines}].{kept}")
+    box = mean.bounding_box()
+    assert bright == [pytest.approx(box["y"] + box["height"] / 2, abs=3)]
+    page.mouse.move(1, 1)
+    chart.dispatch_event("pointerleave")
+    assert page.evaluate(f"[...{lines}].filter(line => line.classList.contains('other')).length") == 0
+
+
 def test_the_theme_follows_the_system_until_the_switch_says_otherwise(opened):
     def ground(page):
         return page.evaluate("getComputedStyle(document.body).backgroundColor")

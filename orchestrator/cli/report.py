@@ -1,5 +1,6 @@
 """`idenctl report`: what the store knows of a study, as tables."""
 
+import codecs
 import os
 import shutil
 import sys
@@ -42,6 +43,8 @@ def report(
         check_figure(figure, names)
     if out:
         check_out(out)
+    elif format is Format.HTML and sys.stdout.isatty():
+        raise ValueError("a page is for a browser, not for a terminal; give --out report.html")
     known = sorted(path.name for path in results.studies.glob("*") if path.is_dir())
     plans = [read_plan(results.studies / resolve(name, known) / "plan.json") for name in names]
     if format is Format.HTML:
@@ -60,6 +63,10 @@ def report(
     width = shutil.get_terminal_size(fallback=(120, 24)).columns if out is None else 120
     evidence = [one.evidence for one in found] if format is Format.HTML else []
     text = formats.render(reports, format, width, out is None and sys.stdout.isatty(), evidence)
+    if out is None and format is Format.TERMINAL and _has_ascii_alone():
+        from orchestrator.report.terminal import in_ascii
+
+        text = in_ascii(text)
     if out is None:
         typer.echo(text, nl=False)
     else:
@@ -70,6 +77,13 @@ def report(
 
         write(figure, figures.draw(reports[0], found[0].trials, figure.suffix))
         typer.echo(f"figure written to {figure}", err=True)
+
+
+def _has_ascii_alone() -> bool:
+    """Whether stdout, or what the locale says of the terminal, has no letters beyond ASCII."""
+    locale = os.environ.get("LC_ALL") or os.environ.get("LANG") or ""
+    encoding = codecs.lookup(sys.stdout.encoding or "utf-8").name
+    return locale in ("C", "POSIX") or os.environ.get("TERM") == "linux" or encoding == "ascii"
 
 
 def resolve(name: str, known: Collection[str]) -> str:
@@ -100,6 +114,8 @@ def check_figure(path: Path, names: Sequence[str]) -> None:
 
     if path.suffix not in FIGURES:
         raise ValueError(f"--figure must end in {', '.join(FIGURES)}, got {path}; give another name")
+    if path.is_dir():
+        raise IsADirectoryError(f"--figure is a file, got the folder {path}; give the name of a file")
     if len(names) > 1:
         raise ValueError(f"--figure draws one study, got {len(names)}; name one")
     if not path.parent.is_dir():
@@ -110,6 +126,8 @@ def check_out(path: Path, suffix: str = "") -> None:
     """Raise ValueError or NotADirectoryError unless `--out` names a file with this suffix in an existing folder."""
     if not path.name.endswith(suffix):
         raise ValueError(f"--out must end in {suffix}, got {path}; give another name")
+    if path.is_dir():
+        raise IsADirectoryError(f"--out is a file, got the folder {path}; give the name of a file in it")
     if not path.parent.is_dir():
         raise NotADirectoryError(f"--out must be in an existing folder, got {path}; create {path.parent}")
 

@@ -50,11 +50,22 @@ function leave(chart) {
   for (const mark of chart.querySelectorAll(".other, .here")) mark.classList.remove("other", "here");
 }
 
+function middle(mark) {
+  const box = mark.getBoundingClientRect();
+  return { y: box.top + box.height / 2, height: box.height };
+}
+
 function tell(chart, mark) {
   leave(chart);
   const said = mark.getAttribute("aria-label"), cell = said.split(" · ")[0];
+  const heights = [];  // of the cell's marks, by which its intervals are known
   for (const other of chart.querySelectorAll(MARK)) {
     if (other.getAttribute("aria-label").split(" · ")[0] !== cell) other.classList.add("other");
+    else heights.push(middle(other).y);
+  }
+  for (const line of chart.querySelectorAll(".mark-rule.role-mark line")) {
+    const { y, height } = middle(line);
+    if (height < 4 && !heights.some((own) => Math.abs(own - y) < 6)) line.classList.add("other");
   }
   mark.classList.add("here");
   chart.classList.add("asked");

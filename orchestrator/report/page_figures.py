@@ -88,7 +88,14 @@ def differences(report: Report, evidence: Evidence) -> Figure | None:
     return _figure(
         title=f"{mark}paired differences",
         label=f"{mark}differences to {', '.join(report.baselines)} in points of accuracy, a line a cell",
-        note="Lines are 95% intervals of their number alone; p is corrected for all comparisons.",
+        note=" ".join(
+            note
+            for note in (
+                "Lines are 95% intervals of their number alone; p is corrected for all comparisons.",
+                _left_out(len(report.rows), len(rows), [report]),
+            )
+            if note
+        ),
         legend=legend,
         draw=lambda width: charts.dots(panels, f"{mark}points of accuracy", width, zero=True),
     )

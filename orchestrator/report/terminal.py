@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -12,16 +13,18 @@ from rich.text import Text
 
 from orchestrator.report.blocks import Block, blocks
 from orchestrator.report.model import Report, Row
+from orchestrator.report.page_blocks import accuracies, beside_the_paper, differences
 from orchestrator.report.search_blocks import search_blocks
 from orchestrator.report.wording import beside_paper, compared, measured, number, provenance_lines
 
-NARROWEST = 80  # columns; a narrower terminal wraps by itself rather than lose digits
+NARROWEST, USUAL = 40, 80  # columns: a narrower terminal wraps by itself; below the usual, tables come in parts
+ASCII = str.maketrans("─├┤●◇◈╸…", "-||ox*-.")
 STRIP_WIDTHS = (24, 48)  # columns of the strip, least and most
 COMPARISONS_ACROSS = 2  # baselines side by side in 80 columns
 
 
 def to_terminal(report: Report, width: int, styled: bool) -> str:
-    """The report in `width` columns (at least 80); without control characters unless `styled`."""
+    """The report in `width` columns (at least 40); without control characters unless `styled`."""
     console = Console(
         file=io.StringIO(),
         width=max(width, NARROWEST),
@@ -37,10 +40,21 @@ def to_terminal(report: Report, width: int, styled: bool) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
 
 
+def in_ascii(text: str) -> str:
+    """The same for a terminal that has ASCII alone; letters of names are spelled as Python spells them."""
+    text = re.sub(r" ± (?=\d)", " +-", text).replace("±", "+-")
+    return text.translate(ASCII).encode("ascii", "backslashreplace").decode()
+
+
 def _print(console: Console, report: Report) -> None:
     _print_title(console, report.title)
     if report.across or not report.rows:
         console.print()
+    elif console.width < USUAL:
+        found = [accuracies(report), differences(report), beside_the_paper(report)]
+        for block in found:
+            if block.lines and block.columns:
+                _print_block(console, block)
     else:
         _print_one_way(console, report)
     for block in [*search_blocks(report), *blocks(report)]:
@@ -86,7 +100,7 @@ def _print_block(console: Console, block: Block) -> None:
 
 def _block_table(block: Block, start: int, stop: int) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column(block.corner, no_wrap=True)
+    table.add_column(block.corner, overflow="fold")
     for column in block.columns[start:stop]:
         table.add_column(column, justify="right", no_wrap=True)
     for line in block.lines:

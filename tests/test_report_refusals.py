@@ -1,0 +1,191 @@
+"""What `idenctl report` says to a wrong request, and how it prints where there is little room or few letters."""
+
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from buckets import ROOT, SHARES, SHARES_MODULE, address, node, ran
+from conftest import idenctl
+from pages import Page, store
+from test_report import plan as design
+from test_report import trial, whole
+from test_report_parts import plan as small
+from test_report_parts import predict, trials_of
+
+COMMAND = [sys.executable, "-m", "orchestrator.cli.app", "report"]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    store(tmp_path / "runs", design(), whole(design()))
+    return tmp_path / "runs"
+
+
+def report(runs, *words):
+    return idenctl("report", *words, "--store", runs)
+
+
+def refused(done):
+    """The one line that a wrong request is answered with, on stderr, with exit status 2."""
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def real_study(runs):
+    real = design(study="real", synthetic=False, profile=None)
+    rows = whole(real).with_columns(synthetic=pl.lit(False), trial_id="r" + pl.col("trial_id"))
+    for cell in real["cells"]:
+        cell["configuration_id"] = "r" + cell["configuration_id"]
+    store(runs, real, rows.with_columns(configuration_id="r" + pl.col("configuration_id")))
+
+
+def test_an_unknown_study_is_answered_with_the_known_ones(runs):
+    real_study(runs)
+    assert re.search(r"no study 'oulu_irate'.*did you mean .*oulu_idrate@quick", refused(report(runs, "oulu_irate")))
+    assert re.search(r"no study 'zzz'.*oulu_idrate@quick, real", refused(report(runs, "zzz")))
+    assert "no study yet; next: idenctl study run FILE" in refused(report(runs / "nowhere", "zzz"))
+
+
+def test_a_study_with_nothing_finished_names_the_command_that_runs_it(runs):
+    shutil.rmtree(runs / "trials")
+    line = refused(report(runs, "oulu_idrate"))
+    assert "no trial in the store yet; run it first: idenctl study run studies/oulu_idrate.yaml --profile quick" in line
+
+
+@pytest.mark.parametrize("format", ["terminal", "markdown", "csv", "json", "html", "latex"])
+def test_a_study_of_failures_alone_has_a_report_that_says_why(format, tmp_path):
+    accuracies = {"accuracy": pl.Float64, "sequence_accuracy": pl.Float64}
+    failed = [trial(cell, fold, state="failed") for cell in range(7) for fold in range(10)]
+    store(tmp_path / "runs", design(), pl.DataFrame(failed, schema_overrides=accuracies))
+    done = report(tmp_path / "runs", "oulu_idrate", "--format", format)
+    assert done.returncode == 0
+    if format == "csv":
+        assert done.stdout.count(",10,0,") == 7  # failed, pruned
+    else:
+        assert "NaN in the loss" in done.stdout
+
+
+@pytest.mark.parametrize("format", ["terminal", "markdown", "csv", "json", "html", "latex"])
+def test_drawn_and_real_data_stand_in_one_report_if_asked_and_each_says_which_it_is(format, runs):
+    real_study(runs)
+    words = ["oulu_idrate", "real", "--format", format]
+    assert "--mixed" in refused(report(runs, *words))
+    done = report(runs, *words, "--mixed")
+    assert done.returncode == 0
+    if format == "csv":
+        kinds = [line.split(",")[3] for line in done.stdout.splitlines()[1:]]
+        assert kinds == ["SYNTHETIC"] * 7 + ["real"] * 7
+    elif format == "html":
+        assert [line[1] for line in Page(done.stdout).tables["all cells"][1:]] == ["SYNTHETIC"] * 7 + ["real"] * 7
+    elif format == "json":
+        assert re.findall(r'^    "synthetic": (true|false)', done.stdout, re.MULTILINE) == ["true", "false"]
+    else:
+        title = r"\section*" if format == "latex" else "How does accuracy move"
+        drawn, other = done.stdout.split(title)[-2:]
+        assert "SYNTHETIC" in drawn
+        assert "SYNTHETIC" not in other
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(runs, tmp_path):
+    (runs / "studies/oulu_idrate@quick/plan.json").write_text("{")
+    nowhere = tmp_path / "nowhere/report.md"
+    line = refused(report(runs, "oulu_idrate", "--out", nowhere))
+    assert line == f"error: --out must be in an existing folder, got {nowhere}; create {nowhere.parent}"
+    line = refused(report(runs, "oulu_idrate", "--out", tmp_path))
+    assert line == f"error: --out is a file, got the folder {tmp_path}; give the name of a file in it"
+    (tmp_path / "x.png").mkdir()
+    assert "--figure is a file, got the folder" in refused(report(runs, "oulu_idrate", "--figure", tmp_path / "x.png"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "x.png"]
+
+
+def test_a_damaged_plan_is_named_with_what_mends_it(runs):
+    path = runs / "studies/oulu_idrate@quick/plan.json"
+    for content in ("{", "[]", '{"study": "x"}', "\x00" * 100):
+        path.write_text(content)
+        assert re.search(r"plan\.json is .*run the study again", refused(report(runs, "oulu_idrate")))
+
+
+def on_a_terminal(words, columns, **environment):
+    """What a command writes to a terminal of so many columns, and its exit status."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(columns), "TERM": "xterm", **environment}
+    process = subprocess.Popen([*COMMAND, *map(str, words)], stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    found = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # the terminal's other end is closed
+            break
+        if not part:
+            break
+        found += part
+    os.close(ours)
+    return found.decode(), process.wait()
+
+
+def test_a_page_is_not_poured_into_a_terminal(runs):
+    shown, status = on_a_terminal(["oulu_idrate", "--format", "html", "--store", runs], 80)
+    assert (status, shown.splitlines()) == (
+        2,
+        ["error: a page is for a browser, not for a terminal; give --out report.html"],
+    )
+
+
+def test_a_terminal_of_40_columns_has_every_number_in_lines_that_fit(runs):
+    parts = small()
+    predictions = predict(("original", "f"))
+    store(runs, parts, trials_of(predictions), predictions)
+    shown, status = on_a_terminal(["oulu_idrate", "small", "--store", runs], 40)
+    assert status == 0
+    plain = re.sub(r"\x1b\[[\d;]*m", "", shown).replace("\r", "")
+    assert max(map(len, plain.splitlines())) <= 40
+    assert "…" not in plain
+    whole_width = idenctl("report", "oulu_idrate", "small", "--store", runs).stdout
+    numbers = re.compile(r"[-+]?\d+\.\d+ ± \d+\.\d+|<0\.001|\d+/\d+")
+    assert set(numbers.findall(whole_width.split("Percent.")[0])) <= set(numbers.findall(plain))
+
+
+@pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}])
+def test_where_there_are_no_box_characters_the_same_is_said_in_ascii(runs, environment):
+    words = [*COMMAND, "oulu_idrate", "--store", runs]
+    usual = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", "LC_ALL": "C.UTF-8", "TERM": "xterm"}
+    plain = subprocess.run(words, env=usual | environment, capture_output=True, check=True).stdout
+    boxes = subprocess.run(words, env=usual, capture_output=True, check=True).stdout.decode()
+    assert plain.isascii()
+    shape = re.compile(r"\d+\.\d+")
+    assert shape.findall(plain.decode()) == shape.findall(boxes)
+    lines = plain.decode().splitlines()
+    assert [len(line) for line in boxes.splitlines()[:12]] == [len(line) for line in lines[:12]]
+
+
+def test_a_reader_that_leaves_ends_the_report_without_a_word(runs):
+    words = f"{' '.join(COMMAND)} oulu_idrate oulu_idrate oulu_idrate --format json --store {runs} | head -1"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, shell=True, env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[\n", "")
+
+
+def test_a_study_in_a_bucket_is_reported_on_another_node_in_every_format(s3, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("shares.yaml").write_text(SHARES)
+    Path("shares.py").write_text(SHARES_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert ran(address()).returncode == 0
+    node(monkeypatch, tmp_path, "two")  # where nothing is yet
+    for format in ("terminal", "markdown", "csv", "json", "latex"):
+        done = report(address(), "shares", "--format", format)
+        assert (done.returncode, done.stderr) == (0, "")
+    done = report(address(), "shares", "--format", "html", "--out", tmp_path / "page.html")
+    page = Page((tmp_path / "page.html").read_text())
+    assert len(page.tables["SYNTHETIC accuracy %"]) == 13
+    assert "is missing or damaged" not in page.text
+    assert "python 3" in page.text
