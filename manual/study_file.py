@@ -16,7 +16,7 @@ from orchestrator.study import Study
 from orchestrator.trial import Setting
 
 RULES = Idennet.rules
-MEANINGS: Mapping[str, str] = getattr(RULES, "meanings", {})
+MEANINGS = RULES.meanings
 PLAIN = {str: "text", int: "integer", float: "number", bool: "true or false", Any: "anything"}
 UNIONS = {frozenset(get_args(Setting)): "value", frozenset((int, float)): "number"}
 
