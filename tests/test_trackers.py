@@ -162,24 +162,30 @@ def test_without_the_options_neither_is_told_anything(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} <= {"__pycache__", "store", "walk.py", "walk.yaml"}
 
 
-def test_an_address_that_mlflow_does_not_have_is_refused_before_anything_runs(tmp_path):
-    done = run(tmp_path, "--engine", "inline", "--mlflow", "nowhere://host")
-    assert done.returncode == 2
-    assert "--mlflow must be a tracking address that answers, nowhere://host does not" in done.stderr
-    assert not list(tmp_path.glob("store/trials/*"))
-
-
-def test_a_tracker_that_fails_in_the_middle_says_so_once_and_harms_nothing(tmp_path, caplog, monkeypatch):
-    class Gone:
-        def log_trial_start(self, trial):
-            raise OSError("the server has gone")
-
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
     (tmp_path / "walk.py").write_text(WALK)
     (tmp_path / "walk.yaml").write_text(STUDY)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "walk", raising=False)
     store = Store(tmp_path / "store")
-    planned = runner.plan(runner.load(tmp_path / "walk.yaml", None, {}, store), store, Capacity("cpu", 1, 1))
+    return runner.plan(runner.load(tmp_path / "walk.yaml", None, {}, store), store, Capacity("cpu", 1, 1))
+
+
+def test_an_address_that_mlflow_does_not_have_is_refused_before_any_pack_runs(planned):
+    refused = pytest.raises(
+        ValueError, match="--mlflow must be a tracking address that answers, nowhere://host does not"
+    )
+    with refused, trackers.tracked(planned, {}, None, "nowhere://host"):
+        pytest.fail("a pack would run")
+
+
+def test_a_tracker_that_fails_in_the_middle_says_so_once_and_harms_nothing(planned, tmp_path, caplog):
+    class Gone:
+        def log_trial_start(self, trial):
+            raise OSError("the server has gone")
+
     tracker = trackers.Tracker("MLflow", Gone(), tmp_path, planned, runner.names(planned, {}))
     for pack in ("p", "q"):
         tracker(PackStarted(pack, (planned.trials[0].trial_id,)))
