@@ -106,8 +106,8 @@ def test_idennet_core_imports_nothing_of_the_orchestrator(module):
 
 @pytest.mark.parametrize("module", [name for name in SOURCES if within(name, "orchestrator")])
 def test_only_the_doors_import_idennet_core(module):
-    taken = {name for name in imports(module) if within(name, "idennet_core")}
-    assert module in DOORS or not {name for name in taken if not any(within(name, common) for common in COMMON)}
+    found = {name for name in imports(module) if within(name, "idennet_core")}
+    assert module in DOORS or not {name for name in found if not any(within(name, common) for common in COMMON)}
 
 
 @pytest.mark.parametrize("module", [name for name in SOURCES if within(name, "orchestrator")])

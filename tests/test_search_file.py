@@ -30,7 +30,7 @@ WRONG = {
         "space: {x: {low: 0, high: 1}}, enqueue: [{x: 2}]",
         "the enqueued x 2 lies outside of the space",
     ),
-    "enqueue unknown": ("space: {x: {low: 0, high: 1}}, enqueue: [{y: 1}]", "got 'y'; remove it"),
+    "enqueue unknown": ("space: {x: {low: 0, high: 1}}, enqueue: [{y: 1}]", "got 'y'; valid: x"),
     "objective": ("space: {x: {low: 0, high: 1}}, objectives: [accuracy, speed]", "'speed' is not in the results"),
     "conditional": (
         "space: {arm: {choices: [a]}, x: {low: 0, high: 1, when: {arm: a}}}, sampler: qmc",
