@@ -47,7 +47,7 @@ def distinct(values: list[Any]) -> list[Any]:
 IN_VARIABLE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")  # a URL that an environment variable holds
 
 
-def storage(text: str) -> str:
+def storage_address(text: str) -> str:
     """Where an Optuna database is. Raises ValueError for what is none, and for a password."""
     if masked(text) != text:
         raise ValueError("must not hold a password; export the URL and write env:NAME, or use ~/.pgpass")

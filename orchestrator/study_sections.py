@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field, PlainValidator
 
 from orchestrator.search.space import Number
-from orchestrator.sections import STRICT, Settings, Value, distinct, storage
+from orchestrator.sections import STRICT, Settings, Value, distinct, storage_address
 
 
 def _axes(value: object) -> object:
@@ -86,7 +86,7 @@ class Budget(_Section):
 class Optuna(_Section):
     """The Optuna database that shows a search while it runs, for dashboards."""
 
-    storage: Annotated[str, AfterValidator(storage)] = Field(
+    storage: Annotated[str, AfterValidator(storage_address)] = Field(
         description="postgresql://…, sqlite:///FILE, or env:NAME for a URL in an environment variable."
     )
 
