@@ -5,10 +5,14 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice that `word` may have meant: nearly the same but for case, else the only one that begins with it."""
+    """The choice that `word` may have meant: nearly the same but for case, or its letters in another order.
+
+    Else the only one that begins with it.
+    """
     known = list(choices)
     lowered = {choice.casefold(): choice for choice in reversed(known)}
-    if close := difflib.get_close_matches(word.casefold(), lowered, n=1):
+    mixed = [choice for choice in lowered if sorted(choice) == sorted(word.casefold())]
+    if close := difflib.get_close_matches(word.casefold(), lowered, n=1) or mixed:
         return lowered[close[0]]
     begun = [choice for choice in known if word and choice.casefold().startswith(word.casefold())]
     return begun[0] if len(begun) == 1 else None
