@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from idennet_core import locks, sealing
+from idennet_core import locks
 from orchestrator import index, sealed
 from orchestrator.frozen import read_plan
 from orchestrator.leftovers import changed, half_written
@@ -23,6 +23,7 @@ from orchestrator.record import search_of
 from orchestrator.rows import TABLES
 from orchestrator.store import ORDER, Store, counting, is_over
 from orchestrator.trial import content_id
+from orchestrator.trunks import ended_checkpoints, id_of
 
 MOST = 2000  # trials of a pack that is made of others
 PAUSE = 0.1  # seconds in which who has begun to list the packs sees the new one, before the old ones go
@@ -92,11 +93,11 @@ def _checkpoints(
                 yield Leftover("checkpoint", path, "damaged, or of an older idenctl")
             elif wanted is not None and wanted.isdisjoint(trials):
                 yield Leftover("checkpoint", path, "no study refers to its trials")
+    ended = set(ended_checkpoints(store))
     for path in sorted(store.checkpoints.glob("trunk-*.safetensors")):
-        trunk_id = path.name.split(".")[0].removeprefix("trunk-")
-        if _is_whole(store.trunks / trunk_id):
+        if path in ended:
             yield Leftover("checkpoint", path, "its trunk is stored")
-        elif wanted is not None and trunk_id not in trunks and time.time() - changed(path) > age:
+        elif wanted is not None and id_of(path) not in trunks and time.time() - changed(path) > age:
             yield Leftover("checkpoint", path, "no study refers to its trunk")
 
 
@@ -117,14 +118,6 @@ def _trial_ids(plan: Mapping[str, Any]) -> Iterator[str]:
 
 def _old(paths: Iterable[Path], age: float) -> list[Path]:
     return [path for path in sorted(paths) if time.time() - changed(path) > age]
-
-
-def _is_whole(trunk: Path) -> bool:
-    try:
-        sealing.trunk(trunk)
-    except (FileNotFoundError, sealing.Damaged):
-        return False
-    return True
 
 
 def _is_held(path: Path) -> bool:

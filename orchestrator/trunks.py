@@ -1,8 +1,9 @@
 """The training of trunks, side by side: a thread each in this process, or a Ray task each on devices of their own."""
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idennet_core import config, sealing
@@ -42,6 +43,27 @@ def train(
         store.refresh()
     else:
         _in_threads(recipes, store, capacity.kind, capacity.cpus, on_progress)
+
+
+def ended_checkpoints(store: Store) -> Iterator[Path]:
+    """The checkpoints of trunks that are stored: who is killed between the two leaves them."""
+    for path in sorted(store.checkpoints.glob("trunk-*.safetensors")):
+        if is_whole(store.trunks / id_of(path)):
+            yield path
+
+
+def id_of(checkpoint: Path) -> str:
+    """The trunk that a checkpoint belongs to."""
+    return checkpoint.name.split(".")[0].removeprefix("trunk-")
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether all of a trunk is there as it was written."""
+    try:
+        sealing.trunk(folder)
+    except (FileNotFoundError, sealing.Damaged):
+        return False
+    return True
 
 
 def estimates(recipes: Mapping[str, Mapping[str, Setting]], store: Store, capacity: Capacity) -> dict[str, Estimate]:

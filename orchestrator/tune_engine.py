@@ -154,13 +154,12 @@ def _cause(said: str) -> str:
     return f": {causes[-1]}" if causes else ""
 
 
-def _scratch() -> str:
-    """A new short folder for Ray's sockets and logs; those that killed processes left behind are removed."""
+def _sweep() -> None:
+    """Remove the scratch folders that killed processes left behind."""
     for folder in Path(tempfile.gettempdir()).glob("idenctl-*-*"):
         owner = folder.name.split("-")[1]
         if owner.isdigit() and not Path(f"/proc/{owner}").exists():
             shutil.rmtree(folder, ignore_errors=True)
-    return tempfile.mkdtemp(prefix=f"idenctl-{os.getpid()}-")
 
 
 def devices(address: str, cluster_file: Path | None) -> tuple[Capacity, Cluster, str]:
@@ -277,7 +276,8 @@ def train_trunks(
 @contextmanager
 def _connected(capacity: Capacity, cluster: Cluster | None, verbose: bool) -> Iterator[str]:
     """The Ray cluster, or one that lives as long as this context; gives a scratch folder."""
-    scratch = _scratch()
+    _sweep()
+    scratch = tempfile.mkdtemp(prefix=f"idenctl-{os.getpid()}-")  # short, for sockets
     try:
         with _own_sigterm():
             if cluster:
@@ -301,6 +301,7 @@ def _connected(capacity: Capacity, cluster: Cluster | None, verbose: bool) -> It
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+        _sweep()  # again: agents outlive a killed driver by a minute and write to its folder
 
 
 @contextmanager

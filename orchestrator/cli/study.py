@@ -77,7 +77,7 @@ def conduct(
     mlflow: str | None = None,
 ) -> int:
     """Run what the store lacks of a study, as `command` asks for; gives the exit status."""
-    from orchestrator import record, runner
+    from orchestrator import record, runner, trunks
     from orchestrator.cli.screen import screen
     from orchestrator.store import at
 
@@ -106,6 +106,8 @@ def conduct(
             _conclude(runner.plan(planned.study, place, planned.capacity), place)
             raise
         place.drop_checkpoints()
+        for path in trunks.ended_checkpoints(place):
+            place.drop(path)
         place.send()
         after = runner.plan(planned.study, place, planned.capacity)
         if after.search:
