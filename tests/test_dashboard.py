@@ -76,7 +76,7 @@ def test_the_dashboard_refuses_in_one_line_what_it_cannot_show(tmp_path, finishe
     assert "next: idenctl study run FILE" in missing.stderr
     unknown = idenctl("dashboard", "zzz", "--store", finished)
     assert unknown.returncode == 2
-    assert "the store holds top" in unknown.stderr
+    assert "valid: top" in unknown.stderr
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         busy = idenctl("dashboard", "--store", finished, "--port", port)

@@ -266,7 +266,7 @@ def test_drawn_and_real_data_share_a_report_only_where_it_is_asked_for(stored):
 def test_an_unknown_study_names_the_known_ones(stored):
     with pytest.raises(ValueError, match=r"did you mean 'oulu_idrate@quick'\? valid: .*oulu_idrate@quick"):
         made(stored, "oulu_irate")
-    with pytest.raises(ValueError, match="the store holds oulu_idrate@quick"):
+    with pytest.raises(ValueError, match="valid: oulu_idrate@quick"):
         made(stored, "zzz")
 
 
