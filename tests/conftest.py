@@ -141,6 +141,39 @@ def trained_store(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def prepared_store(tmp_path_factory):
+    """A store with prepared sets of noise and the two trunks of a small study. Not to be written to."""
+    import small_study
+
+    return small_study.fill(tmp_path_factory.mktemp("prepared-store"))
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(prepared_store, tmp_path_factory):
+    """The store after the small study has run through on Ray Tune without a stop. Not to be written to."""
+    import small_study
+
+    store = shutil.copytree(prepared_store, tmp_path_factory.mktemp("uninterrupted") / "store")
+    done = small_study.run(store)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return store
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium, driven by playwright; not longer than a module, as it keeps an event loop running."""
+    if not (chromium := shutil.which("chromium") or shutil.which("chromium-browser")):
+        pytest.skip("Chromium is not installed; next: make debian, as root")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
 def cluster():
     if not PROGRAMS:
         pytest.skip("PostgreSQL is not installed; next: make debian, as root")

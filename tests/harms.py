@@ -1,5 +1,7 @@
 """A small workload in a folder of its own, one trial of which kills its worker or takes more memory than there is."""
 
+import plain
+
 STUDY = """\
 name: harm
 question: Who does it?
@@ -14,27 +16,16 @@ import os
 import signal
 from pathlib import Path
 
-from orchestrator.planning import Estimate
-from orchestrator.study_rules import Rules, complete
-from orchestrator.trial import Configuration, TrialResult
-from orchestrator.workload import Configured
+from orchestrator.study_rules import Rules
+from orchestrator.trial import TrialResult
+from plain import Plain
 
 
-class Harm:
+class Harm(Plain):
     rules = Rules({"size": 0, "how": "fine", "kind": ""}, datasets=("tosses",))
-
-    def __init__(self, store):
-        self.store = store
-
-    def configure(self, study, cells):
-        found = [complete(cell.settings, self.rules.settings) for cell in cells]
-        return Configured([Configuration(settings, {"recipe": "1"}) for settings in found], synthetic=True)
 
     def pack_key(self, trial):
         return trial.configuration.settings["kind"]
-
-    def estimate(self, pack, device, threads):
-        return Estimate(1.0, 0, measured=True)
 
     def run(self, pack, context):
         with (Path(self.store.root) / "ran.txt").open("a") as file:
@@ -57,6 +48,7 @@ class Harm:
 def written(folder, *groups):
     """The folder with the workload and a study: of each group (kind, configurations, how) one does harm on fold 1."""
     folder.mkdir(exist_ok=True)
+    plain.copied(folder)
     cells = [
         f"{{kind: {kind}, size: {size}, how: {how if size == 1 else 'fine'}}}"
         for kind, count, how in groups

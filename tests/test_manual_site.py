@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from functools import partial
@@ -20,8 +19,6 @@ from orchestrator.cli.app import app
 from orchestrator.study import Study
 
 ROOT = Path(__file__).parent.parent
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed; next: make debian, as root")
 
 
 @pytest.fixture(scope="module")
@@ -105,16 +102,6 @@ def served(site):
     server.server_close()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
 def opened(browser, served):
     """Opens a page as wide as asked; fails where it complains, or asks for anything but the site."""
@@ -135,7 +122,6 @@ def opened(browser, served):
     assert said == []
 
 
-@in_browser
 @pytest.mark.parametrize(("width", "scheme"), [(1300, "light"), (360, "dark")])
 def test_every_page_shows_its_pictures_and_scrolls_down_alone(opened, site, width, scheme):
     for path in sorted(site.rglob("*.html")):
@@ -145,7 +131,6 @@ def test_every_page_shows_its_pictures_and_scrolls_down_alone(opened, site, widt
         assert all(shown), path
 
 
-@in_browser
 def test_formulae_are_drawn_by_the_browser_itself(opened):
     page = opened("explanation/statistics.html")
     boxes = [formula.bounding_box() for formula in page.locator(".formula math").all()]
@@ -153,7 +138,6 @@ def test_formulae_are_drawn_by_the_browser_itself(opened):
     assert all(box["height"] > 20 and box["width"] > 100 for box in boxes)
 
 
-@in_browser
 def test_searching_finds_a_setting_without_the_internet(opened):
     page = opened("index.html")
     page.locator(".md-search__input").click()

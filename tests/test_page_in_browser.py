@@ -1,7 +1,6 @@
 """The page in a real browser: headless Chromium, driven by playwright."""
 
 import re
-import shutil
 
 import polars as pl
 import pytest
@@ -16,21 +15,8 @@ from orchestrator.report import tables
 from orchestrator.report.evidence import Evidence
 from orchestrator.store import Store
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MARK = ".role-mark [aria-label]"
 WIDTHS = {"desktop": 1100, "tablet": 768, "phone": 360}
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed; next: make debian, as root")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

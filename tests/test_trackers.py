@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import plain
 import polars as pl
 import pytest
 from mlflow.tracking import MlflowClient
@@ -25,28 +26,17 @@ design: {grid: {way: [up, down, off/side]}}
 report: {by: way}
 """
 WALK = """\
-from orchestrator.planning import Estimate
 from orchestrator.progress import Progress
-from orchestrator.study_rules import Rules, complete
-from orchestrator.trial import Configuration, TrialResult
-from orchestrator.workload import Configured
+from orchestrator.study_rules import Rules
+from orchestrator.trial import TrialResult
+from plain import Plain
 
 
-class Walk:
+class Walk(Plain):
     rules = Rules({"way": "up", "epochs": 1}, datasets=("steps",))
-
-    def __init__(self, store):
-        pass
-
-    def configure(self, study, cells):
-        found = [complete(cell.settings, self.rules.settings) for cell in cells]
-        return Configured([Configuration(settings, {"recipe": "1"}) for settings in found], synthetic=True)
 
     def pack_key(self, trial):
         return "all"
-
-    def estimate(self, pack, device, threads):
-        return Estimate(1.0, 0, measured=True)
 
     def run(self, pack, context):
         curves = {trial.trial_id: [] for trial in pack.trials}
@@ -72,7 +62,7 @@ class Walk:
 
 
 def run(folder, *options):
-    (folder / "walk.py").write_text(WALK)
+    (plain.copied(folder) / "walk.py").write_text(WALK)
     (folder / "walk.yaml").write_text(STUDY)
     command = [sys.executable, "-m", "orchestrator.cli.app", "study", "run", "walk.yaml", "--store", "store", *options]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
@@ -159,12 +149,12 @@ def test_a_run_ends_with_what_was_found_why_trials_failed_how_long_it_took_and_t
 
 def test_without_the_options_neither_is_told_anything(tmp_path):
     assert run(tmp_path, "--engine", "inline").returncode == 1
-    assert {path.name for path in tmp_path.iterdir()} <= {"__pycache__", "store", "walk.py", "walk.yaml"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"__pycache__", "plain.py", "store", "walk.py", "walk.yaml"}
 
 
 @pytest.fixture
 def planned(tmp_path, monkeypatch):
-    (tmp_path / "walk.py").write_text(WALK)
+    (plain.copied(tmp_path) / "walk.py").write_text(WALK)
     (tmp_path / "walk.yaml").write_text(STUDY)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

@@ -1,0 +1,136 @@
+"""Studies that are killed, interrupted or damaged and run again: their rows are those of an undisturbed run."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+from damage import spoil
+from small_study import ELSEWHERE, FINISH, SEARCH, assert_equal_runs, idenctl, reached, run, start, wait_until
+
+from idennet_core.streams import generator
+from orchestrator.store import Store
+
+
+@pytest.fixture
+def store(prepared_store, tmp_path):
+    return shutil.copytree(prepared_store, tmp_path / "store")
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_killed_inline_and_run_again_equals_uninterrupted(uninterrupted, store, epoch):
+    process = start(store, "--engine", "inline")
+    wait_until(reached(store, epoch), process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    planned = json.loads(idenctl("study", "plan", store / "study.yaml", "--json", store=store).stdout)
+    assert max(pack["first_epoch"] for pack in planned["packs"]) >= epoch, "what was trained is not trained again"
+    assert run(store, "--engine", "inline").returncode == 0
+    assert_equal_runs(store, uninterrupted)
+
+
+def test_killed_and_its_last_checkpoint_damaged_goes_on_from_the_one_before_it_by_itself(uninterrupted, store):
+    process = start(store, "--engine", "inline")
+    wait_until(reached(store, 2), process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    last = max(store.glob("checkpoints/pack-*.safetensors"), key=lambda path: int(path.name.split(".")[1]))
+    spoil(last, "flipped")
+    done = run(store, "--engine", "inline")
+    assert done.returncode == 0, done.stderr
+    (said,) = [line for line in done.stderr.splitlines() if f"{last} is damaged" in line]
+    assert said.startswith("warning: ")
+    assert "Traceback" not in done.stderr
+    assert_equal_runs(store, uninterrupted)
+    assert list((store / "checkpoints").glob("*")) == []
+
+
+def test_killed_again_and_again_at_any_moment_equals_uninterrupted(uninterrupted, store):
+    moments = generator("moments of death").uniform(0.5, 6, 6)
+    for moment in moments:
+        process = start(store, "--engine", "inline")
+        try:
+            process.wait(moment)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert run(store, "--engine", "inline").returncode == 0
+    assert_equal_runs(store, uninterrupted)
+
+
+def test_the_driver_killed_on_ray_tune_and_run_again_equals_uninterrupted(uninterrupted, store):
+    process = start(store)
+    wait_until(reached(store, 1), process)
+    process.kill()  # the driver alone: Ray's processes must not go on writing for ever
+    process.wait()
+    assert run(store).returncode == 0
+    assert_equal_runs(store, uninterrupted)
+
+
+@pytest.mark.parametrize("engine", ["inline", "tune"])
+def test_ctrl_c_says_what_is_safe_and_ends_with_130(uninterrupted, store, engine):
+    process = start(store, "--engine", engine)
+    wait_until(reached(store, 1), process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=FINISH)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert "run the same command again" in said
+    assert run(store, "--engine", "inline").returncode == 0
+    assert_equal_runs(store, uninterrupted)
+
+
+def test_a_search_whose_driver_is_killed_on_ray_tune_finds_what_the_uninterrupted_one_does(store, tmp_path):
+    (store / "study.yaml").write_text(SEARCH)
+    shutil.copytree(store, tmp_path / "whole")
+    assert run(tmp_path / "whole", "--engine", "inline").returncode == 0
+    process = start(store)
+    wait_until(lambda: list(store.glob("studies/small/asked/*/search/00001.json")), process)
+    process.kill()
+    process.wait()
+    done = run(store)
+    assert done.returncode == 0, done.stderr
+    one, other = (Store(root).every_trial().drop(ELSEWHERE).sort("trial_id") for root in (store, tmp_path / "whole"))
+    assert one.equals(other), "to the bit"
+    assert one.height == 5 * 2 + 2
+    assert one["accuracy"].drop_nulls().len() == 2, "the chosen, tested"
+    answers = [json.loads((root / "studies/small/search.json").read_text()) for root in (store, tmp_path / "whole")]
+    assert answers[0] == answers[1]
+    assert len(list((store / "heads").glob("*"))) == 2
+    assert "chosen" in idenctl("report", "small", store=store).stdout
+
+
+def test_trunks_killed_half_way_are_finished_to_the_same_bits(prepared_store, tmp_path):
+    shutil.copytree(prepared_store, tmp_path / "store", ignore=shutil.ignore_patterns("trunks"))
+    process = start(tmp_path / "store", "--engine", "inline")
+    wait_until(lambda: list((tmp_path / "store/checkpoints").glob("trunk-*.safetensors")), process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert idenctl("trunk", "train", tmp_path / "store/study.yaml", store=tmp_path / "store").returncode == 0
+    weights = {path.parent.name: path.read_bytes() for path in prepared_store.glob("trunks/*/*.safetensors")}
+    again = {path.parent.name: path.read_bytes() for path in tmp_path.glob("store/trunks/*/*.safetensors")}
+    assert weights == again
+    assert len(weights) == 2
+
+
+def test_a_damaged_file_is_named_kept_and_its_trials_run_again(store, uninterrupted):
+    shutil.copytree(uninterrupted, store, dirs_exist_ok=True)
+    victim = min((store / "trials").glob("*.parquet"), key=lambda path: path.stat().st_size)
+    victim.write_bytes(victim.read_bytes()[:100])
+    done = run(store, "--engine", "inline")
+    assert done.returncode == 0, done.stderr
+    assert f"warning: {victim}" in done.stderr
+    assert victim.stat().st_size == 100
+    assert_equal_runs(store, uninterrupted)
+
+
+def test_a_damaged_trunk_is_named_and_trained_anew_and_the_rows_are_those_of_an_undisturbed_run(store, uninterrupted):
+    recipes = {path.parent: json.loads(path.read_text()) for path in store.glob("trunks/*/trunk.json")}
+    (identity,) = [folder for folder, facts in recipes.items() if facts["recipe"]["task"] == "identity"]
+    spoil(identity / "network.safetensors", "flipped")
+    done = run(store, "--engine", "inline")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(f"warning: the trunk {identity} is damaged") == 1
+    assert_equal_runs(store, uninterrupted)
