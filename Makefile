@@ -34,7 +34,7 @@ test-slow: .venv/ready  ## the studies whose answer is known, minutes
 test-cluster: .venv/ready  ## a cluster of two hosts for real, each a set of namespaces of this machine, minutes; as root
 	.venv/bin/python -m pytest -m cluster
 
-chaos: .venv/ready  ## every kind of fault many times, and the same rows after each; up to 45 minutes; CHAOS_SEED=N
+chaos: .venv/ready  ## every kind of fault many times, and the same rows after each; about 50 minutes; CHAOS_SEED=N
 	.venv/bin/python -m pytest -m chaos tests/chaos
 
 chaos-short: .venv/ready  ## the same kinds a few times each, less than 8 minutes

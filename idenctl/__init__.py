@@ -157,7 +157,7 @@ class Report:
         from orchestrator.report import FIGURES, SUFFIXES
 
         path = Path(path)
-        check_out(path)
+        check_out(path, what="a report")
         if path.suffix in FIGURES:
             from orchestrator.report import figure
 

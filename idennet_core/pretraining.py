@@ -290,7 +290,7 @@ def _store(network: PretrainedNetwork, facts: dict[str, Any], target: Path) -> N
     except OSError:
         if not target.exists():
             raise
-        if _is_whole(target):  # somebody else has stored the same trunk meanwhile
+        if sealing.is_whole(target):  # somebody else has stored the same trunk meanwhile
             shutil.rmtree(beside)
             return
         aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
@@ -305,11 +305,3 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _is_whole(trunk: Path) -> bool:
-    try:
-        sealing.trunk(trunk)
-    except sealing.Damaged:
-        return False
-    return True

@@ -121,6 +121,15 @@ def trunk_facts(folder: Path) -> dict[str, Any]:
     return facts  # type: ignore[no-any-return]
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether all of a trunk is there as it was written."""
+    try:
+        trunk(folder)
+    except (FileNotFoundError, Damaged):
+        return False
+    return True
+
+
 def trunk(folder: Path) -> tuple[dict[str, Any], bytes]:
     """What `trunk.json` says of a stored trunk, and the bytes of its weights.
 

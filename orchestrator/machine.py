@@ -8,6 +8,8 @@ from pathlib import Path
 
 from orchestrator.planning import Capacity
 
+ASKED_FOR = 5  # seconds for the driver of GPUs to answer: one that hangs holds nobody up
+
 
 def this_machine() -> Capacity:
     """What this machine has: its GPUs, each with its share of the cores, or all cores as one device."""
@@ -79,7 +81,10 @@ def free_memory() -> int:
         return _host_memory()
     try:
         used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-    except (OSError, ValueError):
+        lines = Path("/sys/fs/cgroup/memory.stat").read_text().splitlines()
+        # what was read from files is given back when it is asked for
+        used -= next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    except (OSError, ValueError, StopIteration):
         return free
     return min(free, _host_memory() - used)
 
@@ -93,7 +98,7 @@ def _asked_of_gpus(figure: str) -> list[int]:
     """A figure of each GPU of this machine; none where the driver does not say."""
     command = ["nvidia-smi", f"--query-gpu={figure}", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=ASKED_FOR)
         return [int(line) for line in done.stdout.split()]
-    except (OSError, ValueError, subprocess.CalledProcessError):
+    except (OSError, ValueError, subprocess.SubprocessError):
         return []

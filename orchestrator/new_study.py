@@ -207,7 +207,7 @@ def _range(name: str, text: str, searches: bool) -> Range | None:
         raise ValueError(
             f"a study that compares lists values, got {quoted(f'{name}={text}')}; list them, or --search N"
         )
-    low, high = _values(name, f"{found[1]},{found[2]}")
+    (low,), (high,) = _values(name, found[1]), _values(name, found[2])
     log = bool(found[3])
     try:
         checked = Parameter.model_validate({"low": low, "high": high, "log": log})
@@ -221,9 +221,14 @@ def _range(name: str, text: str, searches: bool) -> Range | None:
 
 
 def _values(name: str, text: str) -> list[Setting]:
-    values = read(f"[{text}]", f"{name}={text}", numbered=False)[0]
+    try:
+        values = read(f"[{text}]", f"{name}={text}", numbered=False)[0]
+    except ValueError:
+        values = []
     if not values or not all(isinstance(value, bool | int | float | str) for value in values):
-        raise ValueError(f"a setting varies over values such as {name}=V1,V2, got {quoted(f'{name}={text}')}")
+        raise ValueError(
+            f"a setting varies over values such as {name}=V1,V2, got {quoted(f'{name}={text}')}; write them so"
+        )
     if len(set(values)) != len(values):
         raise ValueError(f"a setting has each value once, got {quoted(f'{name}={text}')}; leave one out")
     return list(values)

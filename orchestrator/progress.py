@@ -96,6 +96,11 @@ class Foreseen:
     trial_ids: tuple[str, ...]
     seconds: float
 
+    @classmethod
+    def of(cls, pack: Pack, seconds: float) -> "Foreseen":
+        """A pack of the plan."""
+        return cls(tuple(trial.trial_id for trial in pack.trials), seconds)
+
 
 @dataclass(frozen=True)
 class Asked:

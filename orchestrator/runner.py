@@ -242,6 +242,7 @@ def watched(planned: Plan, store: Store, engine: str = "tune") -> RunState:
     """What whoever watches a run of the plan knows as it begins."""
     capacity, called, stored = planned.capacity, planned.study.folder, accuracies(planned, store)
     cells = names(planned, stored)
+    again = {trial.trial_id for pack in planned.packs for trial in pack.trials}  # what failed alone among them
     held = 1 if planned.search is None or planned.study.search is None or planned.study.search.select == "test" else 2
     return RunState(
         title=f"{called} (synthetic)" if planned.synthetic else called,
@@ -251,11 +252,11 @@ def watched(planned: Plan, store: Store, engine: str = "tune") -> RunState:
         folds={trial.trial_id: trial.fold for trial in planned.trials},
         test_to_train=1 / (NUM_FOLDS - held),
         foreseen={
-            pack.pack_id: Foreseen(tuple(trial.trial_id for trial in pack.trials), estimate.seconds)
+            pack.pack_id: Foreseen.of(pack, estimate.seconds)
             for pack, estimate in zip(planned.packs, planned.estimates, strict=True)
             if not planned.search
         },
-        failed=dict.fromkeys((trial.trial_id for trial in planned.failed if trial.trial_id in cells), ""),
+        failed={i: "" for i in (trial.trial_id for trial in planned.failed) if i in cells and i not in again},
         slots=1 if engine == "inline" else capacity.devices * capacity.share,
     )
 

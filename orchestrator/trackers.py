@@ -20,8 +20,9 @@ from orchestrator import tune_engine  # noqa: F401  # sets what Ray reads when i
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.logger import TBXLoggerCallback
 
-from orchestrator.progress import Asked, Event, PackDone, PackFailed, PackStarted, PackStopped, Progress
+from orchestrator.progress import Asked, Event, PackDone, PackFailed, PackStarted, PackStopped, Progress, TrialFailed
 from orchestrator.runner import Plan
+from orchestrator.sections import masked
 from orchestrator.trial import Trial
 
 log = logging.getLogger("idenctl")
@@ -63,18 +64,20 @@ class Tracker:
 
     def __call__(self, event: Event) -> None:
         """Tell it; one that fails is told nothing more, and the study goes on."""
-        if not self.works:
-            return
-        try:
-            self._tell(event)
-        except Exception as error:
-            self.works = False
-            log.warning(f"{self.kind} is told nothing more, the study goes on: {type(error).__name__}: {error}")
+        self._guarded(lambda: self._tell(event))
 
     def close(self) -> None:
         """End what is still running, as of a study that was stopped."""
-        if self.works:
-            self._end(list(self.running), failed=False)
+        self._guarded(lambda: self._end(list(self.running), failed=False))
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        if not self.works:
+            return
+        try:
+            action()
+        except Exception as error:
+            self.works = False
+            log.warning(f"{self.kind} is told nothing more, the study goes on: {type(error).__name__}: {error}")
 
     def _tell(self, event: Event) -> None:
         if isinstance(event, Asked):
@@ -98,6 +101,8 @@ class Tracker:
             self._end(self.packs.pop(event.pack_id, ()), failed=False)
         elif isinstance(event, PackFailed | PackStopped):
             self._end(self.packs.pop(event.pack_id, ()), failed=isinstance(event, PackFailed))
+        elif isinstance(event, TrialFailed):
+            self._end(event.failed, failed=True)
 
     def _point(self, trial_id: str, values: Mapping[str, Any]) -> None:
         if shown := self.running.get(trial_id):
@@ -160,5 +165,6 @@ def _mlflow(address: str, planned: Plan) -> Any:
             f"--mlflow needs mlflow, but {error.name} is not installed; pip install 'idenctl[mlflow]'"
         ) from None
     except Exception as error:
-        raise ValueError(f"--mlflow must be a tracking address that answers, {address} does not: {error}") from error
+        said = masked(f"{address} does not: {error}")
+        raise ValueError(f"--mlflow must be a tracking address that answers, {said}; give another") from error
     return callback

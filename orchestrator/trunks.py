@@ -48,22 +48,13 @@ def train(
 def ended_checkpoints(store: Store) -> Iterator[Path]:
     """The checkpoints of trunks that are stored: who is killed between the two leaves them."""
     for path in sorted(store.checkpoints.glob("trunk-*.safetensors")):
-        if is_whole(store.trunks / id_of(path)):
+        if sealing.is_whole(store.trunks / id_of(path)):
             yield path
 
 
 def id_of(checkpoint: Path) -> str:
     """The trunk that a checkpoint belongs to."""
     return checkpoint.name.split(".")[0].removeprefix("trunk-")
-
-
-def is_whole(folder: Path) -> bool:
-    """Whether all of a trunk is there as it was written."""
-    try:
-        sealing.trunk(folder)
-    except (FileNotFoundError, sealing.Damaged):
-        return False
-    return True
 
 
 def estimates(recipes: Mapping[str, Mapping[str, Setting]], store: Store, capacity: Capacity) -> dict[str, Estimate]:

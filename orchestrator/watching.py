@@ -16,6 +16,7 @@ from typing import Any
 from orchestrator import frozen
 from orchestrator.design import describe
 from orchestrator.progress import Event, Foreseen, PackDone, PackStarted, Progress, RunState
+from orchestrator.source import ALONE
 from orchestrator.store import Store
 from orchestrator.trial import NUM_FOLDS, identified
 
@@ -54,13 +55,14 @@ class Seen:
 
 
 def began(store: Store, name: str) -> float:
-    """When the study was last run, in seconds since 1970. Raises ValueError where that is damaged or missing."""
+    """When the study was last run, in seconds since 1970: of a job that has just begun that is another moment."""
     provenance = frozen.read_provenance(store.studies / name / "provenance.json")
     return datetime.fromisoformat(str(provenance["written_at"])).timestamp()
 
 
-def look(store: Store, name: str, since: float) -> Seen:
-    """What the store shows now of the run of a study that began then. Raises ValueError where its plan is damaged."""
+def look(store: Store, name: str) -> Seen:
+    """What the store shows now of the last run of a study. Raises ValueError where its plan is damaged or missing."""
+    since = began(store, name)
     folder = store.studies / name
     plan = frozen.read_plan(folder / "plan.json")
     searched = None
@@ -118,7 +120,7 @@ def _searched(searched: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str,
 def _at_start(
     plan: Mapping[str, Any], name: str, wanted: Mapping[str, Wanted], rows: Sequence[Mapping[str, Any]], since: float
 ) -> RunState:
-    before = [row for row in rows if row["finished_at"].timestamp() < since]
+    before = [row for row in rows if row["finished_at"].timestamp() < since and not _again(row, plan)]
     predicted = plan.get("predicted", {})
     packs = _foreseen(predicted.get("packs", ()), wanted, rows)
     stored = {row["trial_id"]: _score(row) for row in before}
@@ -138,6 +140,11 @@ def _at_start(
         failed={row["trial_id"]: row["reason"] or "" for row in before if row["state"] == "failed"},
         pruned={row["trial_id"] for row in before if row["state"] == "pruned"},
     )
+
+
+def _again(row: Mapping[str, Any], plan: Mapping[str, Any]) -> bool:
+    """Whether a run tries this trial again."""
+    return row["state"] == "failed" and (row["reason"] or "").startswith(ALONE) and not plan.get("search")
 
 
 def _foreseen(

@@ -3,13 +3,12 @@
 import os
 import pty
 import re
-import select
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+import terminals
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ["torch", "ray", "polars", "pyarrow", "cv2", "scipy", "optuna", "numpy"]
@@ -108,20 +107,12 @@ def test_the_tab_key_completes_after_install_completion(shell):
         os.close(terminal)
         try:
             os.write(reader, b"idenctl report depths@q\t")
-            read_until(reader, b"quick ")  # as the terminal is told to draw it
+            terminals.read_until(reader, b"quick ")  # as the terminal is told to draw it
             os.write(reader, b"\x01echo \x05\n")  # before the line, and run it: what stands there now?
-            read_until(reader, b"\nidenctl report depths@quick")
+            terminals.read_until(reader, b"\nidenctl report depths@quick")
         finally:
             process.kill()
     os.close(reader)
-
-
-def read_until(reader, wanted, seconds=60):
-    """Read what a terminal shows until it has shown `wanted`."""
-    shown, end = b"", time.monotonic() + seconds
-    while wanted not in shown:
-        assert select.select([reader], [], [], max(end - time.monotonic(), 0))[0], shown
-        shown += os.read(reader, 4096)
 
 
 @pytest.mark.parametrize("line", ["report d", "study run studies/depths.yaml --profile q", "data show f"])

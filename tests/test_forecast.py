@@ -83,6 +83,14 @@ def test_the_share_that_a_workload_knows_better_than_by_steps_counts():
     assert forecast.seconds_left(state, 10.0) == pytest.approx(6.0), "the time goes on between two reports"
 
 
+def test_when_trials_leave_less_is_left():
+    state = began({"p": (2, 100.0)}).apply(PackStarted("p", ("p-0", "p-1")), 0.0)
+    state = state.apply(Progress("p", 0, 100, 1, 10, ""), 0.0).apply(Progress("p", 20, 100, 1, 10, ""), 10.0)
+    assert forecast.seconds_left(state, 10.0) == pytest.approx(40)  # 80 steps at 2 a second
+    state = state.apply(Progress("p", 20, 60, 1, 10, "", pruned={"p-1": "below"}), 10.0)
+    assert forecast.seconds_left(state, 10.0) == pytest.approx(20)
+
+
 def test_before_anything_is_measured_the_plan_is_what_there_is():
     state = began({"a": (5, 50.0), "b": (5, 70.0)}, slots=2)
     assert forecast.seconds_left(state, 0.0) == pytest.approx(70.0)

@@ -152,9 +152,12 @@ def test_a_workload_of_ones_own_runs_as_its_page_says(tmp_path):
 
 
 def test_every_link_of_a_page_leads_to_a_file_of_the_project():
+    links = 0
     for page in PAGES:
         for token in MarkdownIt().enable("table").parse(page.read_text(encoding="utf-8")):
             for inner in token.children or ():
                 target = inner.attrs.get("href") or inner.attrs.get("src")
                 if target and not re.match(r"https?:|#", str(target)):
                     assert (page.parent / str(target).partition("#")[0]).is_file(), f"{page}: {target}"
+                    links += 1
+    assert links > 50

@@ -83,7 +83,9 @@ def test_no_page_loads_anything_from_elsewhere(site):
         assert "made from the code:" not in text
         for target in _Page(page).loaded:
             assert target is None or not re.match(r"\w+:|//", target), f"{page}: {target}"
-    for sheet in (site / "assets/stylesheets").glob("*.css"):
+    sheets = list((site / "assets/stylesheets").glob("*.css"))
+    assert sheets
+    for sheet in sheets:
         assert not re.search(r"url\([\"']?(https?:|//)", sheet.read_text(encoding="utf-8"))
 
 
@@ -124,11 +126,14 @@ def opened(browser, served):
 
 @pytest.mark.parametrize(("width", "scheme"), [(1300, "light"), (360, "dark")])
 def test_every_page_shows_its_pictures_and_scrolls_down_alone(opened, site, width, scheme):
+    pictures = 0
     for path in sorted(site.rglob("*.html")):
         page = opened(path.relative_to(site), width, scheme)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
         shown = page.locator("article img").evaluate_all("all => all.map(img => img.complete && img.naturalWidth > 0)")
         assert all(shown), path
+        pictures += len(shown)
+    assert pictures > 5
 
 
 def test_formulae_are_drawn_by_the_browser_itself(opened):

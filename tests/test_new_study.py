@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import terminals
 from conftest import idenctl
 from study_files import load
 
@@ -68,8 +69,10 @@ def test_what_is_not_asked_for_is_the_default_of_the_code(tmp_path):
     assert (load(other).folds, load(other).seeds) == (study.folds, study.seeds)
 
 
-def test_every_key_that_it_writes_has_a_comment(tmp_path):
-    _, file = new(tmp_path, "--dataset", "mmi", *COMPARES)
+@pytest.mark.parametrize("way", [COMPARES, SEARCHES], ids=["compares", "searches"])
+def test_every_key_that_it_writes_has_a_comment(tmp_path, way):
+    done, file = new(tmp_path, "--dataset", "mmi", *way)
+    assert done.returncode == 0, done.stderr
     bare = [line for line in file.read_text().splitlines() if line.strip() and "#" not in line]
     words = {line.split(":")[0].strip() for line in bare}
     assert words <= {"question", "emotion", "identity", "trunks"}  # of which the line above says it
@@ -120,14 +123,7 @@ def test_on_a_terminal_it_asks_and_asks_again(tmp_path):
     with subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True, **ends) as process:
         os.close(terminal)
         os.write(reader, "".join(f"{answer}\n" for answer in answers).encode())
-        said = b""
-        try:
-            while more := os.read(reader, 4096):
-                said += more
-        except OSError:  # the terminal's other end is closed
-            pass
-    os.close(reader)
-    text = said.decode()
+        text = terminals.read_rest(reader).decode()
     assert process.returncode == 0, text
     assert "did you mean 'mmi'?" in text
     assert "did you mean 'depth'?" in text

@@ -83,13 +83,17 @@ def test_every_key_of_the_schema_is_described():
     assert not list(bare(described))
 
 
+# where names are free to the schema, and loading says which they may be
+FREE = {("report", "baselines"), ("reference", "values"), ("design", "components")}
+
+
 @pytest.mark.parametrize(
     "text",
     [GOOD, TWO_WAY, (ROOT / "studies/focal_search.yaml").read_text(), (ROOT / "studies/components.yaml").read_text()],
     ids=["small", "two-way", "search", "components"],
 )
 def test_what_the_schema_refuses_loading_refuses(tmp_path, text):
-    refused = unknown = 0
+    refused, accepted = 0, []
     for place, odd, content in spoiled(parsed(written(tmp_path, text).read_text())):
         valid = VALIDATOR.is_valid(content)
         if valid and odd != "a key that there is not":
@@ -100,8 +104,9 @@ def test_what_the_schema_refuses_loading_refuses(tmp_path, text):
             load(path)
         except ValueError as error:
             refused += not valid
-            unknown += "unknown " in str(error) and not valid
+            if valid and "unknown " in str(error):
+                accepted.append(place)
         else:
             assert valid, f"{place} as {odd!r} is refused by the schema alone"
     assert refused > 100
-    assert unknown > 10
+    assert {place[:2] for place in accepted} <= FREE

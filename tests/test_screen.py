@@ -90,7 +90,7 @@ def test_a_pruned_trial_does_not_make_a_cell_the_best():
     assert leads(good.apply(replace(progress(20), pruned={"t1": "below"}), 30.0)) == ("id_rate=1", 50, 1, 3)
 
 
-def test_when_trials_leave_less_is_left_and_nobody_worked_faster():
+def test_when_trials_leave_nobody_worked_faster():
     """Two trials of 50 steps each: 20 done, then one leaves and 40 remain, at 20 steps in 10 s."""
     start = after(PackStarted("p1", ("t1", "t2")), progress(20))
     assert start.steps_a_second == pytest.approx(2)

@@ -124,17 +124,22 @@ def test_mlflow_has_a_run_a_trial_with_its_settings_its_curve_and_how_it_ended(t
     runs = client.search_runs([experiment.experiment_id])
     trials = Store(tune / "store").trials()
     assert len(runs) == trials.height == 6
-    stored = curves(tune)
+    stored, seen = curves(tune), set()
     for one in runs:
         assert one.data.tags["synthetic"] == "true"
         way, fold = one.data.params["way"], int(one.data.params["fold"])
         (trial,) = trials.filter(pl.col("way") == way, pl.col("fold") == fold).iter_rows(named=True)
         assert one.info.status == ("FAILED" if trial["state"] == "failed" else "FINISHED")
         history = client.get_metric_history(one.info.run_id, "test_accuracy")
-        points = {metric.step: metric.value for metric in history}
-        if trial["state"] == "complete":
-            assert points == dict(enumerate(stored[trial["trial_id"]], 1))
+        points = sorted((metric.step, metric.value) for metric in history)
+        assert one.data.params["epochs"] == "3"
+        seen.add(trial["trial_id"])
+        if trial["state"] == "failed":
+            assert points == [(1, 0.5 + 0.01 * fold)]
+        else:
+            assert points == list(enumerate(stored[trial["trial_id"]], 1))
             assert one.data.metrics["accuracy"] == trial["accuracy"]
+    assert seen == set(trials["trial_id"])
 
 
 def test_a_run_ends_with_what_was_found_why_trials_failed_how_long_it_took_and_the_next_command(inline):

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import coins
 import pytest
 import searching
+import terminals
 import torch
 
 from idennet_core import checkpoint
@@ -74,7 +75,7 @@ def stored(store, pack, since, start, end, accuracy):
 def test_before_anything_is_stored_everything_waits_and_takes_what_was_foreseen(study):
     planned, store = study
     since = watching.began(store, "coin")
-    seen = watching.look(store, "coin", since)
+    seen = watching.look(store, "coin")
     assert not seen.over
     assert (seen.state.num_waiting, seen.state.packs, seen.state.title) == (4, 2, "coin (synthetic)")
     assert forecast.seconds_left(seen.state, since) == pytest.approx(sum(e.seconds for e in planned.estimates))
@@ -86,7 +87,7 @@ def test_a_pack_at_work_shows_by_its_checkpoints_at_the_pace_between_them(study)
     since = watching.began(store, "coin")
     keep(store, first, 3, since + 18, 0.6)
     keep(store, first, 4, since + 24, 0.7)
-    state = watching.look(store, "coin", since).state
+    state = watching.look(store, "coin").state
     assert (state.num_running, state.num_waiting) == (2, 2)
     assert state.running[first.pack_id].share == pytest.approx(0.4)
     assert forecast.leader(state).accuracy.mean == pytest.approx(70)
@@ -100,11 +101,11 @@ def test_what_is_stored_is_done_and_sets_the_pace_of_what_waits(study):
     first, second = planned.packs
     since = watching.began(store, "coin")
     stored(store, first, since, 1, 41, 0.75)  # 40 s, where 20 were foreseen
-    seen = watching.look(store, "coin", since)
+    seen = watching.look(store, "coin")
     assert (len(seen.state.done), seen.state.packs_done, seen.state.num_waiting) == (2, 1, 2)
     assert forecast.seconds_left(seen.state, since + 41) == pytest.approx(40, rel=0.01)
     stored(store, second, since, 41, 81, 0.25)
-    seen = watching.look(store, "coin", since)
+    seen = watching.look(store, "coin")
     assert seen.over
     assert forecast.leader(seen.state).cell == "side=heads"
 
@@ -114,27 +115,27 @@ def test_what_an_earlier_run_stored_is_told_as_stored_before_and_its_checkpoints
     since = watching.began(store, "coin")
     stored(store, planned.packs[0], since, -90, -50, 0.75)
     keep(store, planned.packs[1], 4, since - 40, 0.7)
-    state = watching.look(store, "coin", since).state
+    state = watching.look(store, "coin").state
     assert (len(state.stored), len(state.done), state.num_running, state.num_waiting) == (2, 0, 0, 2)
 
 
 @pytest.mark.parametrize("more", [", pruning: {first: 2}", ", select: test", ", nested: true"])
 def test_a_search_is_over_when_all_that_it_asked_and_what_it_chose_is_stored(more, tmp_path):
-    content = searching.text(configurations=4, more=more)
+    content = searching.text(configurations=8, more=more)
     planned = searching.plan(tmp_path, content)
     store = planned.search.store
     record.freeze(planned, store, ["idenctl"])
-    since = watching.began(store, "top")
     planned.search.write()
-    assert not watching.look(store, "top", since).over
+    assert not watching.look(store, "top").over
     after = searching.run(tmp_path, content)
     after.search.write()
-    seen = watching.look(store, "top", since)
+    seen = watching.look(store, "top")
     assert seen.over
     rows = store.every_trial()
     assert set(rows["trial_id"]) == seen.state.cells.keys()
     assert seen.state.done == set(rows.filter(state="complete")["trial_id"])
     assert seen.state.pruned == set(rows.filter(state="pruned")["trial_id"])
+    assert bool(seen.state.pruned) == ("pruning" in more)
 
 
 @pytest.fixture
@@ -178,12 +179,10 @@ def test_ctrl_c_ends_the_watching_alone(running):
         start_new_session=True,
     )
     os.close(follower)
-    shown = b""
-    while b"waiting" not in shown:
-        shown += os.read(leader, 4096)
+    terminals.read_until(leader, b"waiting")
     watch.send_signal(signal.SIGINT)
     assert watch.wait(FINISH) == 130
-    assert b"Traceback" not in shown
+    assert b"Traceback" not in terminals.read_rest(leader)
     assert process.wait(FINISH) == 0
 
 
@@ -197,7 +196,7 @@ def test_a_study_that_nobody_runs_is_shown_once(study):
     assert "coin (synthetic) is not running: trials 0 done, 4 waiting" in said
 
 
-def test_json_is_one_look(study):
+def test_watching_and_json_exclude_each_other(study):
     watch = idenctl("study", "status", "coin", "--watch", "--json", "--store", "runs")
     assert "--watch and --json exclude each other" in watch.communicate(timeout=FINISH)[1]
     assert watch.returncode == 2

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import traceback
+from collections import Counter
 from typing import Annotated
 
 import typer
@@ -113,7 +114,8 @@ def main() -> None:
 def _meant(message: str) -> str:
     """What the parser says, and what may have been meant where it has no idea."""
     if found := re.fullmatch(r"No such command '(.*)'\.?", message):
-        last = {path.rpartition(" ")[2]: path for path in examples.EXAMPLES if path}
+        ends = Counter(path.rpartition(" ")[2] for path in examples.EXAMPLES if path)
+        last = {path.rpartition(" ")[2]: path for path in examples.EXAMPLES if ends[path.rpartition(" ")[2]] == 1}
         if close := nearest(found[1], last):
             return f"{message.removesuffix('.')}; did you mean '{last[close]}'?"
     if (found := re.search(r"'([^']*)' is not one of (.*)", message)) and (

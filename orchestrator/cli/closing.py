@@ -13,7 +13,6 @@ from orchestrator.cli.wording import difference, duration, several
 if TYPE_CHECKING:
     import polars as pl
 
-    from orchestrator.report.model import Report
     from orchestrator.store import Store
 
 REASONS = 3  # of failures that are told one by one
@@ -27,11 +26,11 @@ def closing(store: "Store", name: str, seconds: float | None = None) -> None:
     from orchestrator import frozen
     from orchestrator.report import tables
 
-    plan, trials = frozen.read_plan(store.studies / name / "plan.json"), store.trials()
-    own = tables.chosen(plan, trials)
+    plan = frozen.read_plan(store.studies / name / "plan.json")
+    own = tables.chosen(plan, store.trials())
     if own.is_empty():
         return
-    facts = {**_found(plan, store, name, trials), **_failures(own), **_time(store, name, seconds)}
+    facts = {**_found(plan, store), **_failures(own), **_time(store, name, seconds)}
     console = View(stderr=True, markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         for title, text in facts.items():
@@ -46,33 +45,23 @@ def closing(store: "Store", name: str, seconds: float | None = None) -> None:
     console.print(rows)
 
 
-def _found(plan: dict[str, Any], store: "Store", name: str, trials: "pl.DataFrame") -> dict[str, str]:
+def _found(plan: dict[str, Any], store: "Store") -> dict[str, str]:
     """The answer, and the cell with the highest accuracy; why there is none where the report cannot be made."""
+    from orchestrator.report import stored
     from orchestrator.report.answer import answer
     from orchestrator.report.wording import folds_done, with_interval
 
     try:
-        report = _report(plan, store, name, trials)
+        (found,) = stored.gather(store, [plan | {"report": plan["report"] | {"show": []}}])
     except ValueError as error:
         return {"found": f"no answer: {error}"}
+    report = found.report
     rows = [row for row in report.rows if row.accuracy.mean is not None]
     if not rows:
         return {"found": answer(report)}
     best = rows[0] if report.searched else max(rows, key=lambda row: row.accuracy.mean or 0.0)
     folds = f" over {folds_done(best, report)} folds" if report.folds else ""
     return {"found": answer(report), "best": f"{best.label}: {with_interval(best.accuracy)} %{folds}"}
-
-
-def _report(plan: dict[str, Any], store: "Store", name: str, trials: "pl.DataFrame") -> "Report":
-    from orchestrator import frozen
-    from orchestrator.report import search, tables
-
-    plan = plan | {"report": plan["report"] | {"show": []}}
-    predictions = store.predictions(tables.chosen(plan, trials)) if tables.needs_predictions(plan) else None
-    if plan.get("search"):
-        searched = frozen.read_search(store.studies / name / "search.json")
-        return search.build(plan, searched, trials, predictions)
-    return tables.build(plan, trials, predictions)
 
 
 def _failures(trials: "pl.DataFrame") -> dict[str, str]:

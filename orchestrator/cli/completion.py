@@ -17,8 +17,8 @@ def whole_names() -> Iterator[None]:
 
     The @ and what comes after it is then what bash wants to hear.
     """
-    words, cursor = os.environ.get("COMP_WORDS", "").split("\n"), int(os.environ.get("COMP_CWORD", 0))
-    if "@" not in words[1:]:
+    words, cursor = os.environ.get("COMP_WORDS", "").split("\n"), os.environ.get("COMP_CWORD", "")
+    if "@" not in words[1:] or not cursor.isdecimal():
         yield
         return
     joined: list[str] = []
@@ -28,7 +28,7 @@ def whole_names() -> Iterator[None]:
             joined[-1] += word
         else:
             joined.append(word)
-        if number == cursor:
+        if number == int(cursor):
             at = len(joined) - 1
     os.environ |= {"COMP_WORDS": "\n".join(joined), "COMP_CWORD": str(at)}
     begun = joined[at].rpartition("@")[0]

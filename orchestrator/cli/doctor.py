@@ -63,7 +63,7 @@ def doctor(
         if slow and note.is_terminal:
             note.print(f"{slow} …", style="dim", end="\r")
         began = time.monotonic()
-        for finding in check():
+        for finding in _guarded(check):
             answers.append(asdict(finding) | {"seconds": round(time.monotonic() - began, 2)})
             if not as_json:
                 mark, style = MARKS[finding.state]
@@ -77,6 +77,15 @@ def doctor(
     else:
         print(f"{wrong} to put right" if wrong else "nothing is wrong", file=sys.stderr)
     raise typer.Exit(1 if wrong else 0)
+
+
+def _guarded(check: Callable[[], Findings]) -> Findings:
+    """What a check finds, and where it breaks off, why: the others are still looked at."""
+    try:
+        yield from check()
+    except Exception as error:
+        said = f"could not be looked at to the end: {type(error).__name__}: {error}".splitlines()[0]
+        yield Finding("the rest of this", "wrong", said, "mend that, then run idenctl doctor again")
 
 
 def _python() -> Findings:
@@ -281,8 +290,8 @@ def _driver() -> str:
 
 
 def _ray() -> Findings:
-    version = importlib.metadata.version("ray")
     try:
+        version = importlib.metadata.version("ray")
         from orchestrator import tune_engine
         from orchestrator.machine import this_machine
 
@@ -290,7 +299,7 @@ def _ray() -> Findings:
     except Exception as error:  # whatever Ray says that it lacks
         lines = str(error).strip().splitlines() or [type(error).__name__]
         remedy = "export TMPDIR=/tmp (short, with room), look again when less else runs; or study run --engine inline"
-        yield Finding("Ray", "wrong", f"{version}, but none starts: {lines[0]}", remedy)
+        yield Finding("Ray", "wrong", f"none starts: {lines[0]}", remedy)
         return
     mode = f"{answered}, {os.environ.get('RAY_AUTH_MODE', 'no')} mode"
     yield Finding("Ray", "fine", f"{version} starts and answers, on loopback alone; {mode}")

@@ -44,7 +44,7 @@ def new(
     out: Annotated[Path | None, typer.Option(help="The file to write.", show_default="NAME.yaml")] = None,
 ) -> None:
     """Write a study file with a comment to each key; asks for what is not given where it runs in a terminal."""
-    from orchestrator import new_study, study
+    from orchestrator import new_study
     from orchestrator.idennet import FOR_TRUNKS, Idennet
     from orchestrator.names import named
 
@@ -77,7 +77,7 @@ def new(
         question = _asked("The question", str, way) if asks else way
     base = new_study.shared(dataset, varied, rules)
     wanted = new_study.Wanted(name, question, dataset, varied, search, chosen, repeated, base)
-    text = _checked(wanted, rules, file, study.load)
+    text = _checked(wanted, rules, file)
     with file.open("x", encoding="utf-8") as opened:  # whoever has made it since keeps it
         opened.write(text)
     typer.echo(f"{file} written; next: idenctl study plan {file}", err=True)
@@ -90,9 +90,9 @@ def _check_place(file: Path) -> None:
         raise NotADirectoryError(f"--out must be in an existing folder, got {file}; create {file.parent}")
 
 
-def _checked(wanted: "Wanted", rules: "Rules", file: Path, load: Callable[..., object]) -> str:
+def _checked(wanted: "Wanted", rules: "Rules", file: Path) -> str:
     """The text of the study file, which loads."""
-    from orchestrator import new_study
+    from orchestrator import new_study, study
 
     text = new_study.text(wanted, rules, str(file), _schema_from(file.parent))
     with TemporaryDirectory() as folder:
@@ -100,7 +100,7 @@ def _checked(wanted: "Wanted", rules: "Rules", file: Path, load: Callable[..., o
         draft.write_text(text, encoding="utf-8")
         try:
             for profile in (None, "quick"):
-                load(draft, profile, rules_of=lambda _: rules)
+                study.load(draft, profile, rules_of=lambda _: rules)
         except ValueError as error:
             raise ValueError(str(error).replace(str(draft), str(file))) from None
     return text

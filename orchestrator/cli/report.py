@@ -1,6 +1,5 @@
 """`idenctl report`: what the store knows of a study, as tables."""
 
-import codecs
 import os
 import shutil
 import sys
@@ -57,33 +56,27 @@ def report(
     found = stored.gather(results, plans, exact=format is Format.JSON)
     reports = [one.report for one in found]
     stored.check_mixed(reports, mixed)
-    if figure and not reports[0].rows:
-        raise ValueError(f"--figure draws what was tested, the search {names[0]} has chosen nothing yet; run it again")
     # a file or a pipe has no width of its own: COLUMNS, or enough for the drawn intervals
     width = shutil.get_terminal_size(fallback=(120, 24)).columns if out is None else 120
     evidence = [one.evidence for one in found] if format is Format.HTML else []
     text = formats.render(reports, format, width, out is None and sys.stdout.isatty(), evidence)
-    if out is None and format is Format.TERMINAL and _has_ascii_alone():
-        from orchestrator.report.terminal import in_ascii
+    from orchestrator.cli.console import has_ascii_alone, in_ascii
 
+    if out is None and format is Format.TERMINAL and has_ascii_alone(sys.stdout):
         text = in_ascii(text)
+    drawn = b""
+    if figure:
+        from orchestrator.report import figure as figures
+
+        drawn = figures.draw(reports[0], found[0].trials, figure.suffix)  # before a word: it may be refused
     if out is None:
         typer.echo(text, nl=False)
     else:
         write(out, text)
         typer.echo(f"report written to {out}", err=True)
     if figure:
-        from orchestrator.report import figure as figures
-
-        write(figure, figures.draw(reports[0], found[0].trials, figure.suffix))
+        write(figure, drawn)
         typer.echo(f"figure written to {figure}", err=True)
-
-
-def _has_ascii_alone() -> bool:
-    """Whether stdout, or what the locale says of the terminal, has no letters beyond ASCII."""
-    locale = os.environ.get("LC_ALL") or os.environ.get("LANG") or ""
-    encoding = codecs.lookup(sys.stdout.encoding or "utf-8").name
-    return locale in ("C", "POSIX") or os.environ.get("TERM") == "linux" or encoding == "ascii"
 
 
 def resolve(name: str, known: Collection[str]) -> str:
@@ -122,14 +115,14 @@ def check_figure(path: Path, names: Sequence[str]) -> None:
         raise NotADirectoryError(f"--figure must be in an existing folder, got {path}; create {path.parent}")
 
 
-def check_out(path: Path, suffix: str = "") -> None:
-    """Raise ValueError or NotADirectoryError unless `--out` names a file with this suffix in an existing folder."""
+def check_out(path: Path, suffix: str = "", what: str = "--out") -> None:
+    """Raise ValueError or NotADirectoryError unless `what` names a file with this suffix in an existing folder."""
     if not path.name.endswith(suffix):
-        raise ValueError(f"--out must end in {suffix}, got {path}; give another name")
+        raise ValueError(f"{what} must end in {suffix}, got {path}; give another name")
     if path.is_dir():
-        raise IsADirectoryError(f"--out is a file, got the folder {path}; give the name of a file in it")
+        raise IsADirectoryError(f"{what} is a file, got the folder {path}; give the name of a file in it")
     if not path.parent.is_dir():
-        raise NotADirectoryError(f"--out must be in an existing folder, got {path}; create {path.parent}")
+        raise NotADirectoryError(f"{what} must be in an existing folder, got {path}; create {path.parent}")
 
 
 def write(path: Path, content: str | bytes) -> None:

@@ -1,6 +1,6 @@
 """The live view of a running study: a picture where stderr is a terminal, plain lines where it is not."""
 
-import os
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator import forecast
+from orchestrator.cli.console import has_ascii_alone, in_ascii
 from orchestrator.cli.wording import several
 from orchestrator.progress import (
     Asked,
@@ -32,6 +33,7 @@ from orchestrator.progress import (
     Waiting,
 )
 
+log = logging.getLogger("idenctl")
 QUIET = 20.0  # seconds between plain lines
 LOOKED_EVERY = 5.0  # seconds between two looks at how busy the devices are
 MOST_PACKS = 8  # rows of running packs
@@ -44,9 +46,8 @@ class View(Console):
 
     @property
     def encoding(self) -> str:
-        """As Python writes, which in the locale C is UTF-8 whatever the terminal shows."""
-        plain = os.environ.get("LC_ALL") or os.environ.get("LANG") or ""
-        return "ascii" if plain in ("C", "POSIX") or os.environ.get("TERM") == "linux" else super().encoding
+        """As the terminal shows it, whatever Python would write."""
+        return "ascii" if has_ascii_alone(self.file) else super().encoding
 
 
 def render(state: RunState, now: float, console: Console, busy: str = "") -> RenderableType:
@@ -225,7 +226,12 @@ class Display:
 
     def _devices(self, now: float) -> str:
         if now >= self.look_at:
-            self.busy, self.look_at = self.load(), now + LOOKED_EVERY
+            try:
+                self.busy = self.load()
+            except Exception as error:  # a cluster that is just leaving: the run says so itself
+                log.debug("how busy the devices are is not known: %s", error)
+                self.busy = ""
+            self.look_at = now + LOOKED_EVERY
         return self.busy
 
 
@@ -265,7 +271,7 @@ def screen(
 
 def written(line: str, console: Console) -> str:
     """The line as a stream of the console's encoding has it."""
-    return line.replace("±", "+-") if console.options.ascii_only else line
+    return in_ascii(line.replace("±", "+-")) if console.options.ascii_only else line
 
 
 def _trials(state: RunState) -> str:

@@ -47,7 +47,9 @@ def status(
         submitted = {study: found[-1] for study, found in jobs.by_study().items()}
     name = resolve(name, [*studies, *(submitted.keys() - studies.keys())])
     job, study = submitted.get(name), studies.get(name)
-    if watch and study:
+    if watch and not study:
+        raise ValueError(f"a study is watched from when it is planned, {name} is not yet; look again in a moment")
+    if watch:
         from orchestrator.cli.watch import follow
 
         ended = (lambda: jobs.by_study()[name][-1].over) if job else None

@@ -57,7 +57,9 @@ def run(
     SIGTERM is an interruption as Ctrl-C is.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    command = ["idenctl", *sys.argv[1:]]
+    from orchestrator.sections import masked
+
+    command = ["idenctl", *map(masked, sys.argv[1:])]  # it is stored
     raise typer.Exit(
         conduct(file, profile, set_, store, engine, address, cluster, verbose, command, tensorboard, mlflow)
     )
@@ -86,16 +88,17 @@ def conduct(
     wanted = loaded(file, profile, set_, place)
     capacity, running = devices(address, cluster)
     planned = runner.plan(wanted, place, capacity)
-    with record.only_run(place, planned.study.folder), _mirrored(planned) as show:
+    state = runner.watched(planned, place, engine.value)
+    with (
+        _tracked(planned, state.cells, tensorboard, mlflow) as tell,  # first: what they refuse is refused at once
+        record.only_run(place, planned.study.folder),
+        _mirrored(planned) as show,
+    ):
         record.freeze(planned, place, command)
         try:
             train_missing(planned.trunks, place, planned.capacity, running)
             if planned.packs:
-                state = runner.watched(planned, place, engine.value)
-                with (
-                    _tracked(planned, state.cells, tensorboard, mlflow) as tell,
-                    screen(state, load=_load(running), tracebacks=verbose) as listen,
-                ):
+                with screen(state, load=_load(running), tracebacks=verbose) as listen:
 
                     def heard(event: "Event") -> None:
                         listen(event)

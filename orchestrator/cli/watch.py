@@ -29,9 +29,8 @@ def follow(store: "Store", name: str, job_over: Callable[[], bool] | None = None
             return not job_over()
         return record.running(store, name) is not False
 
-    since = watching.began(store, name)
     alive = running()
-    seen = watching.look(store, name, since)
+    seen = watching.look(store, name)
     here = record.running(store, name)
     display = Display(seen.state, machine.Load() if here and not job_over else str, None, time.time)
     every = EVERY_REMOTE if store.bucket or job_over else EVERY
@@ -42,7 +41,7 @@ def follow(store: "Store", name: str, job_over: Callable[[], bool] | None = None
             began = time.time()
             time.sleep(every)
             alive = running()  # before the look: what was stored last is seen
-            before, seen = seen.state, watching.look(store, name, since)
+            before, seen = seen.state, watching.look(store, name)
             step = seen.state.packs_done > before.packs_done
             display.show(seen.state, failures(before, seen.state.failed), step)
             every = max(every, REST * (time.time() - began - every))

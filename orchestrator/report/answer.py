@@ -32,8 +32,13 @@ def _found(report: Report) -> str:
 
 
 def _searched(rows: list[Row], found: Searched) -> str:
-    best = rows[0]
-    said = f"the search by {found.sampler} chose {best.label}: {_percent(best.accuracy)}"
+    if len(found.chosen) > 1:
+        best = max(rows, key=lambda row: row.accuracy.mean or 0.0)
+        none = f"none better in all of {' and '.join(found.objectives)}"
+        said = f"the search by {found.sampler} chose {len(found.chosen)} configurations, {none}; most accurate is "
+        said += f"{best.label}: {_percent(best.accuracy)}"
+    else:
+        said = f"the search by {found.sampler} chose {rows[0].label}: {_percent(rows[0].accuracy)}"
     if found.select == "test":
         return f"{said}, the best of many on the very test folds that chose it, so too high"
     if found.nested is not None:

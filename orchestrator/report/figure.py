@@ -34,7 +34,12 @@ def svg(drawn: alt.FacetChart) -> str:
 
 
 def chart(report: Report, trials: pl.DataFrame) -> alt.FacetChart:
-    """Accuracy in percent by cell; a panel a column in a two-way study. Drawn data says so in the title."""
+    """Accuracy in percent by cell; a panel a column in a two-way study. Drawn data says so in the title.
+
+    Raises ValueError where nothing was tested yet.
+    """
+    if not report.rows:
+        raise ValueError(f"a figure draws what was tested, {report.study} has chosen nothing yet; run it again")
     order = list(dict.fromkeys(_name(row, report) for row in report.rows))
     scale = alt.Scale(zero=False, nice=True)
     x = alt.X("cell:N", sort=order, title=report.by, axis=alt.Axis(labelAngle=0, labelLimit=WIDTH))

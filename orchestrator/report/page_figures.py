@@ -38,8 +38,10 @@ class Figure:
 def main(reports: Sequence[Report], evidence: Sequence[Evidence]) -> Figure | None:
     """Every fold a dot, means with intervals, the paper's values: a panel a study, of one study a column's."""
     panels: list[Panel] = []
+    told_of = 0
     for report, beside in zip(reports, evidence, strict=True):
         shown = replace(report, rows=told(report.rows, MOST_CELLS))
+        told_of += len(shown.rows)
         for column, points in groupby(sorted(values(shown, beside.trials), key=_column(report)), key=_column(report)):
             found = [_said(point, report) for point in points]
             title = [full_name(report)] if len(reports) > 1 else []
@@ -55,7 +57,7 @@ def main(reports: Sequence[Report], evidence: Sequence[Evidence]) -> Figure | No
     return _figure(
         title=f"{mark}accuracy by {first.by}" if len(reports) == 1 else f"{mark}accuracy of every cell",
         label=f"{mark}accuracy in percent, a line a cell; the table below holds the numbers",
-        note=_left_out(sum(len(report.rows) for report in reports), sum(len(panel[1]) for panel in panels), reports),
+        note=_left_out(sum(len(report.rows) for report in reports), told_of),
         legend=legend,
         draw=lambda width: charts.dots(panels, f"{mark}accuracy %", width, zero=False),
     )
@@ -92,7 +94,7 @@ def differences(report: Report, evidence: Evidence) -> Figure | None:
             note
             for note in (
                 "Lines are 95% intervals of their number alone; p is corrected for all comparisons.",
-                _left_out(len(report.rows), len(rows), [report]),
+                _left_out(len(report.rows), len(rows)),
             )
             if note
         ),
@@ -127,7 +129,7 @@ def curves(report: Report, evidence: Evidence) -> Figure | None:
     return _figure(
         title=f"{mark}learning curves",
         label=f"{mark}accuracy in percent by epoch, a panel a cell",
-        note=_left_out(len(report.rows), len(rows), [report]),
+        note=_left_out(len(report.rows), len(rows)),
         legend=[("line", band), ("dashed", "training batches")],
         draw=lambda width: charts.curves(data, [row.label for row in rows], f"{mark}%", width),
     )
@@ -155,7 +157,7 @@ def by_expression(report: Report) -> Figure | None:
     return _figure(
         title=f"{mark}accuracy by expression",
         label=f"{mark}accuracy in percent, a panel an expression, a line a cell",
-        note=_left_out(len(report.rows), len(rows), [report]),
+        note=_left_out(len(report.rows), len(rows)),
         legend=[("mean", "mean with its 95% interval" + (" (SYNTHETIC)" if mark else ""))],
         draw=lambda width: charts.expressions(data, [row.label for row in rows], f"{mark}%", width),
     )
@@ -218,8 +220,9 @@ def told(rows: Sequence[Row], most: int) -> tuple[Row, ...]:
     return tuple(row for row in rows if id(row) in kept)
 
 
-def _left_out(count: int, shown: int, reports: Sequence[Report]) -> str:
-    if shown >= count or len(reports) > 1:
+def _left_out(count: int, shown: int) -> str:
+    """What is said where a figure shows fewer cells than there are."""
+    if shown >= count:
         return ""
     return f"{shown} of {count} cells: the baselines and the best; the table holds all."
 

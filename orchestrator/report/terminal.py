@@ -2,7 +2,6 @@
 
 import io
 import math
-import re
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -18,7 +17,6 @@ from orchestrator.report.search_blocks import search_blocks
 from orchestrator.report.wording import beside_paper, compared, measured, number, provenance_lines
 
 NARROWEST, USUAL = 40, 80  # columns: a narrower terminal wraps by itself; below the usual, tables come in parts
-ASCII = str.maketrans("─├┤●◇◈╸…", "-||ox*-.")
 STRIP_WIDTHS = (24, 48)  # columns of the strip, least and most
 COMPARISONS_ACROSS = 2  # baselines side by side in 80 columns
 
@@ -38,12 +36,6 @@ def to_terminal(report: Report, width: int, styled: bool) -> str:
     with console.capture() as capture:
         _print(console, report)
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
-
-
-def in_ascii(text: str) -> str:
-    """The same for a terminal that has ASCII alone; letters of names are spelled as Python spells them."""
-    text = re.sub(r" ± (?=\d)", " +-", text).replace("±", "+-")
-    return text.translate(ASCII).encode("ascii", "backslashreplace").decode()
 
 
 def _print(console: Console, report: Report) -> None:

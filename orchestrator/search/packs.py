@@ -227,7 +227,7 @@ class SearchPacks:
                     cells={trial.trial_id: name_of(trial, self.study) for trial in asked},
                     packs=len(self.queue),
                     trials={trial.trial_id: trial for trial in asked},
-                    foreseen={pack.pack_id: foreseen(pack, self.estimate(pack)) for pack in self.queue},
+                    foreseen={pack.pack_id: Foreseen.of(pack, self.estimate(pack).seconds) for pack in self.queue},
                     to_come=max(sum(self.trials_to_come().values()) - len(self.trials()), 0),
                 )
             )
@@ -278,11 +278,6 @@ def structures(
             f"got {len(combinations)}; give fewer choices"
         )
     return configure(study, [cell({**first, **values}) for values in combinations])
-
-
-def foreseen(pack: Pack, estimate: Estimate) -> Foreseen:
-    """The pack as whoever watches a run knows it."""
-    return Foreseen(tuple(trial.trial_id for trial in pack.trials), estimate.seconds)
 
 
 def name_of(trial: Trial, study: Study) -> str:

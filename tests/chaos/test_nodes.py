@@ -93,7 +93,6 @@ def test_the_head_of_a_cluster_killed_ends_the_run_and_the_next_one_ends_the_stu
         for pid in cluster.head.children(words):
             os.kill(pid, signal.SIGKILL)
         command.end()
-        print(command.status, command.said)
         assert command.status not in (0, 2), command.said
     environment = {"TMPDIR": str(command.folder / "t")}  # where Ray, which ends the driver, has it leave its folder
     stage.recover("head of a cluster killed", store, repeated=[repeated], environment=environment, engine="tune")
