@@ -102,5 +102,9 @@ def test_a_search_says_on_whom_its_choice_was_judged(tmp_path, more, said):
     report = reported(tmp_path, content)
     assert said in answer(report)
     assert report.rows[0].label in answer(report)
+    several = answer(
+        replace(report, searched=replace(report.searched, chosen=(0, 1), objectives=("accuracy", "flops")))
+    )
+    assert "chose 2 configurations, none better in all of accuracy and flops; most accurate is " in several
     waiting = replace(report, rows=(), searched=replace(report.searched, chosen=()))
     assert "no answer yet, the search is not over" in answer(waiting)

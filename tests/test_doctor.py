@@ -118,6 +118,18 @@ def test_a_detector_that_is_none_is_wrong(tmp_path, trained_store, quick):
     )
 
 
+def test_a_check_that_breaks_off_is_wrong_and_the_others_are_made(trained_store, quick, monkeypatch):
+    def broken():
+        raise PermissionError("not yours")
+        yield
+
+    monkeypatch.setattr(doctor, "_memory", broken)
+    ended, found = findings("--store", trained_store)
+    assert ended == 1
+    only_wrong(found, "the rest of this", "PermissionError: not yours", "run idenctl doctor again")
+    assert found["store"]["state"] == "fine"
+
+
 def test_a_disk_without_room_is_wrong(trained_store, quick, monkeypatch):
     monkeypatch.setattr(doctor, "ROOM", 10**18)
     found = findings("--store", trained_store)[1]

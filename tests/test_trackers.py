@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from orchestrator import runner, trackers
 from orchestrator.planning import Capacity
-from orchestrator.progress import PackStarted
+from orchestrator.progress import PackStarted, TrialFailed
 from orchestrator.store import Store
 
 STUDY = """\
@@ -185,3 +185,49 @@ def test_a_tracker_that_fails_in_the_middle_says_so_once_and_harms_nothing(plann
     for pack in ("p", "q"):
         tracker(PackStarted(pack, (planned.trials[0].trial_id,)))
     assert caplog.messages == ["MLflow is told nothing more, the study goes on: OSError: the server has gone"]
+
+
+def test_a_tracker_that_is_gone_at_the_end_harms_nothing(planned, tmp_path, caplog):
+    class Gone:
+        def log_trial_start(self, trial):
+            pass
+
+        def log_trial_end(self, trial, failed):
+            raise OSError("the server has gone")
+
+    tracker = trackers.Tracker("MLflow", Gone(), tmp_path, planned, runner.names(planned, {}))
+    tracker(PackStarted("p", (planned.trials[0].trial_id,)))
+    tracker.close()
+    assert caplog.messages == ["MLflow is told nothing more, the study goes on: OSError: the server has gone"]
+
+
+def test_a_trial_that_killed_its_worker_alone_is_told_as_failed_and_one_that_was_stopped_is_not(planned, tmp_path):
+    ended = []
+
+    class Heard:
+        def log_trial_start(self, trial):
+            pass
+
+        def log_trial_end(self, trial, failed):
+            ended.append((trial.name.rpartition(",")[2], failed))
+
+    tracker = trackers.Tracker("MLflow", Heard(), tmp_path, planned, runner.names(planned, {}))
+    killer, other = planned.trials[:2]
+    tracker(PackStarted("p", (killer.trial_id,)))
+    tracker(PackStarted("q", (other.trial_id,)))
+    tracker(TrialFailed("p", killer, "alone in its pack it killed its worker 3 times"))
+    tracker.close()
+    assert ended == [(killer.trial_id[:8], True), (other.trial_id[:8], False)]
+
+
+def test_a_password_of_an_address_is_neither_shown_nor_stored(tmp_path):
+    done = run(tmp_path, "--engine", "inline", "--mlflow", "nowhere://me:secret@host")
+    assert done.returncode == 2
+    assert "nowhere://me:***@host does not" in done.stderr
+    assert "secret" not in done.stderr
+    assert not list(tmp_path.rglob("checkpoints/*")), "it is refused before anything is trained"
+    done = run(tmp_path, "--engine", "inline", "--tensorboard", "x://me:secret@y")
+    assert done.returncode == 1, done.stderr
+    kept = [path.read_text() for path in (tmp_path / "store/studies/walk").glob("*.json")]
+    assert any("x://me:***@y" in text for text in kept)
+    assert not any("secret" in text for text in kept)

@@ -19,6 +19,7 @@ from idennet_core import checkpoint
 from orchestrator import forecast, record, runner, watching
 from orchestrator.planning import Capacity
 from orchestrator.rows import Run
+from orchestrator.source import ALONE
 from orchestrator.store import Store
 from orchestrator.trial import TrialResult
 
@@ -117,6 +118,24 @@ def test_what_an_earlier_run_stored_is_told_as_stored_before_and_its_checkpoints
     keep(store, planned.packs[1], 4, since - 40, 0.7)
     state = watching.look(store, "coin").state
     assert (len(state.stored), len(state.done), state.num_running, state.num_waiting) == (2, 0, 0, 2)
+
+
+def test_a_trial_that_failed_alone_in_its_pack_is_watched_while_it_is_tried_again(study):
+    planned, store = study
+    since = watching.began(store, "coin")
+    stored(store, planned.packs[0], since, 1, 41, 0.75)
+    (one, other) = planned.packs[1].trials
+    for trial, reason in ((one, f"{ALONE}killed its worker 3 times"), (other, "its weights are not finite")):
+        failed = TrialResult(trial, "failed", True, 0, 0, 0.0, reason=reason)
+        before = datetime.fromtimestamp(since - 60, UTC)
+        store.write_pack(
+            [failed], {"side": "heads", "takes": 0.0, "epochs": 10}, Run("cpu", "here", before, before, "1")
+        )
+    seen = watching.look(store, "coin")
+    assert (seen.over, seen.state.num_waiting, set(seen.state.failed)) == (False, 1, {other.trial_id})
+    again = runner.plan(planned.study, store, planned.capacity)
+    assert [trial for pack in again.packs for trial in pack.trials] == [one]
+    assert set(runner.watched(again, store).failed) == {other.trial_id}
 
 
 @pytest.mark.parametrize("more", [", pruning: {first: 2}", ", select: test", ", nested: true"])
