@@ -25,8 +25,8 @@ demo: .venv/ready  ## draw faces, prepare them, train the trunks, run Fig. 3 in 
 manual: .venv/ready  ## the manual as a site, in build/manual; a warning is an error
 	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
 
-test: lint  ## the test-suite
-	.venv/bin/python -m pytest
+test: lint  ## the test-suite, in two processes
+	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile
 
 test-slow: .venv/ready  ## the studies whose answer is known, minutes
 	.venv/bin/python -m pytest -m slow
