@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def start(arguments, folder, environment, operation=None, within=None, longest_f
     given = (arguments, folder, environment, operation, within, longest_file, refused)
     process = context.Process(target=_main, args=given)
     process.start()
+    while process.exitcode is None and os.getsid(process.pid) != process.pid:  # who kills its group then finds one
+        time.sleep(0.001)
     return process
 
 
