@@ -154,9 +154,9 @@ def uninterrupted(prepared_store, tmp_path_factory):
     import small_study
 
     store = shutil.copytree(prepared_store, tmp_path_factory.mktemp("uninterrupted") / "store")
-    done = small_study.run(store)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
+    status, said = small_study.run_on_ray(store)
+    assert status == 0, said
+    assert "Traceback" not in said
     return store
 
 

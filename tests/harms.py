@@ -46,11 +46,11 @@ class Harm(Plain):
 
 
 def written(folder, *groups):
-    """The folder with the workload and a study: of each group (kind, configurations, how) one does harm on fold 1."""
+    """The folder with workload and study: of each group (kind, configurations, how) the last does harm on fold 1."""
     folder.mkdir(exist_ok=True)
     plain.copied(folder)
     cells = [
-        f"{{kind: {kind}, size: {size}, how: {how if size == 1 else 'fine'}}}"
+        f"{{kind: {kind}, size: {size}, how: {how if size == count - 1 else 'fine'}}}"
         for kind, count, how in groups
         for size in range(count)
     ]

@@ -6,7 +6,7 @@ import json
 
 import polars as pl
 from conftest import Killed
-from pages import designed, noisy, predicted
+from pages import designed, failures_alone, noisy, predicted
 from searching import NUMBERS, kept, plan, run, text
 from test_report import plan as design
 from test_report import trial, whole
@@ -69,13 +69,6 @@ def failing():
     return tables.build(wanted, pl.concat([moved, pl.DataFrame(failed)], how="diagonal_relaxed"))
 
 
-def failures_alone():
-    wanted = design()
-    failed = [trial(cell, fold, state="failed") for cell in range(7) for fold in range(10)]
-    accuracies = {"accuracy": pl.Float64, "sequence_accuracy": pl.Float64}
-    return tables.build(wanted, pl.DataFrame(failed, schema_overrides=accuracies))
-
-
 def oddly_named():
     """Names that LaTeX, Markdown and HTML would obey."""
     wanted = design(question=ODD, dataset=ODD, study="odd_study")
@@ -130,7 +123,7 @@ KINDS = {
     "search that goes on": lambda root: [searched(root, over=False)],
     "several": lambda root: [designed()[0], real()],
     "failures": lambda root: [failing()],
-    "failures alone": lambda root: [failures_alone()],
+    "failures alone": lambda root: [tables.build(design(), failures_alone())],
     "odd names": lambda root: [oddly_named()],
     "many cells": lambda root: [many()],
 }

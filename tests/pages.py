@@ -1,4 +1,4 @@
-"""Pages of studies whose numbers are known, how they are stored, and how what is in a page is read."""
+"""Pages of studies whose numbers are known, how they are stored, and how what they show is read."""
 
 import json
 from html.parser import HTMLParser
@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import polars as pl
 from test_report import plan as design
-from test_report import whole
+from test_report import trial, whole
 from test_report_parts import plan as small
 from test_report_parts import predict, trials_of
 
@@ -74,6 +74,25 @@ def noisy(wanted, seed=3):
     """Every trial of the plan, all cells alike but for chance."""
     trials = whole(wanted)
     return trials.with_columns(accuracy=np.random.default_rng(seed).normal(0.7, 0.03, trials.height))
+
+
+def failures_alone():
+    """Every trial of seven cells and ten folds, each failed."""
+    failed = [trial(cell, fold, state="failed") for cell in range(7) for fold in range(10)]
+    return pl.DataFrame(failed, schema_overrides={"accuracy": pl.Float64, "sequence_accuracy": pl.Float64})
+
+
+def two(value, spec="z.2f"):
+    return "-" if value is None else format(value, spec)
+
+
+def spread(estimate, sign=""):
+    mean = two(estimate["mean"], f"{sign}z.2f")
+    return mean if estimate["half_width"] is None else f"{mean} ± {estimate['half_width']:.2f}"
+
+
+def p_of(value):
+    return "-" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 class Page(HTMLParser):

@@ -1,10 +1,13 @@
 """A small study on sets of noise, through the command line as a user runs it: its store, its runs, its rows."""
 
+import os
 import subprocess
 import sys
 import time
 
 import numpy as np
+from chaos import forked
+from conftest import idenctl
 
 from idennet_core.datasets import ferplus, oulu_casia, prepared
 from idennet_core.datasets.prepared import Face
@@ -63,31 +66,65 @@ def fill(store):
     save_noise(store, "casia-webface", (), rows)
     study = store / "study.yaml"
     study.write_text(STUDY)
-    assert idenctl("trunk", "train", study, store=store).returncode == 0
+    assert idenctl("trunk", "train", study, "--store", store).returncode == 0
     return store
 
 
-def command(*arguments, store):
-    return [sys.executable, "-m", "orchestrator.cli.app", *map(str, arguments), "--store", str(store)]
-
-
-def idenctl(*arguments, store):
-    return subprocess.run(command(*arguments, store=store), capture_output=True, text=True, timeout=FINISH)
-
-
 def run(store, *options):
-    return idenctl("study", "run", store / "study.yaml", *options, store=store)
+    """The study run in this process, without Ray."""
+    return idenctl("study", "run", store / "study.yaml", "--engine", "inline", *options, "--store", store)
 
 
-def start(store, *options):
-    arguments = command("study", "run", store / "study.yaml", *options, store=store)
-    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True)
+class Forked:
+    """The study running without Ray in a process of its own, forked from one that has imported everything.
+
+    It is told what `subprocess.Popen` is told.
+    """
+
+    def __init__(self, store):
+        self.folder = store.with_name("forked")
+        self.folder.mkdir(exist_ok=True)
+        arguments = ("study", "run", store / "study.yaml", "--engine", "inline", "--store", store)
+        forked.start_parent()
+        self.process = forked.start(arguments, self.folder, {})
+        self.pid, self.kill = self.process.pid, self.process.kill
+
+    @property
+    def returncode(self):
+        return self.process.exitcode
+
+    def poll(self):
+        return self.process.exitcode
+
+    def wait(self, timeout=FINISH):
+        self.process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired("idenctl", timeout)
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+    def communicate(self, timeout=FINISH):
+        self.wait(timeout)
+        return tuple((self.folder / name).read_text() for name in ("stdout", "stderr"))
+
+
+def start_on_ray(store):
+    """The study running on Ray, in a process of its own."""
+    command = [sys.executable, "-m", "orchestrator.cli.app", "study", "run", store / "study.yaml", "--store", store]
+    return subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def run_on_ray(store):
+    process = start_on_ray(store)
+    _, said = process.communicate(timeout=FINISH)
+    return process.returncode, said
 
 
 def wait_until(happened, process):
     deadline = time.monotonic() + FINISH
     while not happened():
-        assert process.poll() is None, f"ended before it could be stopped: {process.stderr.read()}"
+        assert process.poll() is None, f"ended before it could be stopped: {process.communicate()[1]}"
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -78,6 +79,7 @@ OWNERS = {
 }
 
 
+@cache
 def imports(module: str) -> set[str]:
     """All that a module imports, in functions and for type checkers too; `from a import b` gives `a.b`."""
     found = set()

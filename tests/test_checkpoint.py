@@ -1,12 +1,12 @@
 """Checkpoints: whole or not there, found damaged where one byte is, and always one to go on from."""
 
+import itertools
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -135,22 +135,31 @@ def test_two_are_kept_the_last_and_the_one_before_it(tmp_path):
     assert len(checkpoint.kept(tmp_path, "pack-ab")) == 1
 
 
+def keeping(folder, first):
+    """A process that keeps checkpoints from that number on, without end: its id, and the numbers as it says them."""
+    reader, writer = os.pipe()
+    if process := os.fork():
+        os.close(writer)
+        return process, os.fdopen(reader)
+    try:
+        for number in itertools.count(first):
+            content = {"n": torch.from_numpy(np.full(2**18, number))}  # torch's threads do not outlive a fork
+            keep(folder, "x", number, content, {"number": str(number)})
+            os.write(writer, f"{number}\n".encode())
+    finally:
+        os._exit(1)
+
+
 def test_killed_at_any_moment_while_it_keeps_checkpoints_the_last_or_the_one_before_it_is_whole(tmp_path):
-    script = (
-        "import itertools, sys, torch; from pathlib import Path; from tests.test_checkpoint import keep\n"
-        "folder, first = Path(sys.argv[1]), int(sys.argv[2])\n"
-        "for number in itertools.count(first):\n"
-        "    keep(folder, 'x', number, {'n': torch.full((2**18,), number)}, {'number': str(number)})\n"
-        "    print(number, flush=True)\n"
-    )
     draw, last = generator("killed while keeping"), -1
     for _ in range(4):
-        command = [sys.executable, "-c", script, str(tmp_path), str(last + 1)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent)
-        process.stdout.readline(), process.stdout.readline()  # two are kept
+        process, out = keeping(tmp_path, last + 1)
+        out.readline(), out.readline()  # two are kept
         time.sleep(draw.uniform(0.02, 0.2))
-        process.kill()
-        said = [last + 2, *map(int, process.communicate()[0].split())]
+        os.kill(process, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+        with out:
+            said = [last + 2, *map(int, out.read().split())]
         kept = checkpoint.kept(tmp_path, "x")
         found, words = checkpoint.load(kept[0])
         assert said[-1] <= int(words["number"]) <= said[-1] + 1

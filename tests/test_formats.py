@@ -9,25 +9,12 @@ from itertools import pairwise
 import pytest
 from kinds import KINDS
 from markdown_it import MarkdownIt
-from pages import Page
+from pages import Page, p_of, spread, two
 from pylatexenc.latex2text import LatexNodes2Text
 
 from orchestrator.report import Format, formats
 
 MAIN = "folds", "accuracy %", "pooled", "sequences", "paper", "minus paper", "s/trial"
-
-
-def two(value, spec="z.2f"):
-    return "-" if value is None else format(value, spec)
-
-
-def spread(estimate, sign=""):
-    mean = two(estimate["mean"], f"{sign}z.2f")
-    return mean if estimate["half_width"] is None else f"{mean} ± {estimate['half_width']:.2f}"
-
-
-def p_of(value):
-    return "-" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def expected(report):

@@ -3,10 +3,9 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import conftest
 import nbformat
 import polars as pl
 import pytest
@@ -30,11 +29,6 @@ profiles: {quick: {folds: [0, 1, 2]}}
 """
 
 
-def command(*arguments):
-    words = [sys.executable, "-m", "orchestrator.cli.app", *map(str, arguments)]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"})
-
-
 @pytest.fixture
 def file(tmp_path):
     (tmp_path / "levels.yaml").write_text(STUDY)
@@ -46,10 +40,11 @@ def study(file, tmp_path):
     return idenctl.Study.load(file, profile="quick", overrides={"epochs": 4}, store=tmp_path / "runs")
 
 
-def test_it_plans_runs_and_reports_as_the_commands_do(study, file, tmp_path, capsys):
+def test_it_plans_runs_and_reports_as_the_commands_do(study, file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     words = [file, "--profile", "quick", "--set", "epochs=4", "--store", tmp_path / "runs"]
     before = study.plan()
-    assert before == json.loads(command("study", "plan", *words, "--json").stdout)
+    assert before == json.loads(conftest.idenctl("study", "plan", *words, "--json").stdout)
     assert study.run(engine="inline") is study
     shown = capsys.readouterr()
     assert "levels@quick (synthetic)" in shown.out
@@ -57,7 +52,7 @@ def test_it_plans_runs_and_reports_as_the_commands_do(study, file, tmp_path, cap
     assert study.plan()["stored"] == before["trials"] == 6
     report = study.report()
     for format in ("terminal", "json"):
-        done = command("report", "levels@quick", "--format", format, "--store", tmp_path / "runs")
+        done = conftest.idenctl("report", "levels@quick", "--format", format, "--store", tmp_path / "runs")
         assert report.text(format) == done.stdout
     again = json.loads(report.text("json"))["provenance"]["command"]
     assert again.startswith(f"idenctl study run {file} --store {tmp_path / 'runs'} --engine inline --profile quick")

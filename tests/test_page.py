@@ -10,7 +10,20 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from pages import EPOCHS, Page, beside, designed, html, noisy, predicted, store
+from pages import (
+    EPOCHS,
+    Page,
+    beside,
+    designed,
+    failures_alone,
+    html,
+    noisy,
+    p_of,
+    predicted,
+    spread,
+    store,
+    two,
+)
 from scipy import stats
 from test_report import plan as design
 from test_report import trial, whole
@@ -24,18 +37,6 @@ from orchestrator.report.stored import with_everything
 
 ROOT = Path(__file__).parent.parent
 HOSTILE = '"><script>window.ran = 1</script><img src=x onerror="window.ran = 1">'
-
-
-def two(value, sign=""):
-    return "-" if value is None else format(value, f"{sign}z.2f")
-
-
-def spread(estimate, sign=""):
-    return f"{two(estimate['mean'], sign)} ± {two(estimate['half_width'])}"
-
-
-def p_of(value):
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def test_the_tables_hold_the_numbers_of_json():
@@ -53,7 +54,7 @@ def test_the_tables_hold_the_numbers_of_json():
         assert compared == [row["label"], *against]
         if row["reference"] is not None:
             inside = row["accuracy"]["low"] <= row["reference"] <= row["accuracy"]["high"]
-            told = [spread(row["accuracy"]), two(row["reference"]), two(row["deviation"], "+")]
+            told = [spread(row["accuracy"]), two(row["reference"]), two(row["deviation"], "+z.2f")]
             assert papers.pop(row["label"]) == [*told, "yes" if inside else "no"]
     assert not papers
 
@@ -277,10 +278,7 @@ def test_a_folder_that_does_not_exist_is_refused_before_anything_is_read(stored)
 
 
 def test_a_study_of_failures_alone_has_a_page_with_their_reasons(tmp_path):
-    wanted = design()
-    failed = [trial(cell, fold, state="failed") for cell in range(7) for fold in range(10)]
-    accuracies = {"accuracy": pl.Float64, "sequence_accuracy": pl.Float64}
-    store(tmp_path, wanted, pl.DataFrame(failed, schema_overrides=accuracies))
+    store(tmp_path, design(), failures_alone())
     found = made(tmp_path)
     assert "no answer, 70 trials failed and none is complete" in found.text
     assert len(found.tables["70 failed trials, in no number here"]) == 71

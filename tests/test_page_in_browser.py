@@ -76,9 +76,15 @@ def test_a_page_draws_every_figure_and_scrolls_down_alone(opened, device):
     assert page.evaluate("[document.documentElement.scrollWidth <= innerWidth, scrollX]") == [True, 0]
 
 
-def test_letters_in_figures_are_large_enough_to_read(opened):
+def at_every_width(page):
     for width in WIDTHS.values():
-        sizes = opened(width).evaluate(
+        page.set_viewport_size({"width": width, "height": 900})
+        yield page
+
+
+def test_letters_in_figures_are_large_enough_to_read(opened):
+    for page in at_every_width(opened()):
+        sizes = page.evaluate(
             "[...document.querySelectorAll('.chart svg text')].filter(t => t.getClientRects().length)"
             ".map(t => parseFloat(getComputedStyle(t).fontSize) * t.getScreenCTM().d)"
         )
@@ -88,8 +94,8 @@ def test_letters_in_figures_are_large_enough_to_read(opened):
 
 
 def test_names_of_lines_do_not_overlap_in_a_figure(opened):
-    for width in WIDTHS.values():
-        overlaps = opened(width).evaluate(
+    for page in at_every_width(opened()):
+        overlaps = page.evaluate(
             """[...document.querySelectorAll('.chart svg')].filter(svg => svg.getClientRects().length).flatMap(svg => {
                 const shown = [...svg.querySelectorAll('.role-axis-label text:not([opacity="0"])')];
                 const labels = shown.filter(label => label.textContent);

@@ -13,9 +13,9 @@ import pytest
 import terminals
 from buckets import ROOT, SHARES, SHARES_MODULE, address, node, ran
 from conftest import idenctl
-from pages import Page, store
+from pages import Page, failures_alone, store
 from test_report import plan as design
-from test_report import trial, whole
+from test_report import whole
 from test_report_parts import plan as small
 from test_report_parts import predict, trials_of
 
@@ -63,9 +63,7 @@ def test_a_study_with_nothing_finished_names_the_command_that_runs_it(runs):
 
 @pytest.mark.parametrize("format", ["terminal", "markdown", "csv", "json", "html", "latex"])
 def test_a_study_of_failures_alone_has_a_report_that_says_why(format, tmp_path):
-    accuracies = {"accuracy": pl.Float64, "sequence_accuracy": pl.Float64}
-    failed = [trial(cell, fold, state="failed") for cell in range(7) for fold in range(10)]
-    store(tmp_path / "runs", design(), pl.DataFrame(failed, schema_overrides=accuracies))
+    store(tmp_path / "runs", design(), failures_alone())
     done = report(tmp_path / "runs", "oulu_idrate", "--format", format)
     assert done.returncode == 0
     if format == "csv":

@@ -1,17 +1,15 @@
 """Whole studies on small prepared sets, through the command line as a user runs it."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import changed
-from small_study import FINISH, SEARCH, STUDY, TRIALS, assert_equal_runs, idenctl, run, start, tables, wait_until
+from conftest import changed, idenctl
+from small_study import FINISH, SEARCH, STUDY, TRIALS, Forked, assert_equal_runs, run, tables, wait_until
 
 from orchestrator.store import Store
 
@@ -62,7 +60,7 @@ def test_a_study_run_again_trains_nothing_and_starts_no_ray(uninterrupted):
 
 
 def test_ray_tune_and_the_inline_engine_give_the_same_rows(uninterrupted, store):
-    done = run(store, "--engine", "inline")
+    done = run(store)
     assert done.returncode == 0, done.stderr
     assert_equal_runs(store, uninterrupted)
 
@@ -72,7 +70,7 @@ def test_a_search_over_depth_trains_the_trunks_of_every_depth_and_splits_a_batch
     old = "space: {alpha: {low: 0.01, high: 1, log: true}, gamma: {low: 0, high: 20}}"
     study = SEARCH.replace(old, space).replace("{alpha: 0.1, gamma: 15}", "{depth: 10}, {depth: 16}, {depth: 10}")
     (store / "study.yaml").write_text(study.replace("by: [alpha, gamma]", "by: depth"))
-    planned = json.loads(idenctl("study", "plan", store / "study.yaml", "--json", store=store).stdout)
+    planned = json.loads(idenctl("study", "plan", store / "study.yaml", "--json", "--store", store).stdout)
     assert sorted(recipe["depth"] for recipe in planned["trunks_to_train"]) == [16, 16, 22, 22]
     assert [pack["trials"] for pack in planned["packs"]] == [4, 2]
     assert planned["search"] == {"search": 10, "refit": 2, "nested": 0}
@@ -85,7 +83,7 @@ def test_a_failed_trial_is_a_row_with_a_reason_and_exit_status_1(store, uninterr
     )
     study = study.replace("baselines: [{variant: original}]", "baselines: []").replace("by: id_rate", "by: lr")
     (store / "study.yaml").write_text(study)
-    done = run(store, "--engine", "inline")
+    done = run(store)
     assert done.returncode == 1
     assert "3 failed" in done.stderr
     trials = Store(store).trials()
@@ -96,7 +94,7 @@ def test_a_failed_trial_is_a_row_with_a_reason_and_exit_status_1(store, uninterr
     healthy = trials.filter((pl.col("variant") == "original") & (pl.col("state") == "complete"))
     assert healthy["accuracy"].len() == 3
     files = sorted((store / "trials").glob("*"))
-    assert run(store, "--engine", "inline").returncode == 1, "a failure that is stored is still a failure"
+    assert run(store).returncode == 1, "a failure that is stored is still a failure"
     assert sorted((store / "trials").glob("*")) == files, "and is not trained again"
 
 
@@ -104,23 +102,23 @@ def test_two_studies_that_share_a_cell_train_it_once(store, uninterrupted):
     shutil.copytree(uninterrupted, store, dirs_exist_ok=True)
     other = STUDY.replace("name: small", "name: other").replace("[0.5, 1.0]", "[0.25, 1.0]")
     (store / "study.yaml").write_text(other)
-    planned = json.loads(idenctl("study", "plan", store / "study.yaml", "--json", store=store).stdout)
+    planned = json.loads(idenctl("study", "plan", store / "study.yaml", "--json", "--store", store).stdout)
     assert (planned["trials"], planned["stored"]) == (12, 9)
 
 
 def test_a_study_that_is_being_run_is_not_run_twice(store):
-    process = start(store, "--engine", "inline")
+    process = Forked(store)
     wait_until(lambda: (store / "studies/small/plan.json").exists(), process)
-    second = run(store, "--engine", "inline")
+    second = run(store)
     assert second.returncode == 2
     assert f"being run by process {process.pid}" in second.stderr
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
 
 
 def test_the_frozen_study_says_what_was_run_and_an_older_one_is_kept(store):
-    assert run(store, "--engine", "inline", "--set", "epochs=1").returncode == 0
-    assert run(store, "--engine", "inline").returncode == 0
+    assert run(store, "--set", "epochs=1").returncode == 0
+    assert run(store).returncode == 0
     folder = store / "studies" / "small"
     assert "epochs: 3" in (folder / "study.yaml").read_text()
     (older,) = folder.glob("study-*.yaml")
@@ -158,7 +156,7 @@ def test_wrong_input_is_one_line_and_exit_status_2(store, case, verb):
     break_it, options, said = WRONG[case]
     if break_it:
         break_it(store)
-    done = idenctl("study", verb, store / "study.yaml", *options, store=store)
+    done = idenctl("study", verb, store / "study.yaml", *options, "--store", store)
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
@@ -167,7 +165,7 @@ def test_wrong_input_is_one_line_and_exit_status_2(store, case, verb):
 
 def test_a_store_in_a_file_is_refused(tmp_path, store):
     (tmp_path / "file").write_text("")
-    done = idenctl("study", "run", store / "study.yaml", store=tmp_path / "file")
+    done = idenctl("study", "run", store / "study.yaml", "--store", tmp_path / "file")
     assert done.returncode == 2
     assert "a store is a folder" in done.stderr
     assert Path(tmp_path / "file").read_text() == ""

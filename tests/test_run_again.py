@@ -1,14 +1,25 @@
 """Studies that are killed, interrupted or damaged and run again: their rows are those of an undisturbed run."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 
 import pytest
+from conftest import idenctl
 from damage import spoil
-from small_study import ELSEWHERE, FINISH, SEARCH, assert_equal_runs, idenctl, reached, run, start, wait_until
+from small_study import (
+    ELSEWHERE,
+    FINISH,
+    SEARCH,
+    Forked,
+    assert_equal_runs,
+    reached,
+    run,
+    run_on_ray,
+    start_on_ray,
+    wait_until,
+)
 
 from idennet_core.streams import generator
 from orchestrator.store import Store
@@ -21,47 +32,47 @@ def store(prepared_store, tmp_path):
 
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_killed_inline_and_run_again_equals_uninterrupted(uninterrupted, store, epoch):
-    process = start(store, "--engine", "inline")
+    process = Forked(store)
     wait_until(reached(store, epoch), process)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
-    planned = json.loads(idenctl("study", "plan", store / "study.yaml", "--json", store=store).stdout)
+    planned = json.loads(idenctl("study", "plan", store / "study.yaml", "--json", "--store", store).stdout)
     assert max(pack["first_epoch"] for pack in planned["packs"]) >= epoch, "what was trained is not trained again"
-    assert run(store, "--engine", "inline").returncode == 0
+    assert run(store).returncode == 0
     assert_equal_runs(store, uninterrupted)
 
 
 def test_killed_and_its_last_checkpoint_damaged_goes_on_from_the_one_before_it_by_itself(uninterrupted, store):
-    process = start(store, "--engine", "inline")
+    process = Forked(store)
     wait_until(reached(store, 2), process)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     last = max(store.glob("checkpoints/pack-*.safetensors"), key=lambda path: int(path.name.split(".")[1]))
     spoil(last, "flipped")
-    done = run(store, "--engine", "inline")
-    assert done.returncode == 0, done.stderr
-    (said,) = [line for line in done.stderr.splitlines() if f"{last} is damaged" in line]
-    assert said.startswith("warning: ")
-    assert "Traceback" not in done.stderr
+    again = Forked(store)
+    _, said = again.communicate()
+    assert again.returncode == 0, said
+    (damaged,) = [line for line in said.splitlines() if f"{last} is damaged" in line]
+    assert damaged.startswith("warning: ")
+    assert "Traceback" not in said
     assert_equal_runs(store, uninterrupted)
     assert list((store / "checkpoints").glob("*")) == []
 
 
 def test_killed_again_and_again_at_any_moment_equals_uninterrupted(uninterrupted, store):
-    moments = generator("moments of death").uniform(0.5, 6, 6)
-    for moment in moments:
-        process = start(store, "--engine", "inline")
+    for moment in generator("moments of death").uniform(0, 3, 6):
+        process = Forked(store)
         try:
             process.wait(moment)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
-    assert run(store, "--engine", "inline").returncode == 0
+    assert run(store).returncode == 0
     assert_equal_runs(store, uninterrupted)
 
 
 def test_the_driver_killed_on_ray_tune_and_run_again_equals_uninterrupted(uninterrupted, store):
-    process = start(store)
+    process = start_on_ray(store)
     wait_until(reached(store, 1), process)
     process.kill()  # the driver alone: Ray's processes must not go on writing for ever
     process.wait()
@@ -69,29 +80,29 @@ def test_the_driver_killed_on_ray_tune_and_run_again_equals_uninterrupted(uninte
     assert_equal_runs(store, uninterrupted)
 
 
-@pytest.mark.parametrize("engine", ["inline", "tune"])
-def test_ctrl_c_says_what_is_safe_and_ends_with_130(uninterrupted, store, engine):
-    process = start(store, "--engine", engine)
+@pytest.mark.parametrize("start", [Forked, start_on_ray], ids=["inline", "tune"])
+def test_ctrl_c_says_what_is_safe_and_ends_with_130(uninterrupted, store, start):
+    process = start(store)
     wait_until(reached(store, 1), process)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=FINISH)
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert "run the same command again" in said
-    assert run(store, "--engine", "inline").returncode == 0
+    assert run(store).returncode == 0
     assert_equal_runs(store, uninterrupted)
 
 
 def test_a_search_whose_driver_is_killed_on_ray_tune_finds_what_the_uninterrupted_one_does(store, tmp_path):
     (store / "study.yaml").write_text(SEARCH)
     shutil.copytree(store, tmp_path / "whole")
-    assert run(tmp_path / "whole", "--engine", "inline").returncode == 0
-    process = start(store)
+    assert run(tmp_path / "whole").returncode == 0
+    process = start_on_ray(store)
     wait_until(lambda: list(store.glob("studies/small/asked/*/search/00001.json")), process)
     process.kill()
     process.wait()
-    done = run(store)
-    assert done.returncode == 0, done.stderr
+    status, said = run_on_ray(store)
+    assert status == 0, said
     one, other = (Store(root).every_trial().drop(ELSEWHERE).sort("trial_id") for root in (store, tmp_path / "whole"))
     assert one.equals(other), "to the bit"
     assert one.height == 5 * 2 + 2
@@ -99,38 +110,40 @@ def test_a_search_whose_driver_is_killed_on_ray_tune_finds_what_the_uninterrupte
     answers = [json.loads((root / "studies/small/search.json").read_text()) for root in (store, tmp_path / "whole")]
     assert answers[0] == answers[1]
     assert len(list((store / "heads").glob("*"))) == 2
-    assert "chosen" in idenctl("report", "small", store=store).stdout
+    assert "chosen" in idenctl("report", "small", "--store", store).stdout
 
 
 def test_trunks_killed_half_way_are_finished_to_the_same_bits(prepared_store, tmp_path):
     shutil.copytree(prepared_store, tmp_path / "store", ignore=shutil.ignore_patterns("trunks"))
-    process = start(tmp_path / "store", "--engine", "inline")
+    process = Forked(tmp_path / "store")
     wait_until(lambda: list((tmp_path / "store/checkpoints").glob("trunk-*.safetensors")), process)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
-    assert idenctl("trunk", "train", tmp_path / "store/study.yaml", store=tmp_path / "store").returncode == 0
+    assert idenctl("trunk", "train", tmp_path / "store/study.yaml", "--store", tmp_path / "store").returncode == 0
     weights = {path.parent.name: path.read_bytes() for path in prepared_store.glob("trunks/*/*.safetensors")}
     again = {path.parent.name: path.read_bytes() for path in tmp_path.glob("store/trunks/*/*.safetensors")}
     assert weights == again
     assert len(weights) == 2
 
 
-def test_a_damaged_file_is_named_kept_and_its_trials_run_again(store, uninterrupted):
+def test_a_damaged_file_is_named_kept_and_its_trials_run_again(store, uninterrupted, caplog):
     shutil.copytree(uninterrupted, store, dirs_exist_ok=True)
     victim = min((store / "trials").glob("*.parquet"), key=lambda path: path.stat().st_size)
     victim.write_bytes(victim.read_bytes()[:100])
-    done = run(store, "--engine", "inline")
+    done = run(store)
     assert done.returncode == 0, done.stderr
-    assert f"warning: {victim}" in done.stderr
+    assert any(message.startswith(str(victim)) for message in caplog.messages)
     assert victim.stat().st_size == 100
     assert_equal_runs(store, uninterrupted)
 
 
-def test_a_damaged_trunk_is_named_and_trained_anew_and_the_rows_are_those_of_an_undisturbed_run(store, uninterrupted):
+def test_a_damaged_trunk_is_named_and_trained_anew_and_the_rows_are_those_of_an_undisturbed_run(
+    store, uninterrupted, caplog
+):
     recipes = {path.parent: json.loads(path.read_text()) for path in store.glob("trunks/*/trunk.json")}
     (identity,) = [folder for folder, facts in recipes.items() if facts["recipe"]["task"] == "identity"]
     spoil(identity / "network.safetensors", "flipped")
-    done = run(store, "--engine", "inline")
+    done = run(store)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count(f"warning: the trunk {identity} is damaged") == 1
+    assert sum(message.startswith(f"the trunk {identity} is damaged") for message in caplog.messages) == 1
     assert_equal_runs(store, uninterrupted)

@@ -105,7 +105,7 @@ def test_the_importance_of_parameters_is_the_same_in_every_process():
         subprocess.run(
             [sys.executable, "-c", IMPORTANCE], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True
         )
-        for seed in "0123"
+        for seed in "01"  # whose sets have other orders
     ]
     assert len({done.stdout for done in said}) == 1
     shares = ast.literal_eval(said[0].stdout.decode())

@@ -3,14 +3,12 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from conftest import changed
+from conftest import changed, idenctl
 
 from idennet_core.datasets import ferplus, oulu_casia, prepared
 from idennet_core.datasets.prepared import Face
@@ -80,9 +78,8 @@ def store(noise_store, tmp_path):
     return tmp_path / "store"
 
 
-def idenctl(store, *arguments):
-    command = [sys.executable, "-m", "orchestrator.cli.app", *map(str, arguments), "--store", str(store)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+def in_store(store, *arguments):
+    return idenctl(*arguments, "--store", store)
 
 
 def shipped(name):
@@ -95,14 +92,14 @@ def load(path, profile):
 
 def plan(store, path, profile="quick", *overrides):
     sets = [word for override in overrides for word in ("--set", override)]
-    done = idenctl(store, "study", "plan", path, "--profile", profile, *sets, "--json")
+    done = in_store(store, "study", "plan", path, "--profile", profile, *sets, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 def run(store, path, *overrides):
     sets = [word for override in overrides for word in ("--set", override)]
-    done = idenctl(store, "study", "run", path, "--profile", "quick", "--engine", "inline", *sets)
+    done = in_store(store, "study", "run", path, "--profile", "quick", "--engine", "inline", *sets)
     assert done.returncode == 0, done.stderr
 
 
@@ -155,7 +152,7 @@ def test_the_study_of_figure_3_holds_original_f_and_five_rates_on_ten_folds():
 
 
 def test_components_that_change_nothing_alone_are_said_and_run_once(noise_store):
-    done = idenctl(noise_store, "study", "plan", shipped("components"), "--profile", "quick")
+    done = in_store(noise_store, "study", "plan", shipped("components"), "--profile", "quick")
     said = " ".join(done.stdout.split())
     alone = "components=none; components=only focal constraint; components=only identity trunk"
     assert f"the same configuration, run once: {alone} 100 trials" in said
@@ -220,7 +217,7 @@ def test_cells_that_studies_share_are_trained_once(store):
     files = [pl.read_parquet(path) for path in (store / "trials").glob("*.parquet")]
     assert sum(file.height for file in files) == 80
     assert first.equals(Store(store).trials().sort("trial_id").join(first, on="trial_id", how="semi"))
-    said = idenctl(store, "report", "oulu_expressions")
+    said = in_store(store, "report", "oulu_expressions")
     assert said.returncode == 0, said.stderr
     assert "SYNTHETIC accuracy % by expression" in said.stdout
 
@@ -241,7 +238,7 @@ def split_store(noise_store, tmp_path_factory):
     store = tmp_path_factory.mktemp("split") / "store"
     shutil.copytree(noise_store, store)
     (store / "split.yaml").write_text(SPLIT_STUDY)
-    done = idenctl(store, "study", "run", store / "split.yaml", "--engine", "inline")
+    done = in_store(store, "study", "run", store / "split.yaml", "--engine", "inline")
     assert done.returncode == 0, done.stderr
     return store
 
@@ -263,13 +260,13 @@ def test_without_folds_trials_train_on_the_train_split_and_test_on_the_test_spli
 
 
 def plan_again(store):
-    done = idenctl(store, "study", "plan", store / "split.yaml", "--json")
+    done = in_store(store, "study", "plan", store / "split.yaml", "--json")
     return json.loads(done.stdout)
 
 
 def test_the_report_of_a_study_without_folds_speaks_of_pictures_in_every_format(split_store):
     for format in ("terminal", "markdown", "csv", "json"):
-        done = idenctl(split_store, "report", "split", "--format", format)
+        done = in_store(split_store, "report", "split", "--format", format)
         assert done.returncode == 0, done.stderr
         if format in ("terminal", "markdown"):
             said = " ".join(done.stdout.split())
@@ -309,7 +306,7 @@ def test_the_report_of_a_study_without_folds_speaks_of_pictures_in_every_format(
 def test_what_a_data_set_cannot_give_is_refused_in_one_line(store, written, instead_of, message):
     path = store / "split.yaml"
     path.write_text(changed(SPLIT_STUDY, instead_of, written))
-    done = idenctl(store, "study", "run", path)
+    done = in_store(store, "study", "run", path)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
     assert message in done.stderr
@@ -318,7 +315,7 @@ def test_what_a_data_set_cannot_give_is_refused_in_one_line(store, written, inst
 def test_a_reference_for_an_expression_that_the_data_lacks_is_refused(store):
     text = shipped("oulu_expressions").read_text().replace("original: {anger: 73.2,", "original: {contempt: 73.2,")
     (store / "strange.yaml").write_text(text)
-    done = idenctl(store, "study", "plan", store / "strange.yaml")
+    done = in_store(store, "study", "plan", store / "strange.yaml")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "by the expressions of oulu-casia (anger, disgust, fear" in done.stderr
     assert "got contempt; remove them" in done.stderr
@@ -327,6 +324,6 @@ def test_a_reference_for_an_expression_that_the_data_lacks_is_refused(store):
 def test_an_identity_variant_whose_loss_is_off_needs_no_subjects(store):
     text = SPLIT_STUDY.replace("[original, f]", "[i, if]").replace("{depth: 10", "{alpha: 0, depth: 10")
     (store / "off.yaml").write_text(text.replace("baselines: [{variant: original}]", "baselines: []"))
-    done = idenctl(store, "study", "plan", store / "off.yaml", "--json")
+    done = in_store(store, "study", "plan", store / "off.yaml", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trials"] == 2

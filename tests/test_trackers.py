@@ -7,6 +7,7 @@ import sys
 import plain
 import polars as pl
 import pytest
+from conftest import idenctl
 from mlflow.tracking import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -61,31 +62,43 @@ class Walk(Plain):
 """
 
 
-def run(folder, *options):
+COMMAND = ("study", "run", "walk.yaml", "--store", "store")
+
+
+def written(folder):
     (plain.copied(folder) / "walk.py").write_text(WALK)
     (folder / "walk.yaml").write_text(STUDY)
-    command = [sys.executable, "-m", "orchestrator.cli.app", "study", "run", "walk.yaml", "--store", "store", *options]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return folder
 
 
-def finished(folder, *options):
-    done = run(folder, "--tensorboard", "tb", *options)
+def run(folder, *options):
+    """The study run in this process, without Ray."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(written(folder))
+        patch.setattr(sys, "path", list(sys.path))
+        patch.delitem(sys.modules, "walk", raising=False)
+        return idenctl(*COMMAND, "--engine", "inline", *options)
+
+
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inline")
+    done = run(folder, "--tensorboard", "tb")
     assert done.returncode == 1, done.stderr  # two trials failed
-    assert "told nothing more" not in done.stderr
-    assert "Traceback" not in done.stderr
     (folder / "said.txt").write_text(done.stderr)
     return folder
 
 
 @pytest.fixture(scope="module")
-def inline(tmp_path_factory):
-    return finished(tmp_path_factory.mktemp("inline"), "--engine", "inline")
-
-
-@pytest.fixture(scope="module")
 def tune(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tune")
-    return finished(folder, "--mlflow", f"sqlite:///{folder}/mlflow.db")
+    folder = written(tmp_path_factory.mktemp("tune"))
+    options = ("--tensorboard", "tb", "--mlflow", f"sqlite:///{folder}/mlflow.db")
+    command = [sys.executable, "-m", "orchestrator.cli.app", *COMMAND, *options]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, done.stderr
+    assert "told nothing more" not in done.stderr
+    assert "Traceback" not in done.stderr
+    return folder
 
 
 def curves(folder):
@@ -159,9 +172,7 @@ def test_without_the_options_neither_is_told_anything(tmp_path):
 
 @pytest.fixture
 def planned(tmp_path, monkeypatch):
-    (plain.copied(tmp_path) / "walk.py").write_text(WALK)
-    (tmp_path / "walk.yaml").write_text(STUDY)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(written(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "walk", raising=False)
     store = Store(tmp_path / "store")
