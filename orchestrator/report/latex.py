@@ -36,8 +36,7 @@ def to_latex(reports: Sequence[Report]) -> str:
 
 
 def _section(report: Report) -> str:
-    title, dash, about = report.title.rpartition(" - ")
-    parts = [rf"\section*{{\raggedright {tex(title if dash else about)}}}", rf"\noindent {tex(about)}", ""]
+    parts = [rf"\section*{{\raggedright {tex(report.heading)}}}", rf"\noindent {tex(report.about)}", ""]
     parts += [table for block in _blocks(report) for table in _tables(block, report)]
     parts += [
         r"\begin{itemize}\small\raggedright",
