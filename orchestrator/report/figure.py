@@ -104,7 +104,7 @@ def _panel(
     extent = math.ceil(max(_width(line) for lines in names.values() for line in lines)) + 4
     scale = alt.Scale(zero=False, nice=False, padding=5)
     said = ["accuracy %", "dots and bars SYNTHETIC"] if report.synthetic else ["accuracy %"]
-    x = alt.X("accuracy:Q", scale=scale, title=said, axis=alt.Axis(tickCount=5, labelFlush=12))
+    x = alt.X("accuracy:Q", scale=scale, title=said, axis=alt.Axis(tickCount=5, labelFlush=7))
     label = alt.Axis(
         labelExpr=f"{json.dumps(names)}[datum.value]",
         labelLineHeight=LINE,
