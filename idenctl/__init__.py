@@ -197,7 +197,7 @@ class Report:
 class Figure:
     """A figure that a notebook shows without asking the network for anything; `chart` is Altair's, to be changed."""
 
-    chart: "alt.FacetChart"
+    chart: "alt.ConcatChart"
 
     def _repr_svg_(self) -> str:
         from orchestrator.report.figure import svg

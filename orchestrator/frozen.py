@@ -1,5 +1,7 @@
 """What the store keeps of a study that was run, read again; `record` writes it."""
 
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ _PLAN: dict[str, type] = {
     "synthetic": bool,
     "report": dict,
 }
+RAN = ["trial_id", "host", "started_at", "seconds"]
 
 
 def read_plan(path: Path) -> dict[str, Any]:
@@ -45,9 +48,12 @@ def _is_cell(cell: Any) -> bool:
 def took(store: Store, name: str) -> list[Took]:
     """What the trunks and packs of a study that was run were to take, beside what they took."""
     plan = read_plan(store.studies / name / "plan.json")
+    return took_of(plan, store.every_trial(RAN).iter_rows(), store)
+
+
+def took_of(plan: Mapping[str, Any], rows: Iterable[tuple[str, str, datetime, float]], store: Store) -> list[Took]:
+    """The same of a plan and the `RAN` of the store's every trial, which are read already."""
     # packs that were put together are told apart by where and when they ran
-    columns = ["trial_id", "host", "started_at", "seconds"]
-    rows = [(i, f"{host} {started}", seconds) for i, host, started, seconds in store.every_trial(columns).iter_rows()]
-    stored = store.trunk_facts()
-    seconds = {trunk["trunk_id"]: float(trunk["seconds"]) for trunk in stored}
-    return costs.took(plan.get("predicted", {}), rows, seconds)
+    ran = [(trial_id, f"{host} {started}", seconds) for trial_id, host, started, seconds in rows]
+    seconds = {trunk["trunk_id"]: float(trunk["seconds"]) for trunk in store.trunk_facts()}
+    return costs.took(plan.get("predicted", {}), ran, seconds)

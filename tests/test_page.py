@@ -32,7 +32,7 @@ from test_report_parts import predict, trials_of
 
 from orchestrator.cli import report as command
 from orchestrator.costs import Took
-from orchestrator.report import Format, evidence, formats, page, page_figures, tables
+from orchestrator.report import Format, evidence, figure, formats, page, page_figures, tables
 from orchestrator.report.stored import with_everything
 
 ROOT = Path(__file__).parent.parent
@@ -181,7 +181,7 @@ def test_a_figure_of_many_cells_says_which_it_shows_and_the_table_holds_all():
     wanted["report"]["baselines"] = [{"id_rate": 7}]
     trials = noisy(wanted)
     report = tables.build(wanted, trials)
-    shown = page_figures.told(report.rows, 40)
+    shown = figure.told(report.rows, 40)
     best = sorted(report.rows, key=lambda row: -row.accuracy.mean)[:39]
     assert {row.label for row in shown} == {"7", *(row.label for row in best)}
     text = html((report, beside(wanted, trials)))

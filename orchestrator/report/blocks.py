@@ -1,4 +1,4 @@
-"""The tables beside a report's main one, as text that the terminal and Markdown share."""
+"""A report's tables as text: the main ones and those beside them, which the formats share."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,16 @@ from functools import partial
 from statistics import fmean
 
 from orchestrator.report.model import Expression, Report, Row
-from orchestrator.report.wording import DETAILS, compared, detailed, number, p_value, synthetic_mark, with_interval
+from orchestrator.report.wording import (
+    DETAILS,
+    compared,
+    detailed,
+    measured,
+    number,
+    p_value,
+    synthetic_mark,
+    with_interval,
+)
 
 Lines = Mapping[str, str]  # of a cell, by name; the first one's name is ''
 
@@ -42,6 +51,38 @@ def blocks(report: Report) -> list[Block]:
     if "subjects" in report.show and any(row.subjects for row in report.rows):
         found.append(by_subject(report))
     return found
+
+
+def accuracies(report: Report) -> Block:
+    """A row a cell: accuracy with its interval, pooled, by sequence, and what a trial took."""
+    mark = synthetic_mark(report)
+    lines = []
+    for row in report.rows:
+        name, *texts = measured(row, report)
+        lines.append(Line(name, (*texts, number(row.seconds))))
+    columns = ("folds", f"{mark}accuracy %", "pooled", "sequences", "s/trial")
+    return Block(f"{mark}accuracy %", report.by, columns, tuple(lines))
+
+
+def differences(report: Report) -> Block:
+    """Every cell minus every baseline, with its interval and Holm's p."""
+    columns = [head for name in report.baselines for head in (f"minus {name}", f"p Holm ({name})")]
+    lines = [Line(row.label, tuple(text for one in row.comparisons for text in compared(one))) for row in report.rows]
+    return Block(f"{synthetic_mark(report)}paired differences, points", report.by, tuple(columns), tuple(lines))
+
+
+def beside_the_paper(report: Report) -> Block:
+    """Ours, the paper's value, the distance, and whether our interval holds the paper's value."""
+    mark = synthetic_mark(report)
+    lines = []
+    for row in report.rows:
+        if row.reference is not None:
+            mean = row.accuracy.low is not None and row.accuracy.high is not None and row.reference
+            inside = "-" if not mean else "yes" if row.accuracy.low <= mean <= row.accuracy.high else "no"  # type: ignore[operator]
+            texts = with_interval(row.accuracy), number(row.reference), number(row.deviation, "+z.2f"), inside
+            lines.append(Line(row.label, texts))
+    columns = (f"{mark}ours, %", "paper", f"{mark}minus paper", "paper in our interval")
+    return Block(f"{mark}beside {report.reference_source}", report.by, columns, tuple(lines))
 
 
 def two_way(report: Report) -> list[Block]:

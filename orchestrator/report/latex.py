@@ -6,9 +6,8 @@ It needs booktabs, float and tabularx. A table environment is whole by itself, t
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from orchestrator.report.blocks import Block, Line, blocks
+from orchestrator.report.blocks import Block, Line, accuracies, blocks, differences
 from orchestrator.report.model import Report
-from orchestrator.report.page_blocks import accuracies, differences
 from orchestrator.report.search_blocks import search_blocks
 from orchestrator.report.tex import number, points, tex
 from orchestrator.report.wording import beside_paper, provenance_lines, synthetic_mark, with_interval
@@ -22,7 +21,7 @@ METHODS = {"Original": "Original Network", "I": "IDEnNet", "F": "IDEnNet", "IF":
 HEADS = {"variant": "Method", "id_rate": "ID Rate"}
 BEGIN = r"""\documentclass[twocolumn]{article}
 \usepackage[a4paper,textwidth=17.6cm,columnsep=0.8cm,vmargin=2.2cm]{geometry}
-\usepackage{booktabs,float,graphicx,tabularx}
+\usepackage{booktabs,float,tabularx}
 \setlength{\emergencystretch}{3em}
 \renewcommand\labelitemi{--}
 \setlength{\belowcaptionskip}{4pt}
@@ -36,8 +35,7 @@ def to_latex(reports: Sequence[Report]) -> str:
 
 
 def _section(report: Report) -> str:
-    title, dash, about = report.title.rpartition(" - ")
-    parts = [rf"\section*{{\raggedright {tex(title if dash else about)}}}", rf"\noindent {tex(about)}", ""]
+    parts = [rf"\section*{{\raggedright {tex(report.heading)}}}", rf"\noindent {tex(report.about)}", ""]
     parts += [table for block in _blocks(report) for table in _tables(block, report)]
     parts += [
         r"\begin{itemize}\small\raggedright",

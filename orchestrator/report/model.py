@@ -136,6 +136,7 @@ class Report:
     dataset: str
     synthetic: bool
     title: str
+    about: str  # which data the title ends with
     unit: str
     by: str
     across: str  # what the columns of a two-way table are, '' where there is none
@@ -152,3 +153,8 @@ class Report:
     notes: tuple[str, ...]
     provenance: dict[str, Any]
     searched: Searched | None = None
+
+    @property
+    def heading(self) -> str:
+        """The title without what it is about."""
+        return self.title.removesuffix(f" - {self.about}")

@@ -104,10 +104,10 @@ def _sections(report: Report, evidence: Evidence) -> Iterator[Section]:
     if report.baselines and report.rows:
         figure = page_figures.differences(report, evidence)
         details = [Table(blocks.details(place, report), closed=True) for place in range(len(report.baselines))]
-        tables = () if report.across else (Table(page_blocks.differences(report)),)
+        tables = () if report.across else (Table(blocks.differences(report)),)
         yield Section("Paired differences", (figure,) if figure else (), (*tables, *details))
     if report.reference_source and report.rows:
-        yield Section("Beside the paper", tables=(Table(page_blocks.beside_the_paper(report)),))
+        yield Section("Beside the paper", tables=(Table(blocks.beside_the_paper(report)),))
     if report.expressions:
         yield _expressions(report)
     figure = page_figures.curves(report, evidence) if report.rows else None
@@ -120,7 +120,7 @@ def _sections(report: Report, evidence: Evidence) -> Iterator[Section]:
 
 
 def _accuracies(report: Report) -> list[Block]:
-    return blocks.two_way(report) if report.across else [page_blocks.accuracies(report)]
+    return blocks.two_way(report) if report.across else [blocks.accuracies(report)]
 
 
 def _expressions(report: Report) -> Section:

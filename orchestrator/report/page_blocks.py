@@ -1,4 +1,4 @@
-"""The tables that the page has in its own form: the main ones of a study, of several, cost, failures, provenance."""
+"""The tables that the page alone has: the cells of several studies, cost, failures, provenance."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,41 +7,9 @@ from orchestrator.costs import Took
 from orchestrator.report.blocks import Block, Line
 from orchestrator.report.evidence import Evidence
 from orchestrator.report.model import Report
-from orchestrator.report.wording import compared, measured, number, provenance_lines, synthetic_mark, with_interval
+from orchestrator.report.wording import number, provenance_lines, with_interval
 
 MOST_FAILURES = 200  # trials in the table
-
-
-def accuracies(report: Report) -> Block:
-    """A row a cell: accuracy with its interval, pooled, by sequence, and what a trial took."""
-    mark = synthetic_mark(report)
-    lines = []
-    for row in report.rows:
-        name, *texts = measured(row, report)
-        lines.append(Line(name, (*texts, number(row.seconds))))
-    columns = ("folds", f"{mark}accuracy %", "pooled", "sequences", "s/trial")
-    return Block(f"{mark}accuracy %", report.by, columns, tuple(lines))
-
-
-def differences(report: Report) -> Block:
-    """Every cell minus every baseline, with its interval and Holm's p."""
-    columns = [head for name in report.baselines for head in (f"minus {name}", f"p Holm ({name})")]
-    lines = [Line(row.label, tuple(text for one in row.comparisons for text in compared(one))) for row in report.rows]
-    return Block(f"{synthetic_mark(report)}paired differences, points", report.by, tuple(columns), tuple(lines))
-
-
-def beside_the_paper(report: Report) -> Block:
-    """Ours, the paper's value, the distance, and whether our interval holds the paper's value."""
-    mark = synthetic_mark(report)
-    lines = []
-    for row in report.rows:
-        if row.reference is not None:
-            mean = row.accuracy.low is not None and row.accuracy.high is not None and row.reference
-            inside = "-" if not mean else "yes" if row.accuracy.low <= mean <= row.accuracy.high else "no"  # type: ignore[operator]
-            texts = with_interval(row.accuracy), number(row.reference), number(row.deviation, "+z.2f"), inside
-            lines.append(Line(row.label, texts))
-    columns = (f"{mark}ours, %", "paper", f"{mark}minus paper", "paper in our interval")
-    return Block(f"{mark}beside {report.reference_source}", report.by, columns, tuple(lines))
 
 
 def overview(reports: Sequence[Report]) -> Block:

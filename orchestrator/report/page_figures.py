@@ -11,8 +11,8 @@ from typing import Any
 from orchestrator.report import page_charts as charts
 from orchestrator.report.answer import significant
 from orchestrator.report.evidence import Evidence, fold_differences, learning_curves
-from orchestrator.report.figure import values
-from orchestrator.report.model import Report, Row, Searched, Tried
+from orchestrator.report.figure import left_out, told, values
+from orchestrator.report.model import Report, Searched, Tried
 from orchestrator.report.page_blocks import full_name
 from orchestrator.report.page_charts import HALF, NARROW, WIDE, Panel, Spec
 from orchestrator.report.search_blocks import settings
@@ -57,7 +57,7 @@ def main(reports: Sequence[Report], evidence: Sequence[Evidence]) -> Figure | No
     return _figure(
         title=f"{mark}accuracy by {first.by}" if len(reports) == 1 else f"{mark}accuracy of every cell",
         label=f"{mark}accuracy in percent, a line a cell; the table below holds the numbers",
-        note=_left_out(sum(len(report.rows) for report in reports), told_of),
+        note=" ".join(left_out(sum(len(report.rows) for report in reports), told_of)),
         legend=legend,
         draw=lambda width: charts.dots(panels, f"{mark}accuracy %", width, zero=False),
     )
@@ -91,12 +91,10 @@ def differences(report: Report, evidence: Evidence) -> Figure | None:
         title=f"{mark}paired differences",
         label=f"{mark}differences to {', '.join(report.baselines)} in points of accuracy, a line a cell",
         note=" ".join(
-            note
-            for note in (
+            [
                 "Lines are 95% intervals of their number alone; p is corrected for all comparisons.",
-                _left_out(len(report.rows), len(rows)),
-            )
-            if note
+                *left_out(len(report.rows), len(rows)),
+            ]
         ),
         legend=legend,
         draw=lambda width: charts.dots(panels, f"{mark}points of accuracy", width, zero=True),
@@ -129,7 +127,7 @@ def curves(report: Report, evidence: Evidence) -> Figure | None:
     return _figure(
         title=f"{mark}learning curves",
         label=f"{mark}accuracy in percent by epoch, a panel a cell",
-        note=_left_out(len(report.rows), len(rows)),
+        note=" ".join(left_out(len(report.rows), len(rows))),
         legend=[("line", band), ("dashed", "training batches")],
         draw=lambda width: charts.curves(data, [row.label for row in rows], f"{mark}%", width),
     )
@@ -157,7 +155,7 @@ def by_expression(report: Report) -> Figure | None:
     return _figure(
         title=f"{mark}accuracy by expression",
         label=f"{mark}accuracy in percent, a panel an expression, a line a cell",
-        note=_left_out(len(report.rows), len(rows)),
+        note=" ".join(left_out(len(report.rows), len(rows))),
         legend=[("mean", "mean with its 95% interval" + (" (SYNTHETIC)" if mark else ""))],
         draw=lambda width: charts.expressions(data, [row.label for row in rows], f"{mark}%", width),
     )
@@ -209,22 +207,6 @@ def _in_space(found: Searched, axes: tuple[str, str]) -> list[Mapping[str, Any]]
 def _point(point: Tried) -> dict[str, Any]:
     text = f"{settings(point)} · configuration {point.number + 1}, {point.state} · {number(point.accuracy)} %"
     return {"number": point.number + 1, "accuracy": point.accuracy, "best": point.best_so_far, "text": text}
-
-
-def told(rows: Sequence[Row], most: int) -> tuple[Row, ...]:
-    """The rows that a figure shows, in their order: the baselines and the best, at most so many."""
-    if len(rows) <= most:
-        return tuple(rows)
-    ranked = sorted(rows, key=lambda row: (None not in row.comparisons, -(row.accuracy.mean or 0.0)))
-    kept = {id(row) for row in ranked[:most]}
-    return tuple(row for row in rows if id(row) in kept)
-
-
-def _left_out(count: int, shown: int) -> str:
-    """What is said where a figure shows fewer cells than there are."""
-    if shown >= count:
-        return ""
-    return f"{shown} of {count} cells: the baselines and the best; the table holds all."
 
 
 def _column(report: Report) -> Callable[[Mapping[str, Any]], Any]:

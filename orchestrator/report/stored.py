@@ -19,11 +19,12 @@ log = logging.getLogger("idenctl")
 
 @dataclass(frozen=True)
 class Stored:
-    """A study's plan, its report, and the rows of its trials in a store."""
+    """A study's plan, its report, the rows of its trials in a store, and those of every trial there."""
 
     plan: dict[str, Any]
     report: Report
     trials: pl.DataFrame
+    every_trial: pl.DataFrame
     store: Store
 
     @cached_property
@@ -42,7 +43,7 @@ class Stored:
             trials=self.trials,
             curves=self.store.curves(self.trials),
             baselines=cells.baselines(first) if not self.trials.is_empty() else {},
-            took=frozen.took(self.store, name),
+            took=frozen.took_of(plan, self.every_trial.select(frozen.RAN).iter_rows(), self.store),
             alone=alone,
             packed=packed,
             reused=self.trials.filter(pl.col("trial_id").is_in(predicted.get("reused", [])))["seconds"].to_list(),
@@ -55,7 +56,8 @@ def gather(store: Store, plans: Sequence[dict[str, Any]], exact: bool = False) -
 
     Raises ValueError as `tables.build` does, and for a search whose record is damaged.
     """
-    trials, found = store.trials(), []
+    every_trial, found = store.every_trial(), []
+    trials = every_trial.filter(pl.col("without").is_null())  # store.trials(), without reading again
     for plan in plans:
         own = tables.chosen(plan, trials)
         predictions = store.predictions(own) if exact or tables.needs_predictions(plan) else None
@@ -64,7 +66,7 @@ def gather(store: Store, plans: Sequence[dict[str, Any]], exact: bool = False) -
             report = search.build(plan, record, trials, predictions)
         else:
             report = tables.build(plan, trials, predictions)
-        found.append(Stored(plan, report, own, store))
+        found.append(Stored(plan, report, own, every_trial, store))
     return found
 
 

@@ -88,13 +88,15 @@ def without_rows(plan: Mapping[str, Any], trials: pl.DataFrame) -> Report:
     """What a report says of its study before it says anything of a cell; `trials` are the plan's."""
     by, across = axes(plan["report"]["by"])
     synthetic = bool(plan["synthetic"]) or bool(trials["synthetic"].any())
+    about = _about(plan, synthetic)
     return Report(
         study=plan["study"],
         profile=plan["profile"] or "",
         question=plan.get("question", ""),
         dataset=plan["dataset"],
         synthetic=synthetic,
-        title=_title(plan, synthetic),
+        title=f"{plan.get('question') or plan['study']} - {about}",
+        about=about,
         unit="percent",
         by=by,
         across=across,
@@ -207,14 +209,14 @@ def _reference_metric(plan: Mapping[str, Any]) -> str:
     return str(metric)
 
 
-def _title(plan: Mapping[str, Any], synthetic: bool) -> str:
-    """The question, and on which data."""
+def _about(plan: Mapping[str, Any], synthetic: bool) -> str:
+    """On which data."""
     about = [plan["dataset"]]
     if plan["profile"]:
         about.append(f"profile {plan['profile']}")
     if synthetic:
         about.append("SYNTHETIC (drawn data)")
-    return f"{plan.get('question') or plan['study']} - {', '.join(about)}"
+    return ", ".join(about)
 
 
 def _provenance(plan: Mapping[str, Any], trials: pl.DataFrame) -> dict[str, Any]:

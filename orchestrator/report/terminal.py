@@ -10,9 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.report.blocks import Block, blocks
+from orchestrator.report.blocks import Block, accuracies, beside_the_paper, blocks, differences
 from orchestrator.report.model import Report, Row
-from orchestrator.report.page_blocks import accuracies, beside_the_paper, differences
 from orchestrator.report.search_blocks import search_blocks
 from orchestrator.report.wording import beside_paper, compared, measured, number, provenance_lines
 
