@@ -16,19 +16,17 @@ import searching
 import terminals
 import torch
 from conftest import changed
-from conftest import idenctl as in_process
 from s3 import until
 
 from idennet_core import checkpoint
 from orchestrator import forecast, record, runner, watching
-from orchestrator.cli import watch as view
 from orchestrator.planning import Capacity
 from orchestrator.rows import Run
 from orchestrator.source import ALONE
 from orchestrator.store import Store, at
 from orchestrator.trial import TrialResult
 
-FINISH = 120  # seconds after which a command hangs
+FINISH = 240  # seconds after which a command hangs
 
 
 def idenctl(*arguments, **options):
@@ -290,17 +288,27 @@ def test_a_name_that_the_store_does_not_know_and_nobody_runs_is_refused(study):
 
 
 def test_a_study_in_a_bucket_is_watched_on_another_node_to_its_end(s3, shares, monkeypatch):
-    monkeypatch.setattr(view, "EVERY_REMOTE", 0.5)
-    process = buckets.started(buckets.address(), takes=4.0)
-    buckets.node(monkeypatch, shares, "two")
-    until(lambda: "p/studies/shares/plan.json" in s3.objects("p/studies"), FINISH)
-    watch = in_process("study", "status", "shares", "--watch", "--store", buckets.address())
-    assert (watch.returncode, process.wait(FINISH)) == (0, 0), watch.stderr
-    lines = watch.stderr.splitlines()
-    assert lines[0] == "shares (synthetic): 120 trials, 120 to train in this run"
-    assert any(line.startswith("trials 30 done, 90 waiting; packs 1 of 4 done") for line in lines), watch.stderr
-    assert any(line.startswith("shares (synthetic) finished: trials 120 done; packs 4 of 4 done") for line in lines)
-    assert "found: " in watch.stderr
+    module = shares / "shares.py"
+    until_told = "while not os.path.exists(f'go-{pack.trials[0].configuration.settings[\"x\"]}'): time.sleep(0.05)"
+    module.write_text(changed(module.read_text(), 'time.sleep(float(os.environ.get("TAKES", "0")))', until_told))
+    process = buckets.started(buckets.address())
+    try:
+        buckets.node(monkeypatch, shares, "two")
+        until(lambda: "p/studies/shares/plan.json" in s3.objects("p/studies"), FINISH)
+        watch = idenctl("study", "status", "shares", "--watch", "--store", buckets.address())
+        assert watch.stderr.readline() == "shares (synthetic): 120 trials, 120 to train in this run\n"
+        (shares / "go-1").touch()
+        lines = iter(watch.stderr.readline, "")
+        assert any(line.startswith("trials 30 done, 90 waiting; packs 1 of 4 done") for line in lines)
+        for x in (2, 3, 4):
+            (shares / f"go-{x}").touch()
+        said = watch.communicate(timeout=FINISH)[1]
+        assert (watch.returncode, process.wait(FINISH)) == (0, 0), said
+    finally:
+        process.kill()
+        process.communicate()
+    assert "\nshares (synthetic) finished: trials 120 done; packs 4 of 4 done" in said
+    assert "found: " in said
 
 
 def test_a_look_at_a_bucket_sees_the_plan_of_now(s3, shares, monkeypatch):
