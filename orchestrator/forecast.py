@@ -119,8 +119,10 @@ def _left(name: str, pack: RunningPack, state: RunState, factors: Factors, now: 
     foreseen = factors.seconds(state.foreseen_of(name, pack.trial_ids))
     if pack.first is None:
         return max(foreseen - max(now - pack.started - _start(state), 0.0), 0.0)
-    gained = pack.gone - pack.first[1]
-    whole = (pack.told - pack.first[0]) / gained if gained >= LEAST else foreseen
+    at, gone = pack.first
+    if pack.gone - gone < LEAST:
+        return max((1 - gone) * foreseen - (now - at), 0.0)
+    whole = (pack.told - at) / (pack.gone - gone)
     return max((1 - pack.gone) * whole - (now - pack.told), 0.0)
 
 

@@ -102,6 +102,13 @@ def test_the_share_that_a_workload_knows_better_than_by_steps_counts():
     assert forecast.seconds_left(state, 10.0) == pytest.approx(6.0), "the time goes on between two reports"
 
 
+def test_a_pack_that_does_not_know_its_own_pace_yet_goes_on_all_the_same():
+    state = began({"p": (1, 40.0)}).apply(PackStarted("p", ("p-0",)), 0.0)
+    for at in (0.0, 3.0, 9.0):
+        state = state.apply(Progress("p", 0, 10, 0, 10, "bank", share=0.0), at)
+    assert forecast.seconds_left(state, 10.0) == pytest.approx(30.0)
+
+
 def test_when_trials_leave_less_is_left():
     state = began({"p": (2, 100.0)}).apply(PackStarted("p", ("p-0", "p-1")), 0.0)
     state = state.apply(Progress("p", 0, 100, 1, 10, ""), 0.0).apply(Progress("p", 20, 100, 1, 10, ""), 10.0)
