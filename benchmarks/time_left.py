@@ -46,8 +46,8 @@ FOR_TRUNKS = 64  # pictures: what a trunk knows takes no time
 
 def main() -> None:
     """Record what is missing, and print the table."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "time_left")
-    folder.mkdir(exist_ok=True)
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "build/time_left")
+    folder.mkdir(parents=True, exist_ok=True)
     for name in STUDIES:
         path = folder / f"{name}.json"
         if not path.exists():
