@@ -201,7 +201,7 @@ def bank_seconds(work: Work, device: torch.device, seconds: float) -> dict[str, 
 def floor(depth: int, batch: int) -> dict[str, Any]:
     """The least that a member-step can take: its arithmetic, and its maps written and read as seldom as can be."""
     architecture = {"depth": depth, "bottleneck": 12, "compression": 1.0}
-    flops = cost.head_flops(architecture, 2) * batch
+    flops = sum(cost.head_flops(architecture, 2)) * batch
     width, count = cost.trunk_width(architecture), layers_per_block(depth)
     out = width + count * GROWTH
     # bank's rows twice; each layer reads what is before it, forward and twice backward, and writes its gradient once

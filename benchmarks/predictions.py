@@ -63,7 +63,7 @@ def _pack(settings: dict[str, Any], trials: int, store: Store) -> tuple[float, f
     whole = Configuration({"dataset": "noise", **settings}, {})
     pack = Pack(tuple(Trial(whole, place % 10, place // 10) for place in range(trials)))
     calibration.measure_packs([pack], store, "cpu", THREADS)
-    predicted, _ = calibration.pack_seconds(pack, store, "cpu", THREADS)
+    parts, _ = calibration.pack_seconds(pack, store, "cpu", THREADS)
     faces, place = prepared.load(store.data / "noise"), calibration.place_of("cpu")
     recipe = {"task": "emotion", "seed": 0, "lr": 0.1, "precision": "fp32"} | settings
     network, _ = pretraining.start(recipe, len(faces.classes), place)
@@ -80,7 +80,7 @@ def _pack(settings: dict[str, Any], trials: int, store: Store) -> tuple[float, f
         on_progress=lambda progress: None,
         on_epoch=lambda epoch, records: None,
     )
-    return predicted, seconds.trunks + seconds.heads
+    return sum(parts.values()), seconds.trunks + seconds.heads
 
 
 def _trunks(depth: int, size: int, store: Store, now: Callable[[], float]) -> tuple[float, float]:

@@ -26,13 +26,14 @@ def trunk_width(architecture: Mapping[str, Any]) -> int:
     return _block(architecture, int(width * architecture["compression"]), 24)[0]
 
 
-def head_flops(architecture: Mapping[str, Any], streams: int) -> int:
+def head_flops(architecture: Mapping[str, Any], streams: int) -> tuple[int, int]:
     """Floating-point operations of one picture in one training step of a head: forward, and twice that backward.
 
-    The fusion convolution needs no gradient of its input, the bank being data.
+    Those of the fusion convolution, which needs no gradient of its input, the bank being data, and those of the block:
+    one large product and many small ones, which devices do at another pace.
     """
     fusion, block = _head(architecture, streams)
-    return 2 * (2 * fusion + 3 * block)
+    return 2 * 2 * fusion, 2 * 3 * block
 
 
 def inference_flops(architecture: Mapping[str, Any], streams: int) -> int:

@@ -32,32 +32,40 @@ class Seconds:
     heads: float = 0.0
     bank: float = 0.0
 
-    def share(self, now: float, steps: int, steps_left: int, banks_left: int, stage: str) -> float:
-        """How much of the pack's time is over, by what its banks and head steps took so far; 0 before both are known.
+    def whole(self, now: float, steps: int, steps_left: int, banks_left: int, stage: str) -> tuple[float, float]:
+        """What all banks and all head steps take, by what they took so far; nothing before both are known.
 
         `now` are the seconds of the stage that it is in, which begins with one of the banks that are left.
         """
         if not steps:
-            return 0.0
+            return 0.0, 0.0
         in_bank = stage == "bank"
         heads = self.heads + (0.0 if in_bank else now)
-        left = steps_left * heads / steps + max(banks_left * self.bank - (now if in_bank else 0.0), 0.0)
-        spent = self.trunks + self.heads + now
-        return spent / (spent + left)
+        trunks = self.trunks + max(banks_left * self.bank, now if in_bank else 0.0)
+        return trunks, heads * (steps + steps_left) / steps
 
 
 @dataclass(frozen=True)
 class Progress:
     """How far a pack is: `done` of `total` head steps, in `epoch` (from 0), doing `stage` (bank or heads).
 
-    `share` is how much of the time that it takes from its first epoch here is over, by its own clock.
+    `spent` are the seconds since its first epoch here, `trunks` and `heads` those that its banks and its head steps
+    take from there on in all, by its own clock; 0 before they are known.
     """
 
     done: int
     total: int
     epoch: int
     stage: str
-    share: float = 0.0
+    spent: float = 0.0
+    trunks: float = 0.0
+    heads: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """How much of the time that it takes from its first epoch here is over; 0 before it is known."""
+        whole = self.trunks + self.heads
+        return self.spent / whole if whole else 0.0
 
 
 def examples(faces: FaceSet, augment: bool) -> Examples:
@@ -145,8 +153,9 @@ def train(
     def tell(epoch: int, stage: str) -> None:
         banks = epochs - epoch - (stage == "heads")
         trained = done - first_epoch * sum(steps)
-        share = seconds.share(time.monotonic() - mark, trained, total - done, banks, stage)
-        on_progress(Progress(done, total, epoch, stage, share))
+        now = time.monotonic() - mark
+        whole = seconds.whole(now, trained, total - done, banks, stage)
+        on_progress(Progress(done, total, epoch, stage, seconds.trunks + seconds.heads + now, *whole))
 
     with single_threads(threads) as pool:
         heads = ways(pool, stack, device, shared)

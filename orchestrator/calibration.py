@@ -19,12 +19,15 @@ from orchestrator.planning import Estimate
 from orchestrator.store import Store, this_host, write_json
 from orchestrator.trial import Pack, Setting
 
-FLOPS = {"cpu": {"trunk": 9e9, "head": 11e9}, "gpu": {"trunk": 5e12, "head": 1e12}}  # a guess; a thread's, a GPU's
+FLOPS = {  # operations a second, a guess: of a thread, of a GPU
+    "cpu": {"pretraining": 9e9, "trunk": 27e9, "fusion": 40e9, "block": 18e9},
+    "gpu": {"pretraining": 5e12, "trunk": 5e12, "fusion": 1e12, "block": 1e12},
+}
 Pace = Mapping[str, float]  # seconds a picture, of each part of the work
 
 
-def pack_seconds(pack: Pack, store: Store, device: str, threads: int) -> tuple[float, bool]:
-    """The seconds that a pack will take, and whether its pace was measured or is a guess."""
+def pack_seconds(pack: Pack, store: Store, device: str, threads: int) -> tuple[dict[str, float], bool]:
+    """The seconds that each part of a pack will take, and whether its pace was measured or is a guess."""
     pace = _stored(store, _of_pack(pack, store, device, threads))
     work = _pack_work(pack, store, _together(pack, store, device, threads))
     return _seconds(work, pace or _pack_guess(pack, device, threads)), pace is not None
@@ -55,9 +58,9 @@ def trunk_estimate(recipe: Mapping[str, Setting], store: Store, device: str, tog
     settings: dict[str, Any] = dict(recipe)
     training, held_out = _parts(store, settings["dataset"], "valid")
     work = {"step": settings["epochs"] * cost.head_pictures(training, held_out, settings["batch_size"])}
-    guess = {"step": 3 * cost.trunk_flops(settings) / FLOPS[device]["trunk"]}  # backward is twice forward
+    guess = {"step": 3 * cost.trunk_flops(settings) / FLOPS[device]["pretraining"]}  # backward is twice forward
     memory = (training + held_out) * config.STORED_SIZE**2
-    return Estimate(_seconds(work, pace or guess), memory, pace is not None)
+    return Estimate(sum(_seconds(work, pace or guess).values()), memory, pace is not None)
 
 
 def measure_trunks(recipes: Sequence[Mapping[str, Setting]], store: Store, device: str, together: int) -> None:
@@ -140,14 +143,15 @@ def _pack_guess(pack: Pack, device: str, threads: int) -> Pace:
     """From the arithmetic alone."""
     settings = _settings(pack)
     streams, workers = len(config.tasks(settings["variant"])), threads if device == "cpu" else 1
+    fusion, block = cost.head_flops(settings, streams)
     return {
         "trunk": cost.trunk_flops(settings) * streams / FLOPS[device]["trunk"] / workers,
-        "head": cost.head_flops(settings, streams) / FLOPS[device]["head"],
+        "head": fusion / FLOPS[device]["fusion"] + block / FLOPS[device]["block"],
     }
 
 
-def _seconds(work: Mapping[str, float], pace: Pace) -> float:
-    return sum(amount * pace[part] for part, amount in work.items())
+def _seconds(work: Mapping[str, float], pace: Pace) -> dict[str, float]:
+    return {part: amount * pace[part] for part, amount in work.items()}
 
 
 def _path(store: Store, conditions: Mapping[str, Any]) -> Path:

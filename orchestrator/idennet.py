@@ -108,8 +108,8 @@ class Idennet:
             taken = cost.device_bytes(*shape, stacks.size(self.store, settings))
         else:
             taken = cost.host_bytes(*shape, threads)
-        seconds, measured = calibration.pack_seconds(pack, self.store, device, threads)
-        return Estimate(seconds, sum(taken.values()), measured)
+        parts, measured = calibration.pack_seconds(pack, self.store, device, threads)
+        return Estimate(sum(parts.values()), sum(taken.values()), measured, parts)
 
     def calibrate(self, packs: Sequence[Pack], device: str, threads: int) -> None:
         """Measure how fast such packs are on this machine, for `estimate`."""
@@ -161,7 +161,10 @@ class Idennet:
                 failures = {name: m.failure for name, m in zip(ids, members, strict=True) if m.failure}
                 how_far = (at.done, at.total, at.epoch, settings["epochs"], at.stage)
                 found = {ids[place]: asdict(record) for place, record in (points or {}).items()}
-                context.listen(Progress(pack.pack_id, *how_far, dict(latest), failures, dict(pruned), at.share, found))
+                takes = {"trunk": at.trunks, "head": at.heads} if at.share else {}
+                context.listen(
+                    Progress(pack.pack_id, *how_far, dict(latest), failures, dict(pruned), at.share, found, takes)
+                )
 
         def on_progress(progress: packed.Progress) -> None:
             nonlocal at

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 from orchestrator.trial import Pack, Trial
@@ -32,11 +32,15 @@ class Capacity:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a pack will take on one device; `measured` where the figures come from packs that ran here."""
+    """What a pack will take on one device; `measured` where the figures come from packs that ran here.
+
+    `parts` are the seconds of its kinds of work, where their paces may be wrong by factors of their own.
+    """
 
     seconds: float
     memory: int  # bytes
     measured: bool
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 def unique(trials: Iterable[Trial]) -> tuple[Trial, ...]:

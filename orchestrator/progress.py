@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from orchestrator.planning import Estimate
 from orchestrator.trial import Pack, Trial
 
 WINDOW = 120.0  # seconds of the past that rates are read from
@@ -22,7 +23,8 @@ class Progress:
     """How far a pack is; by trial_id, the latest epoch's accuracies (shares), reasons of failures and of leaving.
 
     `share` is how much of the time that the pack takes in this run lies behind it, where its workload knows better than
-    by steps. `points` are the rows of curves that an epoch has just added, by trial_id.
+    by steps. `points` are the rows of curves that an epoch has just added, by trial_id. `takes` are the seconds that
+    the pack takes in this run, by part of its estimate, as far as it knows by its own clock.
     """
 
     pack_id: str
@@ -36,6 +38,7 @@ class Progress:
     pruned: Mapping[str, str] = field(default_factory=dict)
     share: float | None = None
     points: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    takes: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,15 +94,16 @@ class PackSetBack:
 
 @dataclass(frozen=True)
 class Foreseen:
-    """A pack as it was planned: its trials, and the seconds that it was to take."""
+    """A pack as it was planned: its trials, and the seconds that it and each part of it were to take."""
 
     trial_ids: tuple[str, ...]
     seconds: float
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, pack: Pack, seconds: float) -> "Foreseen":
+    def of(cls, pack: Pack, estimate: Estimate) -> "Foreseen":
         """A pack of the plan."""
-        return cls(tuple(trial.trial_id for trial in pack.trials), seconds)
+        return cls(tuple(trial.trial_id for trial in pack.trials), estimate.seconds, estimate.parts)
 
 
 @dataclass(frozen=True)
@@ -170,11 +174,23 @@ class RunningPack:
 
 @dataclass(frozen=True)
 class Pace:
-    """What packs took beside what they were foreseen to take, both in seconds; `start` is how long the last began."""
+    """What packs took beside what they were foreseen to take, both in seconds; `start` is how long the last began.
+
+    `parts` are the same two of each part that packs told of.
+    """
 
     took: float = 0.0
     foreseen: float = 0.0
     start: float = 0.0
+    parts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def with_parts(self, pack: RunningPack, foreseen: Foreseen) -> "Pace":
+        """The pace with what a pack tells of its parts, which counts by how much of the pack is gone."""
+        takes, parts = pack.latest.takes if pack.latest else {}, dict(self.parts)
+        for part in takes.keys() & foreseen.parts.keys():
+            took, was = parts.get(part, (0.0, 0.0))
+            parts[part] = took + pack.gone * takes[part], was + pack.gone * foreseen.parts[part]
+        return replace(self, parts=parts)
 
 
 @dataclass(frozen=True)
@@ -254,11 +270,9 @@ class RunState:
         before = pack.latest.steps if pack.latest else running[event.pack_id].steps_before
         return replace(self, running=running)._sampled(now, event.steps - before)
 
-    def seconds_foreseen(self, pack_id: str, trial_ids: tuple[str, ...]) -> float:
+    def foreseen_of(self, pack_id: str, trial_ids: tuple[str, ...]) -> Foreseen:
         """What a pack was to take; of one that was not planned, a trial as long as the mean of those that were."""
-        if pack_id in self.foreseen:
-            return self.foreseen[pack_id].seconds
-        return len(trial_ids) * self.trial_seconds
+        return self.foreseen.get(pack_id) or Foreseen(trial_ids, len(trial_ids) * self.trial_seconds)
 
     @property
     def trial_seconds(self) -> float:
@@ -271,8 +285,10 @@ class RunState:
         if pack is None:
             return self.pace
         first, gone = pack.first or (pack.started, 0.0)
-        foreseen = self.seconds_foreseen(event.pack_id, pack.trial_ids) * (1 - gone)
-        return Pace(self.pace.took + now - first, self.pace.foreseen + foreseen, pack.start(now, 1.0))
+        foreseen = self.foreseen_of(event.pack_id, pack.trial_ids)
+        pace = self.pace.with_parts(pack, foreseen)
+        seconds = pace.foreseen + foreseen.seconds * (1 - gone)
+        return replace(pace, took=pace.took + now - first, foreseen=seconds, start=pack.start(now, 1.0))
 
     def _sampled(self, now: float, steps: float) -> "RunState":
         last = self.samples[-1] if self.samples else Sample(now, 0)

@@ -37,8 +37,8 @@ def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
             store.keep(earlier)
     write_text(frozen, text)
     content = _cells(planned, command) | {"predicted": _predicted(planned, store, folder)}
-    write_json(folder / "plan.json", content)
     write_json(folder / "provenance.json", _provenance(planned, command))
+    write_json(folder / "plan.json", content)  # last: a study that has a plan has all of these
     store.keep(frozen, folder / "provenance.json", folder / "plan.json")
     return folder
 
@@ -105,8 +105,7 @@ def alone(store: Store) -> Iterator[None]:
     """Hold the store's lock while no study runs in it. Raises ValueError where one does."""
     with _held(store.root / ".lock", alone=True) as holder:
         if holder is not None:
-            running = [path.parent.name for path in sorted(store.studies.glob("*/.lock")) if _locked(path)]
-            who = " and ".join(running) or "somebody"
+            who = " and ".join(all_running(store)) or "somebody"
             raise ValueError(f"a store is cleaned while nobody writes in it, {who} runs in {store}; wait for it")
         yield
 
@@ -134,6 +133,17 @@ def running(store: Store, name: str) -> bool | None:
     """Whether a process holds the study's lock; None where there is none to see, as of a run on another machine."""
     path = store.studies / name / ".lock"
     return _locked(path) if path.exists() else None
+
+
+def all_running(store: Store) -> list[str]:
+    """The studies whose locks processes of this machine hold, planned or not yet."""
+    return [path.parent.name for path in sorted(store.studies.glob("*/.lock")) if _locked(path)]
+
+
+def locked_at(store: Store, name: str) -> float:
+    """When the study's lock was last taken, in seconds since 1970; 0 where there is none to see."""
+    path = store.studies / name / ".lock"
+    return path.stat().st_mtime if path.exists() else 0.0
 
 
 def stop(store: Store, name: str) -> int:

@@ -252,7 +252,7 @@ def watched(planned: Plan, store: Store, engine: str = "tune") -> RunState:
         folds={trial.trial_id: trial.fold for trial in planned.trials},
         test_to_train=1 / (NUM_FOLDS - held),
         foreseen={
-            pack.pack_id: Foreseen.of(pack, estimate.seconds)
+            pack.pack_id: Foreseen.of(pack, estimate)
             for pack, estimate in zip(planned.packs, planned.estimates, strict=True)
             if not planned.search
         },

@@ -62,8 +62,8 @@ def began(store: Store, name: str) -> float:
 
 def look(store: Store, name: str) -> Seen:
     """What the store shows now of the last run of a study. Raises ValueError where its plan is damaged or missing."""
+    folder = store.fetch_all("studies", name)
     since = began(store, name)
-    folder = store.studies / name
     plan = frozen.read_plan(folder / "plan.json")
     searched = None
     if plan.get("search") and (folder / "search.json").is_file():

@@ -1,5 +1,7 @@
 """The time left, held against simulated runs whose end is known; the leader against scipy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -75,12 +77,36 @@ def test_packs_of_other_sizes_and_kinds_are_not_taken_for_those_that_ran():
             assert forecast.share(state) == pytest.approx(at / end, abs=0.01)
 
 
+def test_parts_foreseen_wrong_by_factors_of_their_own_are_known_of_packs_that_have_not_begun():
+    """Banks take a third of what was foreseen, head steps twice; one pack is nearly all banks, the other all heads."""
+    parts = {"banks": {"trunk": 90.0, "head": 10.0}, "heads": {"trunk": 10.0, "head": 90.0}}
+    takes = {name: {"trunk": each["trunk"] / 3, "head": each["head"] * 2} for name, each in parts.items()}
+    state = began({name: (2, 100.0) for name in parts})
+    state = replace(state, foreseen={name: replace(pack, parts=parts[name]) for name, pack in state.foreseen.items()})
+    first, second = (sum(each.values()) for each in takes.values())
+    state = state.apply(PackStarted("banks", ("banks-0", "banks-1")), 0.0)
+    state = state.apply(Progress("banks", 0, 10, 0, 10, "bank", share=0.0), 0.0)
+    assert forecast.seconds_left(state, 0.0) == pytest.approx(200), "the plan is what there is"
+    state = state.apply(Progress("banks", 1, 10, 0, 10, "heads", share=0.1, takes=takes["banks"]), 0.1 * first)
+    assert forecast.seconds_left(state, 0.1 * first) == pytest.approx(0.9 * first + second)
+    state = state.apply(Progress("banks", 10, 10, 9, 10, "heads", share=1.0, takes=takes["banks"]), first)
+    state = state.apply(PackDone("banks", {"banks-0": 0.5, "banks-1": 0.5}, {}), first)
+    assert forecast.seconds_left(state, first) == pytest.approx(second)
+
+
 def test_the_share_that_a_workload_knows_better_than_by_steps_counts():
     state = began({"p": (1, 10.0)}).apply(PackStarted("p", ("p-0",)), 0.0)
     state = state.apply(Progress("p", 0, 10, 0, 10, "bank", share=0.0), 0.0)
     state = state.apply(Progress("p", 1, 10, 0, 10, "heads", share=0.5), 8.0)
     assert forecast.seconds_left(state, 8.0) == pytest.approx(8.0)
     assert forecast.seconds_left(state, 10.0) == pytest.approx(6.0), "the time goes on between two reports"
+
+
+def test_a_pack_that_does_not_know_its_own_pace_yet_goes_on_all_the_same():
+    state = began({"p": (1, 40.0)}).apply(PackStarted("p", ("p-0",)), 0.0)
+    for at in (0.0, 3.0, 9.0):
+        state = state.apply(Progress("p", 0, 10, 0, 10, "bank", share=0.0), at)
+    assert forecast.seconds_left(state, 10.0) == pytest.approx(30.0)
 
 
 def test_when_trials_leave_less_is_left():

@@ -115,6 +115,18 @@ def test_a_job_outlives_who_follows_it_is_refused_twice_and_saves_when_it_is_sto
 
 
 @pytest.mark.cluster
+def test_a_job_is_watched_from_when_it_is_sent_to_its_end(laptop, folder):
+    coins.written(folder, takes=5)
+    status, said = ended(laptop("study", "submit", "coin.yaml", "--no-follow"))
+    assert status == 0, said
+    status, said = ended(laptop("study", "status", "coin", "--watch"))
+    assert status == 0, said
+    assert "waiting for a plan of coin …" in said
+    assert "coin (synthetic): 4 trials, 4 to train in this run" in said
+    assert "coin (synthetic) finished: trials 4 done" in said
+
+
+@pytest.mark.cluster
 def test_a_jobs_exit_status_is_ours(laptop, folder):
     coins.written(folder, sides="edge")
     status, said = ended(laptop("study", "submit", "coin.yaml"))

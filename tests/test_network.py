@@ -315,7 +315,7 @@ def test_the_cost_of_trunk_and_head_is_what_pytorch_counts(depth, bottleneck, co
         head = Head(trunk.out_width, streams, 6, 9, depth, bottleneck, compression)
         pooled = torch.zeros(1, streams * trunk.out_width, 12, 12)
         counted = convolutions(lambda head=head, pooled=pooled: head(pooled)[0].sum().backward())
-        assert cost.head_flops(architecture, streams) == counted
+        assert sum(cost.head_flops(architecture, streams)) == counted
         with torch.no_grad():
             whole = streams * cost.trunk_flops(architecture) + convolutions(
                 lambda head=head, pooled=pooled: head(pooled)

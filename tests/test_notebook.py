@@ -3,8 +3,14 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import buckets
 import conftest
 import nbformat
 import polars as pl
@@ -13,6 +19,7 @@ from nbclient import NotebookClient
 from pages import Page
 
 import idenctl
+from orchestrator import record
 from orchestrator.store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -98,6 +105,64 @@ def test_what_the_commands_refuse_is_raised_in_one_line(study, file, tmp_path):
     with pytest.raises(ValueError, match="an engine is tune or inline, got 'ray'"):
         study.run(engine="ray")
     assert not (tmp_path / "runs").exists()
+
+
+INTERRUPTED = """
+import os, sys
+from idenctl import Study
+
+study = Study.load("shares.yaml", store="interrupted")
+try:
+    study.run(engine=sys.argv[1])
+except KeyboardInterrupt:
+    print("interrupted", file=sys.stderr, flush=True)
+sys.stdin.readline()
+os.environ["TAKES"] = "0"
+study.run(engine=sys.argv[1])
+"""
+
+
+def session_of(process):
+    """The processes that a process has started, and they in turn, by what they are called."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        with suppress(ValueError, OSError):  # no process, or one that has just ended
+            if os.getsid(int(entry.name)) == process.pid != int(entry.name):
+                found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
+    return found
+
+
+@pytest.mark.parametrize("engine", ["inline", "tune"])
+def test_ctrl_c_in_a_script_reaches_it_and_keeps_what_is_stored_and_run_again_it_goes_on(engine, shares):
+    assert buckets.ran("undisturbed").returncode == 0
+    script = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, engine],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TAKES": "3"},
+        start_new_session=True,
+    )
+    try:
+        while not (stored := list(Path("interrupted/trials").glob("*.parquet"))):
+            assert script.poll() is None, script.stderr.read()
+            time.sleep(0.05)
+        script.send_signal(signal.SIGINT)
+        said = iter(script.stderr.readline, "interrupted\n")
+        assert "Traceback" not in "".join(said)
+        assert script.poll() is None, "who caught it goes on"
+        assert not session_of(script)
+        assert not record.running(Store(Path("interrupted")), "shares")
+        before = buckets.kept("interrupted")["trials"]
+        assert 0 < before.height < 120
+        said = script.communicate("\n", timeout=300)[1]
+    finally:
+        script.kill()
+    assert script.returncode == 0, said
+    assert all(path.exists() for path in stored)
+    buckets.assert_equal(buckets.kept("interrupted"), buckets.kept("undisturbed"))
+    assert not session_of(script)
 
 
 def test_the_notebook_is_stored_without_what_it_printed():

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from idennet_core import bank, checkpoint, metrics
 from idennet_core.network import Head, initialise, start_from
-from idennet_core.packed import Seconds
+from idennet_core.packed import Progress, Seconds
 from idennet_core.streams import generator
 from idennet_core.training import supervised_identities
 
@@ -241,16 +241,19 @@ def test_a_curve_row_holds_means_over_the_epochs_samples_and_their_sum(pack, fac
 
 
 @pytest.mark.parametrize("member_steps", [1, 7])
-def test_a_packs_own_clock_knows_its_share_whatever_the_bank_costs_beside_the_heads(member_steps):
+def test_a_packs_own_clock_knows_what_its_banks_and_its_heads_take_whatever_one_costs_beside_the_other(member_steps):
     """Four epochs, a bank of 5 s and ten steps of 2 s each, after a first bank of centre crops of 5 s."""
-    epochs, total = 4, 5 + 4 * (5 + 10 * 2)
+    epochs, banks, heads = 4, 5 + 4 * 5, 4 * 10 * 2
     seconds, steps = Seconds(trunks=5.0), 0
     for epoch in range(epochs):
         seconds.trunks, seconds.bank = seconds.trunks + 5.0, 5.0
         for step in range(1, 11):
             done = steps + step * member_steps
-            share = seconds.share(2.0 * step, done, epochs * 10 * member_steps - done, epochs - epoch - 1, "heads")
-            assert share == pytest.approx((seconds.trunks + seconds.heads + 2 * step) / total)
+            whole = seconds.whole(2.0 * step, done, epochs * 10 * member_steps - done, epochs - epoch - 1, "heads")
+            assert whole == pytest.approx((banks, heads))
         steps, seconds.heads = steps + 10 * member_steps, seconds.heads + 20.0
-    assert share == 1
-    assert Seconds(trunks=5.0).share(3.0, 0, 40, 4, "bank") == 0, "nothing is known before a step is done"
+    assert Seconds(25.0, 60.0, 5.0).whole(3.0, 30, 10, 1, "bank") == pytest.approx((30.0, 80.0))
+    assert Seconds(25.0, 60.0, 5.0).whole(9.0, 30, 10, 1, "bank") == pytest.approx((34.0, 80.0)), "slower than the last"
+    assert Seconds(trunks=5.0).whole(3.0, 0, 40, 4, "bank") == (0, 0), "nothing is known before a step is done"
+    assert Progress(10, 40, 1, "heads", 5.0).share == 0
+    assert Progress(10, 40, 1, "heads", 26.25, banks, heads).share == 0.25

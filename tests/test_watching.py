@@ -9,21 +9,24 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 
+import buckets
 import coins
 import pytest
 import searching
 import terminals
 import torch
+from conftest import changed
+from s3 import until
 
 from idennet_core import checkpoint
 from orchestrator import forecast, record, runner, watching
 from orchestrator.planning import Capacity
 from orchestrator.rows import Run
 from orchestrator.source import ALONE
-from orchestrator.store import Store
+from orchestrator.store import Store, at
 from orchestrator.trial import TrialResult
 
-FINISH = 120  # seconds after which a command hangs
+FINISH = 240  # seconds after which a command hangs
 
 
 def idenctl(*arguments, **options):
@@ -203,6 +206,123 @@ def test_ctrl_c_ends_the_watching_alone(running):
     assert watch.wait(FINISH) == 130
     assert b"Traceback" not in terminals.read_rest(leader)
     assert process.wait(FINISH) == 0
+
+
+GATE = """\
+    def configure(self, study, cells):
+        while not Path("go").exists():
+            time.sleep(0.02)
+"""
+
+
+@pytest.fixture
+def planning(tmp_path):
+    """A function that starts a run of the study, which plans as long as there is no file `go`, and gives it then."""
+    folder, started = coins.written(tmp_path / "coin"), []
+    module = folder / "coin.py"
+    module.write_text(changed(module.read_text(), "    def configure(self, study, cells):\n", GATE))
+
+    def start():
+        process = idenctl("study", "run", "coin.yaml", "--engine", "inline", "--store", "runs", cwd=folder)
+        started.append(process)
+        while not record.running(Store(folder / "runs"), "coin"):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+        return process
+
+    yield folder, start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def watched(folder):
+    """Somebody who watches, from when it has said its first line, and that line."""
+    watch = idenctl("study", "status", "coin", "--watch", "--store", "runs", cwd=folder)
+    return watch, watch.stderr.readline()
+
+
+def test_a_study_that_is_still_planned_is_waited_for_and_then_watched_to_its_end(planning):
+    folder, start = planning
+    process = start()
+    watch, first = watched(folder)
+    assert first == "waiting for a plan of coin …\n"
+    (folder / "go").touch()
+    said = watch.communicate(timeout=FINISH)[1]
+    assert (watch.returncode, process.wait(FINISH)) == (0, 0), said
+    assert said.startswith("coin (synthetic): 4 trials, ")
+    assert "coin (synthetic) finished: trials 4 done" in said
+
+
+def test_the_plan_of_an_earlier_run_is_not_taken_for_that_of_the_one_that_plans(planning):
+    folder, start = planning
+    (folder / "go").touch()
+    study = folder / "coin.yaml"
+    study.write_text(coins.STUDY.format(sides="heads", takes=0.0))
+    assert start().wait(FINISH) == 0
+    (folder / "go").unlink()
+    study.write_text(coins.STUDY.format(sides="heads, tails", takes=0.0))
+    process = start()
+    watch, first = watched(folder)
+    assert first == "waiting for a plan of coin …\n"
+    (folder / "go").touch()
+    said = watch.communicate(timeout=FINISH)[1]
+    assert (watch.returncode, process.wait(FINISH)) == (0, 0), said
+    assert "coin (synthetic) finished: trials 2 done, 2 stored before" in said
+
+
+def test_a_run_that_ends_before_it_has_planned_ends_the_watching_with_one_line(planning):
+    folder, start = planning
+    process = start()
+    watch, _ = watched(folder)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(FINISH) == 130
+    assert watch.communicate(timeout=FINISH)[1] == "coin ended before it was planned: its run has said why\n"
+    assert watch.returncode == 1
+
+
+def test_a_name_that_the_store_does_not_know_and_nobody_runs_is_refused(study):
+    watch = idenctl("study", "status", "coins", "--watch", "--store", "runs")
+    assert "no study 'coins' in the store; did you mean 'coin'?" in watch.communicate(timeout=FINISH)[1]
+    assert watch.returncode == 2
+
+
+def test_a_study_in_a_bucket_is_watched_on_another_node_to_its_end(s3, shares, monkeypatch):
+    module = shares / "shares.py"
+    until_told = "while not os.path.exists(f'go-{pack.trials[0].configuration.settings[\"x\"]}'): time.sleep(0.05)"
+    module.write_text(changed(module.read_text(), 'time.sleep(float(os.environ.get("TAKES", "0")))', until_told))
+    process = buckets.started(buckets.address())
+    try:
+        buckets.node(monkeypatch, shares, "two")
+        until(lambda: "p/studies/shares/plan.json" in s3.objects("p/studies"), FINISH)
+        watch = idenctl("study", "status", "shares", "--watch", "--store", buckets.address())
+        assert watch.stderr.readline() == "shares (synthetic): 120 trials, 120 to train in this run\n"
+        (shares / "go-1").touch()
+        lines = iter(watch.stderr.readline, "")
+        assert any(line.startswith("trials 30 done, 90 waiting; packs 1 of 4 done") for line in lines)
+        for x in (2, 3, 4):
+            (shares / f"go-{x}").touch()
+        said = watch.communicate(timeout=FINISH)[1]
+        assert (watch.returncode, process.wait(FINISH)) == (0, 0), said
+    finally:
+        process.kill()
+        process.communicate()
+    assert "\nshares (synthetic) finished: trials 120 done; packs 4 of 4 done" in said
+    assert "found: " in said
+
+
+def test_a_look_at_a_bucket_sees_the_plan_of_now(s3, shares, monkeypatch):
+    file, whole = shares / "shares.yaml", (shares / "shares.yaml").read_text()
+    file.write_text(changed(whole, "x: [1, 2, 3, 4]", "x: [1]"))
+    assert buckets.ran(buckets.address()).returncode == 0
+    buckets.node(monkeypatch, shares, "two")
+    there = at(buckets.address()).check()
+    assert len(watching.look(there, "shares").state.cells) == 30
+    buckets.node(monkeypatch, shares, "one")
+    file.write_text(whole)
+    assert buckets.ran(buckets.address()).returncode == 0
+    seen = watching.look(there, "shares")
+    assert (len(seen.state.cells), len(seen.state.stored), len(seen.state.done), seen.over) == (120, 30, 90, True)
 
 
 def test_a_study_that_nobody_runs_is_shown_once(study):

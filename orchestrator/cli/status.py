@@ -29,7 +29,8 @@ def status(
 ) -> None:
     """Say how far a study is, and what its trunks and packs took beside what they were to take.
 
-    With --address also how its latest job on that cluster is. With --watch the exit status is the study's own.
+    With --address also how its latest job on that cluster is. With --watch the exit status is the study's own; a run
+    that has begun and not planned yet is waited for, here or as a job at --address.
     """
     if watch and as_json:
         raise ValueError("--watch and --json exclude each other, got both; give one")
@@ -45,15 +46,13 @@ def status(
 
         jobs = Jobs(address)
         submitted = {study: found[-1] for study, found in jobs.by_study().items()}
-    name = resolve(name, [*studies, *(submitted.keys() - studies.keys())])
+    begun = [*submitted, *(record.all_running(place) if watch else [])]
+    name = resolve(name, list(dict.fromkeys([*studies, *begun])))
     job, study = submitted.get(name), studies.get(name)
-    if watch and not study:
-        raise ValueError(f"a study is watched from when it is planned, {name} is not yet; look again in a moment")
     if watch:
         from orchestrator.cli.watch import follow
 
-        ended = (lambda: jobs.by_study()[name][-1].over) if job else None
-        raise typer.Exit(follow(place, name, ended))
+        raise typer.Exit(follow(place, name, (lambda: jobs.by_study()[name][-1]) if job else None))
     times = frozen.took(place, name) if study else []
     if as_json:
         found = (study or {}) | {"times": [asdict(time) for time in times]}

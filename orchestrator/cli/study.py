@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -87,13 +87,12 @@ def conduct(
     place = at(store).open()
     wanted = loaded(file, profile, set_, place)
     capacity, running = devices(address, cluster)
-    planned = runner.plan(wanted, place, capacity)
-    state = runner.watched(planned, place, engine.value)
-    with (
-        _tracked(planned, state.cells, tensorboard, mlflow) as tell,  # first: what they refuse is refused at once
-        record.only_run(place, planned.study.folder),
-        _mirrored(planned) as show,
-    ):
+    with ExitStack() as held:
+        held.enter_context(record.only_run(place, wanted.folder))  # first: whoever watches waits for the plan
+        planned = runner.plan(wanted, place, capacity)
+        state = runner.watched(planned, place, engine.value)
+        tell = held.enter_context(_tracked(planned, state.cells, tensorboard, mlflow))
+        show = held.enter_context(_mirrored(planned))
         record.freeze(planned, place, command)
         try:
             train_missing(planned.trunks, place, planned.capacity, running)

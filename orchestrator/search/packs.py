@@ -227,7 +227,7 @@ class SearchPacks:
                     cells={trial.trial_id: name_of(trial, self.study) for trial in asked},
                     packs=len(self.queue),
                     trials={trial.trial_id: trial for trial in asked},
-                    foreseen={pack.pack_id: Foreseen.of(pack, self.estimate(pack).seconds) for pack in self.queue},
+                    foreseen={pack.pack_id: Foreseen.of(pack, self.estimate(pack)) for pack in self.queue},
                     to_come=max(sum(self.trials_to_come().values()) - len(self.trials()), 0),
                 )
             )
