@@ -26,11 +26,21 @@ class Waits(Shares):
 """
 
 
-def begun(store):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    whole = command(store, "--engine", "inline", "--tensorboard", "boards")
-    return subprocess.Popen(whole, env=environment, **pipes)
+@pytest.fixture
+def begin():
+    """A function that starts a run; those that the test has not seen end are killed."""
+    runs = []
+
+    def started(store):
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        whole = command(store, "--engine", "inline", "--tensorboard", "boards")
+        runs.append(subprocess.Popen(whole, env=environment, **pipes))
+        return runs[-1]
+
+    yield started
+    for run in runs:
+        run.kill()
 
 
 def contents(root):
@@ -40,10 +50,10 @@ def contents(root):
 
 
 @pytest.mark.parametrize("store", ["folder", address()])
-def test_the_second_run_is_refused_while_the_first_plans_and_changes_nothing(s3, shares, store):
+def test_the_second_run_is_refused_while_the_first_plans_and_changes_nothing(s3, shares, begin, store):
     Path("shares.py").write_text(SHARES_MODULE + WAITS)
     Path("shares.yaml").write_text(SHARES.replace("shares:Shares", "shares:Waits"))
-    first = begun(store)
+    first = begin(store)
     until(Path("planning.txt").exists)
     root = at(store).root
     for name in ("trials/.killed.tmp", "heads/unsent.safetensors"):  # what a run removes, and what it sends
@@ -51,7 +61,7 @@ def test_the_second_run_is_refused_while_the_first_plans_and_changes_nothing(s3,
         (root / name).write_bytes(b"x")
         aged(root / name)
     before, asked = contents(root), len(s3.asked)
-    second = begun(store)
+    second = begin(store)
     said, shown = second.communicate(timeout=120)
     assert (second.returncode, said) == (2, "")
     assert shown == f"error: a study runs once at a time, shares is being run by process {first.pid}; wait for it\n"
