@@ -123,7 +123,7 @@ class Study:
         from orchestrator.store import at
 
         place = at(self.store).check()
-        if not (place.studies / self.folder).is_dir():
+        if not (place.studies / self.folder / "plan.json").is_file():
             raise ValueError(f"study '{self.folder}' was not run in {self.store} yet; run() it first")
         return frozen.read_plan(place.studies / self.folder / "plan.json")
 

@@ -37,6 +37,7 @@ REFUSED = re.compile(
     "ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|EXPIRED_TOKEN|INVALID_TOKEN|UNRECOGNIZED_CLIENT|"
     "MISSING_AUTHENTICATION_TOKEN|INVALID_CLIENT_TOKEN_ID|PERMISSION_DENIED|UNAUTHENTICATED"
 )
+INCOMING = ".incoming/"  # what is sent in parts, before all of it is there
 SENT, UNSENT = 0o444, 0o644
 T = TypeVar("T")
 log = logging.getLogger("idenctl")
@@ -152,6 +153,31 @@ class Bucket:
                 found[self.mirror / key] = self._read[mark]
         return found
 
+    def things(self, name: str, only: str = "*") -> dict[Path, tuple[int, float]]:
+        """Bytes and time of change, in seconds since 1970, of what lies in a folder: objects, and whole folders."""
+        found: dict[Path, tuple[int, float]] = {}
+        for key, info in self._list(f"{name}/", (only,)).items():
+            path = self.mirror / name / key.removeprefix(f"{name}/").partition("/")[0]
+            size, changed = found.get(path, (0, 0.0))
+            found[path] = (size + info.size, max(changed, info.mtime_ns / 1e9))
+        return found
+
+    def clear(self, path: Path) -> None:
+        """Remove the object of a file of the mirror, or all of a folder's: first what says that it is whole."""
+        name = self._name(path)
+        keys = {**self._list(name, ("*",)), **self._list(f"{name}/", ("*",))}
+        for key in sorted(keys, key=lambda key: (not key.endswith(".json"), key)):
+            self.remove(self.mirror / key)
+
+    def gone(self, name: str) -> list[Path]:
+        """The files in a folder of the mirror that were in the bucket, and are no longer."""
+        held, listed = self._held(f"{name}/", ("*",)), self._list(f"{name}/", ("*",))
+        return [path for path in held if self._name(path) not in listed]
+
+    def address_of(self, path: Path) -> str:
+        """Where the object of a file of the mirror lies."""
+        return f"{self.address.kind}://{self.path}/{self._name(path)}"
+
     def _started(self, info: fs.FileInfo, read: Callable[[IO[bytes], int], T]) -> T:
         with self._files.open_input_file(info.path) as file:
             return read(file, file.size())
@@ -226,7 +252,8 @@ class Bucket:
         if name.endswith("/"):
             asked = fs.FileSelector(base.rstrip("/"), recursive=True, allow_not_found=True)
         found = self._call(lambda: self._files.get_file_info(asked))
-        infos = {self._key(info): info for info in found if info.type == fs.FileType.File and _proper(self._key(info))}
+        infos = {self._key(info): info for info in found if info.type == fs.FileType.File}
+        infos = {key: info for key, info in infos.items() if _proper(key.removeprefix(INCOMING))}
         return {key: info for key, info in infos.items() if _is_called(key.rpartition("/")[2], only)}
 
     def _held(self, name: str, only: Sequence[str]) -> list[Path]:
@@ -290,7 +317,7 @@ class Bucket:
         in a thread, which Ctrl-C does not reach; and what goes in several parts goes to a place of its own first, and
         is copied where it belongs once it is all there.
         """
-        place = path if len(content) < PART else f"{self.path}/.incoming/{uuid.uuid4().hex}"
+        place = path if len(content) < PART else f"{self.path}/{INCOMING}{uuid.uuid4().hex}"
 
         def write() -> None:
             stream = self._files.open_output_stream(place)

@@ -1,12 +1,14 @@
 """A store made smaller: what nothing refers to is found and removed, small packs and superseded rows become one pack.
 
-For whoever holds the store alone (`record.alone`); readers may read on, and lose nothing.
+For whoever holds the store alone (`record.alone`); readers may read on, and lose nothing. Of a bucket that says
+nothing of other machines: there age alone speaks for what may go.
 """
 
 import json
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,90 +17,137 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from idennet_core import locks
+from idennet_core import locks, sealing
 from orchestrator import index, sealed
 from orchestrator.frozen import read_plan
-from orchestrator.leftovers import changed, half_written
+from orchestrator.leftovers import changed, half_written, remove
 from orchestrator.record import search_of
 from orchestrator.rows import TABLES
 from orchestrator.store import ORDER, Store, counting, is_over
 from orchestrator.trial import content_id
-from orchestrator.trunks import ended_checkpoints, id_of
+from orchestrator.trunks import id_of
 
 MOST = 2000  # trials of a pack that is made of others
 PAUSE = 0.1  # seconds in which who has begun to list the packs sees the new one, before the old ones go
 HALF_WRITTEN = 3600.0  # seconds without a change, while no study runs
+ANY = float("-inf")  # age
+MIRRORED = ("data", "trunks", "heads", "checkpoints")  # as needed; all else is brought up to date by who reads it
+Things = Mapping[Path, tuple[int, float]]  # bytes, and when changed, in seconds since 1970
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something in a store that may go, and why."""
+    """Something in a store that may go, and why; `here` is this machine, of a bucket its mirror."""
 
     kind: str
     path: Path
     why: str
-
-    @property
-    def bytes(self) -> int:
-        """What it takes of the disk."""
-        files = [self.path, *self.path.rglob("*")] if self.path.is_dir() else [self.path]
-        return sum(path.lstat().st_size for path in files if not path.is_dir())
+    bytes: int
+    changed: float  # seconds since 1970
+    here: bool
 
 
 def leftovers(store: Store, age: float) -> list[Leftover]:
-    """What nothing in the store refers to and nobody changed for so many seconds, and checkpoints of what is stored."""
+    """What nothing in the store refers to and nobody changed for so many seconds, and checkpoints of what is stored.
+
+    In a bucket no lock shows who is at work, so nothing is found there that is younger, whatever it is.
+    """
     studies = {path.parent: read_plan(path) for path in sorted(store.studies.glob("*/plan.json"))}
     plans, searching = list(studies.values()), any(map(_is_unfinished_search, studies, studies.values()))
+    checkpoints, stored_trunks = _things(store, "checkpoints", "[!.]*"), _things(store, "trunks", "[!.]*")
+    heads = _things(store, "heads", "[!.]*.safetensors")
+    tables = {name: _things(store, name, "[!.]*.parquet") for name in TABLES}
     rows = store.every_trial(["trial_id", "state", "trunk_ids"])
+    states = dict(rows.select("trial_id", "state").iter_rows())
     cells = [cell for plan in plans for cell in plan["cells"]]
     trunks = {value for cell in cells for name, value in cell.get("inputs", {}).items() if name.startswith("trunk_")}
     trunks |= set(rows["trunk_ids"].explode().drop_nulls())
     wanted = None if searching else {trial_id for plan in plans for trial_id in _trial_ids(plan)}
-    found = [*_checkpoints(store, dict(rows.select("trial_id", "state").iter_rows()), wanted, trunks, age)]
+    here, found = not store.bucket, list[Leftover]()
+    for path, why, least in _checkpoints(store, checkpoints, states, wanted, trunks, age):
+        found += _old("checkpoint", {path: checkpoints[path]}, why, here, least)
     if not searching:
-        for folder in _old(store.trunks.glob("[!.]*"), age):
-            if folder.name not in trunks:
-                found.append(Leftover("trunk", folder, "no stored trial and no study refers to it"))
-    stored = set(rows["trial_id"])
-    for path in _old(store.heads.glob("[!.]*.safetensors"), age):
-        if path.stem not in stored:
-            found.append(Leftover("head", path, "its trial is not stored"))
-    packs = {path.stem for path in (store.root / "trials").glob("[!.]*.parquet")}
-    for table in TABLES[:-1]:
-        for path in _old((store.root / table).glob("[!.]*.parquet"), HALF_WRITTEN):
-            if path.stem not in packs:
-                found.append(Leftover(table, path, "its pack was not stored to the end"))
-    for path in _old(store.data.glob(".*.unfinished"), age):
-        if not _is_held(path / "journal.jsonl"):
-            found.append(Leftover("data", path, "a preparation that was not finished"))
-    found += [
-        Leftover("half-written", path, "its writer was killed") for path in half_written(store.root, HALF_WRITTEN)
-    ]
+        why = "no stored trial and no study refers to it"
+        found += _old("trunk", stored_trunks, why, here, age, trunks)
+    found += _old("head", heads, "its trial is not stored", here, age, states)
+    packs = {path.stem for path in tables[TABLES[-1]]}
+    for name in TABLES[:-1]:
+        least = HALF_WRITTEN if here else age
+        found += _old(name, tables[name], "its pack was not stored to the end", here, least, packs)
+    unfinished = [path for path in store.data.glob(".*.unfinished") if not _is_held(path / "journal.jsonl")]
+    found += _old("data", _on_disk(unfinished), "a preparation that was not finished", True, age)
+    found += _old("half-written", _on_disk(half_written(store.root, HALF_WRITTEN)), "its writer was killed", True, ANY)
+    if store.bucket:
+        found += _old("half-written", store.bucket.things(".incoming"), "its writer was killed", False, age)
+        for name in MIRRORED:
+            gone = _on_disk(store.bucket.gone(name))
+            found += _old("copy", gone, "the bucket no longer has it", True, ANY)
     return found
 
 
+def clear(store: Store, found: Sequence[Leftover], age: float) -> list[Leftover]:
+    """Remove what was found, of a bucket what is found again: somebody may have begun to use it. Gives what went."""
+    if store.bucket:
+        store.refresh()
+        again = {(each.path, each.here) for each in leftovers(store, age)}
+        found = [each for each in found if (each.path, each.here) in again]
+    for each in found:
+        if store.bucket and not each.here:
+            store.bucket.clear(each.path)
+        remove(each.path)
+    return list(found)
+
+
+def _things(store: Store, name: str, only: str) -> Things:
+    if store.bucket:
+        return store.bucket.things(name, only)
+    return _on_disk(sorted((store.root / name).glob(only)))
+
+
+def _on_disk(paths: Iterable[Path]) -> Things:
+    found = {}
+    for path in paths:
+        files = [path, *path.rglob("*")] if path.is_dir() else [path]
+        with suppress(FileNotFoundError):  # gone meanwhile
+            found[path] = sum(file.lstat().st_size for file in files if not file.is_dir()), changed(path)
+    return found
+
+
+def _old(kind: str, things: Things, why: str, here: bool, age: float, used: Collection[str] = ()) -> Iterator[Leftover]:
+    """Those of the things that are older, and not used by their name without its suffix."""
+    for path, (size, when) in things.items():
+        if path.stem not in used and time.time() - when > age:
+            yield Leftover(kind, path, why, size, when, here)
+
+
 def _checkpoints(
-    store: Store, states: Mapping[str, str], wanted: Set[str] | None, trunks: Collection[str], age: float
-) -> Iterator[Leftover]:
-    """The checkpoints of what is stored, and the old ones that nobody has a use for.
+    store: Store,
+    things: Things,
+    states: Mapping[str, str],
+    wanted: Set[str] | None,
+    trunks: Collection[str],
+    age: float,
+) -> Iterator[tuple[Path, str, float]]:
+    """The checkpoints of what is stored, and those that nobody has a use for: why, and from which age on they go.
 
     `wanted` are the trials of all studies, None where a search that is not over may ask for any.
     """
+    at_once = age if store.bucket else ANY
     for path, words in store.checkpoint_words():
         trials = json.loads(words.get("trials", "[]"))
+        if path not in things:  # written since
+            continue
         if trials and is_over(trials, json.loads(words.get("left", "[]")), states):
-            yield Leftover("checkpoint", path, "its trials are all stored")
-        elif time.time() - changed(path) > age:
-            if not words:
-                yield Leftover("checkpoint", path, "damaged, or of an older idenctl")
-            elif wanted is not None and wanted.isdisjoint(trials):
-                yield Leftover("checkpoint", path, "no study refers to its trials")
-    ended = set(ended_checkpoints(store))
-    for path in sorted(store.checkpoints.glob("trunk-*.safetensors")):
-        if path in ended:
-            yield Leftover("checkpoint", path, "its trunk is stored")
-        elif wanted is not None and id_of(path) not in trunks and time.time() - changed(path) > age:
-            yield Leftover("checkpoint", path, "no study refers to its trunk")
+            yield path, "its trials are all stored", at_once
+        elif not words:
+            yield path, "damaged, or of an older idenctl", age
+        elif wanted is not None and wanted.isdisjoint(trials):
+            yield path, "no study refers to its trials", age
+    for path in (path for path in things if path.match("trunk-*.safetensors")):
+        if sealing.is_whole(store.fetch_all("trunks", id_of(path))):
+            yield path, "its trunk is stored", at_once
+        elif wanted is not None and id_of(path) not in trunks:
+            yield path, "no study refers to its trunk", age
 
 
 def _is_unfinished_search(folder: Path, plan: Mapping[str, Any]) -> bool:
@@ -114,10 +163,6 @@ def _trial_ids(plan: Mapping[str, Any]) -> Iterator[str]:
         for fold in plan["folds"]:
             for seed in plan["seeds"]:
                 yield content_id([cell["configuration_id"], fold, seed])
-
-
-def _old(paths: Iterable[Path], age: float) -> list[Path]:
-    return [path for path in sorted(paths) if time.time() - changed(path) > age]
 
 
 def _is_held(path: Path) -> bool:

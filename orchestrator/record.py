@@ -85,11 +85,13 @@ def stored_by_study(planned: Plan, store: Store) -> dict[str, int]:
 
 @contextmanager
 def only_run(store: Store, name: str) -> Iterator[None]:
-    """Hold the study's lock, which ends with this process however it ends. Raises ValueError where it is taken.
+    """Hold the study's lock, which ends with this process however it ends; the store's folder is made for it.
+
+    Raises ValueError where it is taken, PermissionError where the store cannot be written.
 
     It saves work and guards nothing: two runs from two machines, or on a file system without locks, go on side by side.
     """
-    path = store.studies / name / ".lock"
+    path = store.make().studies / name / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with _held(store.root / ".lock", alone=False) as holder:
         if holder is not None:

@@ -29,10 +29,9 @@ from orchestrator.trial import Rungs, Setting, State, TrialResult
 
 FORMAT = 1
 FOLDERS = ("data", "trunks", "heads", "detector", "calibration", "studies", "checkpoints", *TABLES)
-log = logging.getLogger("idenctl")
-
 AT_ONCE = 500  # packs that are read together
 ORDER = ("trial_id", "state", "trained_epochs", "finished_at", "pack_id")  # which row of a trial counts
+log = logging.getLogger("idenctl")
 
 
 class _PutTogether(Exception):
@@ -75,9 +74,7 @@ class Store:
             try:
                 found = json.loads(marker.read_text())["format"]
             except (ValueError, KeyError, TypeError):
-                raise ValueError(
-                    f"{marker} must say the store's format, but it is damaged; restore it from a copy"
-                ) from None
+                raise ValueError(f"{marker} must say the store's format, it is damaged; restore a copy of it") from None
             if found > FORMAT:
                 raise ValueError(
                     f"this idenctl reads stores up to format {FORMAT}, {self.root} has {found}; install a newer idenctl"
@@ -85,21 +82,23 @@ class Store:
         return self
 
     def open(self) -> "Store":
+        """Make the store ready to be written; raises as `check` and `make` do."""
+        return self.check().make().begin()
+
+    def make(self) -> "Store":
         """Make the store's folder where it is missing. Raises PermissionError where it cannot be written."""
-        self.check()
-        self.send()
-        marker = self.root / "store.json"
-        new = not marker.is_file()
-        try:
+        with suppress(OSError):
             self.root.mkdir(parents=True, exist_ok=True)
-            if new:
-                write_text(marker, json.dumps({"format": FORMAT}) + "\n")
-            if not os.access(self.root, os.W_OK):
-                raise OSError
-            leftovers.sweep(self.root)
-        except OSError:
-            raise PermissionError(f"a store must be writable, {self.root} is not; give another --store") from None
-        if new:
+        if not os.access(self.root, os.W_OK):
+            raise PermissionError(f"a store must be writable, {self.root} is not; give another --store")
+        return self
+
+    def begin(self) -> "Store":
+        """Send what earlier runs could not, remove what killed writers left, and mark a new folder as a store."""
+        self.send()
+        leftovers.sweep(self.root)
+        if not (marker := self.root / "store.json").is_file():
+            write_text(marker, json.dumps({"format": FORMAT}) + "\n")
             self.keep(marker)
         return self
 

@@ -4,9 +4,11 @@ import logging
 import threading
 import time
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs
 
 import boto3
+from moto.s3.models import s3_backends
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
@@ -73,6 +75,11 @@ class S3:
 
     def read(self, key):
         return self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+
+    def age(self, key, seconds):
+        """Let an object be as old as that."""
+        found = s3_backends["123456789012"]["aws"].buckets[BUCKET].keys[key]
+        found.last_modified = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=seconds)
 
     def fetched(self):
         """How often each object was fetched."""

@@ -127,6 +127,32 @@ def test_a_job_is_watched_from_when_it_is_sent_to_its_end(laptop, folder):
 
 
 @pytest.mark.cluster
+def test_of_two_terminals_that_submit_a_study_at_once_one_is_refused(head, laptop, folder, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", heads.TOKEN)
+    from orchestrator.cluster.jobs import Jobs
+
+    coins.written(folder, sides="heads", takes=600)
+    jobs = Jobs(head.dashboard)
+    before = jobs.by_study()
+    both = [laptop("study", "submit", "coin.yaml", "--no-follow") for _ in range(2)]
+    try:
+        (first, _), (second, said) = sorted(map(ended, both))
+        assert (first, second) == (0, 2), said
+        assert re.search(
+            r"error: (a study runs once at a time, coin is job|somebody has just submitted coin as) coin-", said
+        )
+        assert len(jobs.by_study()["coin"]) == len(before.get("coin", [])) + 1
+        # who looked before either was sent is refused by the job's name
+        monkeypatch.setattr(jobs, "by_study", lambda: before)
+        with pytest.raises(
+            ValueError, match=r"somebody has just submitted coin as coin-\d+; next: idenctl study status"
+        ):
+            jobs.submit("coin", ["true"], folder)
+    finally:
+        ended(laptop("study", "stop", "coin"))
+
+
+@pytest.mark.cluster
 def test_a_jobs_exit_status_is_ours(laptop, folder):
     coins.written(folder, sides="edge")
     status, said = ended(laptop("study", "submit", "coin.yaml"))

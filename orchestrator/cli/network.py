@@ -142,7 +142,7 @@ def find_plan(store: "Store", name: str) -> tuple[str, dict[str, Any]]:
     from orchestrator.frozen import read_plan
     from orchestrator.trial import IDENNET
 
-    study = resolve(name, sorted(path.name for path in store.studies.glob("*") if path.is_dir()))
+    study = resolve(name, sorted(path.parent.name for path in store.studies.glob("*/plan.json")))
     plan = read_plan(store.studies / study / "plan.json")
     if plan.get("workload", IDENNET) != IDENNET:
         raise ValueError(f"only IDEnNet's studies leave networks, {study} is one of {plan['workload']}; name another")

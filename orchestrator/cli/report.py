@@ -44,7 +44,7 @@ def report(
         check_out(out)
     elif format is Format.HTML and sys.stdout.isatty():
         raise ValueError("a page is for a browser, not for a terminal; give --out report.html")
-    known = sorted(path.name for path in results.studies.glob("*") if path.is_dir())
+    known = sorted(path.parent.name for path in results.studies.glob("*/plan.json"))
     plans = [read_plan(results.studies / resolve(name, known) / "plan.json") for name in names]
     if format is Format.HTML:
         plans = [stored.with_everything(plan) for plan in plans]

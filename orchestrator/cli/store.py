@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.address import is_address
 from orchestrator.cli.trunk import StoreAddress
 from orchestrator.cli.wording import several
 
@@ -30,22 +31,26 @@ def clean(
     as_json: Json = False,
 ) -> None:
     """Show what nothing in the store refers to, and remove it when told to."""
-    from orchestrator import cleaning, leftovers, record
+    from orchestrator import cleaning, record
 
-    place = _folder(store)
+    if is_address(store) and older_than < 1:
+        raise ValueError(
+            f"nothing shows who is at work in a bucket, so what is younger than a day stays, "
+            f"got --older-than {older_than:g}; give 1 or more"
+        )
+    place, age = _opened(store), older_than * DAY
     with record.alone(place):
-        found = cleaning.leftovers(place, older_than * DAY)
-        facts = {"store": str(place), "leftovers": [_facts(each) for each in found]}
+        place.send()  # or what lies here alone would count as stored
+        found = cleaning.leftovers(place, age)
+        facts = {"store": str(place), "leftovers": [_facts(place, each) for each in found]}
         if not as_json:
             _show(place, found)
         removes = bool(found) and (yes or (not as_json and _asks() and typer.confirm("remove all this?", err=True)))
-        if removes:
-            for each in found:
-                leftovers.remove(each.path)
+        removed = cleaning.clear(place, found, age) if removes else []
     if as_json:
         typer.echo(json.dumps(facts | {"removed": removes}, indent=1))
     elif removes:
-        typer.echo(f"{several(len(found), 'leftover')} removed", err=True)
+        typer.echo(f"{several(len(removed), 'leftover')} removed", err=True)
     elif found:
         typer.echo("nothing was removed; next: the same with --yes", err=True)
 
@@ -55,7 +60,12 @@ def compact(store: StoreAddress = "runs", as_json: Json = False) -> None:
     """Keep one row of each trial, in few files; readers may read meanwhile."""
     from orchestrator import cleaning, record
 
-    place = _folder(store)
+    if is_address(store):
+        raise ValueError(
+            f"stores in folders are made compact, as who reads a bucket meanwhile would miss rows, got {store}; "
+            f"copy it to a folder first"
+        )
+    place = _opened(store)
     with record.alone(place):
         found = cleaning.compact(place)
     if as_json:
@@ -70,31 +80,28 @@ def compact(store: StoreAddress = "runs", as_json: Json = False) -> None:
         )
 
 
-def _folder(address: str) -> "Store":
-    """The store in this folder. Raises FileNotFoundError where there is none, ValueError for a bucket."""
+def _opened(address: str) -> "Store":
+    """The store at this address. Raises FileNotFoundError where there is none."""
     from orchestrator.store import at
 
-    place = at(address)
-    if place.bucket:
-        raise ValueError(f"stores in folders are cleaned and made compact, got {address}; copy it to a folder first")
+    place = at(address).check()
     if not (place.root / "store.json").is_file():
         raise FileNotFoundError(f"a store holds store.json, {place} does not; give another --store")
-    return place.check()
+    return place
 
 
 def _asks() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def _facts(leftover: "Leftover") -> dict[str, object]:
-    return {"kind": leftover.kind, "path": str(leftover.path), "why": leftover.why, "bytes": leftover.bytes}
+def _facts(place: "Store", leftover: "Leftover") -> dict[str, object]:
+    where = str(leftover.path) if leftover.here or not place.bucket else place.bucket.address_of(leftover.path)
+    return {"kind": leftover.kind, "path": where, "why": leftover.why, "bytes": leftover.bytes}
 
 
 def _show(place: "Store", found: list["Leftover"]) -> None:
     from rich.console import Console
     from rich.table import Column, Table
-
-    from orchestrator.leftovers import changed
 
     console = Console(highlight=False)
     if not found:
@@ -102,7 +109,7 @@ def _show(place: "Store", found: list["Leftover"]) -> None:
         return
     table = Table("", Column("what", overflow="fold"), Column("size", justify="right"), "last changed", "why")
     for each in found:
-        day = time.strftime("%Y-%m-%d", time.localtime(changed(each.path)))
+        day = time.strftime("%Y-%m-%d", time.localtime(each.changed))
         table.add_row(each.kind, str(each.path.relative_to(place.root)), size(each.bytes), day, each.why)
     console.print(table)
     console.print(f"{several(len(found), 'leftover')} in {place}, {size(sum(each.bytes for each in found))}")
