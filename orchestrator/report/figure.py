@@ -141,7 +141,7 @@ def _legend(report: Report, shown: int) -> str:
     legend = "large dots: means, bars: 95% intervals" + (", small dots: folds" if report.folds else "")
     if report.reference_source:
         legend += f", diamonds: {report.reference_source}"
-    return " ".join([legend, *left_out(len(report.rows), shown)])
+    return "; ".join([legend, *left_out(len(report.rows), shown)])
 
 
 def values(report: Report, trials: pl.DataFrame) -> list[Mapping[str, Any]]:
