@@ -319,6 +319,7 @@ def test_a_look_at_a_bucket_sees_the_plan_of_now(s3, shares, monkeypatch):
     there = at(buckets.address()).check()
     assert len(watching.look(there, "shares").state.cells) == 30
     buckets.node(monkeypatch, shares, "one")
+    time.sleep(1)  # an object is known by its size and the second in which it was written
     file.write_text(whole)
     assert buckets.ran(buckets.address()).returncode == 0
     seen = watching.look(there, "shares")
