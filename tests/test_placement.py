@@ -241,12 +241,18 @@ def head(workload):
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize(("side", "reason"), [("edge", "it stands on its edge"), ("lost", "its worker died: ")])
-def test_a_run_in_which_a_pack_fails_ends_with_status_1(head, workload, tmp_path, side, reason):
+@pytest.mark.parametrize(
+    ("side", "what", "reason"),
+    [
+        ("edge", "pack ", "it stands on its edge"),
+        ("lost", "trial ", "alone in its pack it killed its worker 3 times: "),
+    ],
+)
+def test_a_run_in_which_a_pack_fails_ends_with_status_1(head, workload, tmp_path, side, what, reason):
     coins.written(workload, sides=f"heads, {side}")
     done = idenctl(head, workload, "study", "run", "coin.yaml", "--address", head.address, "--store", tmp_path)
     assert done.returncode == 1, done.stderr
-    assert len([line for line in done.stderr.splitlines() if line.startswith("pack ") and reason in line]) == 2
+    assert len([line for line in done.stderr.splitlines() if line.startswith(what) and reason in line]) == 2
     assert "2 of 4 trials complete" in done.stderr
 
 
