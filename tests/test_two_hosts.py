@@ -92,7 +92,7 @@ def test_a_study_on_two_hosts_ends_with_one_machines_rows_though_one_is_lost_and
     submit = f"{IDENCTL} study submit {SHARED}/hosts.yaml --address http://127.0.0.1:8265 --store {SHARED}/store"
     job = laptop.start(f"{submit} >{SHARED}/said 2>&1")
     try:
-        wait_until(lambda: job.poll() is not None or (stored(shared) and training(lab["worker"])), 400)
+        wait_until(lambda: job.poll() is not None or (stored(shared) and training(lab["worker"])), 900)
         first = min(stored(shared).values()).timestamp()
         assert job.poll() is None, "the worker is lost in the midst of a pack"
         lab.lose("worker")
