@@ -34,7 +34,6 @@ STUDIES = ("oulu_idrate", "oulu_variants")
 PLANS = [  # which it is, by how much its banks and its head steps are foreseen longer, what that is called
     ("measured", 1, 1, "its pace measured here before"),
     ("guess", 1, 1, "its plan a guess"),
-    ("guess", 3, 3, "a guess of 3 times as much"),
     ("guess", 3, 1, "a guess of 3 times as much for its banks"),
     ("guess", 1, 3, "a guess of 3 times as much for its head steps"),
 ]

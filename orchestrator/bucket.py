@@ -153,6 +153,10 @@ class Bucket:
                 found[self.mirror / key] = self._read[mark]
         return found
 
+    def has(self, name: str) -> bool:
+        """Whether the bucket holds an object of this name now, whatever the mirror holds."""
+        return bool(self._list(name, ("*",)))
+
     def things(self, name: str, only: str = "*") -> dict[Path, tuple[int, float]]:
         """Bytes and time of change, in seconds since 1970, of what lies in a folder: objects, and whole folders."""
         found: dict[Path, tuple[int, float]] = {}

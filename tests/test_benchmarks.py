@@ -1,9 +1,16 @@
 """What the benchmarks compare is the same work."""
 
+import json
+import re
+import sys
+from pathlib import Path
+
 import pytest
 
-from benchmarks import plot, steps, turns
+from benchmarks import plot, steps, time_left, turns
 from benchmarks.peers import Work
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("batch", [32, 128])
@@ -27,3 +34,27 @@ def test_the_plot_shows_the_median_of_every_pack_and_its_spread():
     assert plot.points(curve) == [one, {"members": 60, "speed": 12.0, "least": 12.0, "most": 12.0}]
     assert plot.chart({"cores": 2, "measured_at": "2026-01-01", "cpu": {"depth": 40, "curve": curve, "steps": {
         steps.RAY: {"steps_per_second": [0.5]}}}}).to_dict()["layer"]  # fmt: skip
+
+
+def test_the_time_left_of_a_run_that_goes_as_told_is_never_off_and_its_table_has_the_rows_of_the_manual(
+    tmp_path, monkeypatch, capsys
+):
+    """Two packs of 100 s, one after the other, half of each banks and half head steps."""
+    parts, events = {"trunk": 50.0, "head": 50.0}, []
+    for place, pack in enumerate(("a", "b")):
+        events.append((100 * place, "PackStarted", {"pack_id": pack, "trial_ids": [pack]}))
+        for second in range(101):
+            facts = {"pack_id": pack, "steps": second, "total_steps": 100, "epoch": 0, "epochs": 1, "stage": "heads"}
+            told = facts | {"share": second / 100, "takes": parts}
+            events.append((100 * place + second, "Progress", told))
+        events.append((100 * place + 100, "PackDone", {"pack_id": pack, "accuracies": {pack: 0.5}, "failed": {}}))
+    plan = {pack: {"trial_ids": [pack], "seconds": 100.0, "parts": parts} for pack in ("a", "b")}
+    for name in time_left.STUDIES:
+        (tmp_path / f"{name}.json").write_text(json.dumps({"measured": plan, "guess": plan, "events": events}))
+    monkeypatch.setattr(sys, "argv", ["time_left", str(tmp_path)])
+    time_left.main()
+    head, _, *rows = (line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines())
+    assert {error for _, *errors in rows for error in errors} <= {"+0%", "-0%"}
+    manual = (ROOT / "docs/how-to/watch.md").read_text()
+    assert [f"| {row[0]} |" for row in rows] == re.findall(r"^\| `oulu_\w+`, .*? \|", manual, re.MULTILINE)
+    assert f"| {' | '.join(head)} |" in manual

@@ -154,6 +154,37 @@ def test_what_a_study_refers_to_since_it_was_shown_stays(s3, littered):
     assert s3.objects("p/") == sorted([*stays, *(key for key in goes if UNUSED in key)])
 
 
+def test_json_names_what_went_and_not_what_stayed_after_all(s3, littered):
+    goes, _ = littered
+    looks = []
+
+    def meanwhile(method, key, query):
+        if query.get("prefix") == ["p/.incoming/"]:  # the first look ends with it
+            looks.append(query)
+            if len(looks) == 1:
+                refer(s3, USED, WHOLE, UNUSED)
+        return False
+
+    s3.fails = meanwhile
+    told = json.loads(clean("--yes", "--json").stdout)
+    assert len(looks) == 2
+    assert told["removed"] is True
+    went = [f"s3://{BUCKET}/{key}" for key in goes if UNUSED not in key]
+    assert sorted(each["path"] for each in told["leftovers"]) == sorted(went)
+
+
+def test_where_the_bucket_is_empty_all_of_a_sudden_what_this_machine_has_of_it_stays(s3, littered):
+    place = at(address()).check()
+    place.fetch_all("trunks")
+    before = {path: path.read_bytes() for path in place.root.rglob("*") if path.is_file()}
+    for key in s3.objects("p/"):
+        s3.client.delete_object(Bucket=BUCKET, Key=key)
+    done = clean("--yes")
+    assert done.returncode == 2, done.stdout
+    assert "a store holds store.json, s3://" in done.stderr
+    assert {path: path.read_bytes() for path in place.root.rglob("*") if path.is_file()} == before
+
+
 def test_a_run_of_this_machine_is_seen_and_one_of_another_loses_nothing(s3, littered, shares, monkeypatch):
     with record.only_run(at(address()).check(), "shares"):
         done = clean("--yes")

@@ -281,6 +281,20 @@ def test_a_run_that_ends_before_it_has_planned_ends_the_watching_with_one_line(p
     assert watch.returncode == 1
 
 
+def test_the_plan_of_an_earlier_run_does_not_speak_for_one_that_ends_before_it_has_planned(planning):
+    folder, start = planning
+    (folder / "go").touch()
+    assert start().wait(FINISH) == 0
+    (folder / "go").unlink()
+    process = start()
+    watch, first = watched(folder)
+    assert first == "waiting for a plan of coin …\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(FINISH) == 130
+    assert watch.communicate(timeout=FINISH)[1] == "coin ended before it was planned: its run has said why\n"
+    assert watch.returncode == 1
+
+
 def test_a_name_that_the_store_does_not_know_and_nobody_runs_is_refused(study):
     watch = idenctl("study", "status", "coins", "--watch", "--store", "runs")
     assert "no study 'coins' in the store; did you mean 'coin'?" in watch.communicate(timeout=FINISH)[1]

@@ -42,15 +42,15 @@ def clean(
     with record.alone(place):
         place.send()  # or what lies here alone would count as stored
         found = cleaning.leftovers(place, age)
-        facts = {"store": str(place), "leftovers": [_facts(place, each) for each in found]}
         if not as_json:
             _show(place, found)
         removes = bool(found) and (yes or (not as_json and _asks() and typer.confirm("remove all this?", err=True)))
-        removed = cleaning.clear(place, found, age) if removes else []
+        told = cleaning.clear(place, found, age) if removes else found
     if as_json:
-        typer.echo(json.dumps(facts | {"removed": removes}, indent=1))
+        facts = {"store": str(place), "leftovers": [_facts(place, each) for each in told], "removed": removes}
+        typer.echo(json.dumps(facts, indent=1))
     elif removes:
-        typer.echo(f"{several(len(removed), 'leftover')} removed", err=True)
+        typer.echo(f"{several(len(told), 'leftover')} removed", err=True)
     elif found:
         typer.echo("nothing was removed; next: the same with --yes", err=True)
 
@@ -85,7 +85,8 @@ def _opened(address: str) -> "Store":
     from orchestrator.store import at
 
     place = at(address).check()
-    if not (place.root / "store.json").is_file():
+    # of a bucket that is empty all of a sudden the mirror may be the last copy
+    if not (place.bucket.has("store.json") if place.bucket else (place.root / "store.json").is_file()):
         raise FileNotFoundError(f"a store holds store.json, {place} does not; give another --store")
     return place
 

@@ -56,15 +56,17 @@ def follow(store: "Store", name: str, job: "Callable[[], Job] | None" = None) ->
 
 
 def _planned(store: "Store", name: str, alive: Callable[[], bool], job: "Callable[[], Job] | None") -> bool:
-    """Wait for the plan of the run that is at work; False where there is none and nobody is at work any more."""
+    """Wait for the plan of the run that is at work; False where it ended without one, or there never was any."""
     waited = False
     while True:
         working = alive()  # before the look, as above
         since = (job().started or 0.0) if job else record.locked_at(store, name)
         store.fetch_all("studies", name)
         there = (store.studies / name / "plan.json").is_file()
-        if not working or (there and watching.began(store, name) >= since):
-            return there
+        if there and watching.began(store, name) >= since:
+            return True
+        if not working:  # then an earlier plan is what there is to show, unless it was another that was waited for
+            return there and not waited
         if not waited:
             console = View(stderr=True)
             print(written(f"waiting for a plan of {name} …", console), file=sys.stderr, flush=True)
