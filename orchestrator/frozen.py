@@ -30,6 +30,12 @@ def read_plan(path: Path) -> dict[str, Any]:
     return plan
 
 
+def written_at(plan: Mapping[str, Any], path: Path) -> float:
+    """When the run of a plan, read from this file, began, in seconds since 1970. Raises as `read_plan` does."""
+    kept.require(isinstance(plan.get("written_at"), str), path, "written_at", STEP)
+    return datetime.fromisoformat(plan["written_at"]).timestamp()
+
+
 def read_provenance(path: Path) -> dict[str, Any]:
     """Where the results of a study come from, of its `provenance.json`; raises as `read_plan` does."""
     return kept.read(path, {"versions": dict}, STEP)

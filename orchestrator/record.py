@@ -36,9 +36,10 @@ def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
             frozen.replace(earlier)
             store.keep(earlier)
     write_text(frozen, text)
-    content = _cells(planned, command) | {"predicted": _predicted(planned, store, folder)}
-    write_json(folder / "provenance.json", _provenance(planned, command))
-    write_json(folder / "plan.json", content)  # last: a study that has a plan has all of these
+    predicted, now = _predicted(planned, store, folder), {"written_at": datetime.now(UTC).isoformat()}
+    write_json(folder / "provenance.json", now | _provenance(planned, command))
+    # last: a study that has a plan has all of these
+    write_json(folder / "plan.json", now | _cells(planned, command) | {"predicted": predicted})
     store.keep(frozen, folder / "provenance.json", folder / "plan.json")
     return folder
 
@@ -235,7 +236,6 @@ def _predicted(planned: Plan, store: Store, folder: Path) -> dict[str, Any]:
 def _provenance(planned: Plan, command: Sequence[str]) -> dict[str, Any]:
     packages = ("idenctl", "torch", "ray", "optuna", "numpy", "polars", "pyarrow", "opencv-python-headless")
     return {
-        "written_at": datetime.now(UTC).isoformat(),
         "command": list(command),
         "git": _git("rev-parse", "HEAD"),
         "git_changes": bool(_git("status", "--porcelain")),

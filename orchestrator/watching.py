@@ -9,7 +9,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +53,11 @@ class Seen:
     over: bool
 
 
-def began(store: Store, name: str) -> float:
-    """When the study was last run, in seconds since 1970: of a job that has just begun that is another moment."""
-    provenance = frozen.read_provenance(store.studies / name / "provenance.json")
-    return datetime.fromisoformat(str(provenance["written_at"])).timestamp()
-
-
 def look(store: Store, name: str) -> Seen:
     """What the store shows now of the last run of a study. Raises ValueError where its plan is damaged or missing."""
     folder = store.fetch_all("studies", name)
-    since = began(store, name)
     plan = frozen.read_plan(folder / "plan.json")
+    since = frozen.written_at(plan, folder / "plan.json")
     searched = None
     if plan.get("search") and (folder / "search.json").is_file():
         searched = frozen.read_search(folder / "search.json")

@@ -19,7 +19,7 @@ from conftest import changed
 from s3 import until
 
 from idennet_core import checkpoint
-from orchestrator import forecast, record, runner, watching
+from orchestrator import forecast, frozen, record, runner, watching
 from orchestrator.planning import Capacity
 from orchestrator.rows import Run
 from orchestrator.source import ALONE
@@ -69,6 +69,11 @@ def keep(store, pack, epoch, at, accuracy, left=()):
     checkpoint.save(store.checkpoints / f"pack-{pack.pack_id}.{epoch}.safetensors", {"x": torch.zeros(1)}, words)
 
 
+def began(store):
+    path = store.studies / "coin/plan.json"
+    return frozen.written_at(frozen.read_plan(path), path)
+
+
 def stored(store, pack, since, start, end, accuracy):
     facts = {"state": "complete", "synthetic": True, "n_train": 9, "n_test": 1, "epochs": 10}
     rows = [TrialResult(trial, accuracy=accuracy, seconds=(end - start) / 2, **facts) for trial in pack.trials]
@@ -78,7 +83,7 @@ def stored(store, pack, since, start, end, accuracy):
 
 def test_before_anything_is_stored_everything_waits_and_takes_what_was_foreseen(study):
     planned, store = study
-    since = watching.began(store, "coin")
+    since = began(store)
     seen = watching.look(store, "coin")
     assert not seen.over
     assert (seen.state.num_waiting, seen.state.packs, seen.state.title) == (4, 2, "coin (synthetic)")
@@ -88,7 +93,7 @@ def test_before_anything_is_stored_everything_waits_and_takes_what_was_foreseen(
 def test_a_pack_at_work_shows_by_its_checkpoints_at_the_pace_between_them(study):
     planned, store = study
     first = planned.packs[0]
-    since = watching.began(store, "coin")
+    since = began(store)
     keep(store, first, 3, since + 18, 0.6)
     keep(store, first, 4, since + 24, 0.7)
     state = watching.look(store, "coin").state
@@ -103,7 +108,7 @@ def test_a_pack_at_work_shows_by_its_checkpoints_at_the_pace_between_them(study)
 def test_what_is_stored_is_done_and_sets_the_pace_of_what_waits(study):
     planned, store = study
     first, second = planned.packs
-    since = watching.began(store, "coin")
+    since = began(store)
     stored(store, first, since, 1, 41, 0.75)  # 40 s, where 20 were foreseen
     seen = watching.look(store, "coin")
     assert (len(seen.state.done), seen.state.packs_done, seen.state.num_waiting) == (2, 1, 2)
@@ -116,7 +121,7 @@ def test_what_is_stored_is_done_and_sets_the_pace_of_what_waits(study):
 
 def test_what_an_earlier_run_stored_is_told_as_stored_before_and_its_checkpoints_are_nobodys_work(study):
     planned, store = study
-    since = watching.began(store, "coin")
+    since = began(store)
     stored(store, planned.packs[0], since, -90, -50, 0.75)
     keep(store, planned.packs[1], 4, since - 40, 0.7)
     state = watching.look(store, "coin").state
@@ -125,7 +130,7 @@ def test_what_an_earlier_run_stored_is_told_as_stored_before_and_its_checkpoints
 
 def test_a_trial_that_failed_alone_in_its_pack_is_watched_while_it_is_tried_again(study):
     planned, store = study
-    since = watching.began(store, "coin")
+    since = began(store)
     stored(store, planned.packs[0], since, 1, 41, 0.75)
     (one, other) = planned.packs[1].trials
     for trial, reason in ((one, f"{ALONE}killed its worker 3 times"), (other, "its weights are not finite")):

@@ -90,6 +90,7 @@ def conduct(
         capacity, running = devices(address, cluster)
         planned = runner.plan(wanted, place, capacity)
         state = runner.watched(planned, place, engine.value)
+        # trackers first: what they refuse is refused before anything is written
         with _tracked(planned, state.cells, tensorboard, mlflow) as tell, _mirrored(planned) as show:
             after = _run(planned, place, state, engine, running, verbose, command, tell, show)
     return _conclude(after, place, time.monotonic() - began)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from orchestrator import machine, record, watching
+from orchestrator import frozen, machine, record, watching
 from orchestrator.cli.closing import closing
 from orchestrator.cli.screen import Display, View, failures, summary, written
 from orchestrator.cli.wording import several
@@ -62,8 +62,8 @@ def _planned(store: "Store", name: str, alive: Callable[[], bool], job: "Callabl
         working = alive()  # before the look, as above
         since = (job().started or 0.0) if job else record.locked_at(store, name)
         store.fetch_all("studies", name)
-        there = (store.studies / name / "plan.json").is_file()
-        if there and watching.began(store, name) >= since:
+        there = (path := store.studies / name / "plan.json").is_file()
+        if there and frozen.written_at(frozen.read_plan(path), path) >= since:
             return True
         if not working:  # then an earlier plan is what there is to show, unless it was another that was waited for
             return there and not waited

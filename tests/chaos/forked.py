@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 import time
+from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -39,8 +40,9 @@ def start(arguments, folder, environment, operation=None, within=None, longest_f
     given = (arguments, folder, environment, operation, within, longest_file, refused)
     process = context.Process(target=_main, args=given)
     process.start()
-    while process.exitcode is None and os.getsid(process.pid) != process.pid:  # who kills its group then finds one
-        time.sleep(0.001)
+    with suppress(ProcessLookupError):  # it has ended
+        while process.exitcode is None and os.getsid(process.pid) != process.pid:  # who kills its group then finds one
+            time.sleep(0.001)
     return process
 
 
