@@ -257,7 +257,7 @@ def _devices(machines: Iterable[Machine]) -> str:
     total = gpus.total()
     if not total:
         return _several(sum(one.cpus for one in machines), "CPU")
-    kinds = [name for name, count in gpus.items() if name and count]
+    kinds = sorted(name for name, count in gpus.items() if name and count)
     if len(kinds) > 1:
         return f"{_several(total, 'GPU')} ({', '.join(f'{gpus[name]} {name}' for name in kinds)})"
     return _several(total, "GPU") + (f" ({kinds[0]})" if kinds else "")

@@ -111,6 +111,7 @@ class Command:
                     start_new_session=True,
                 )
         self.pid = self.process.pid
+        self.session = True  # until it was seen empty: then its number may become that of another's
 
     @property
     def status(self):
@@ -151,7 +152,7 @@ class Command:
             marked = self.mark.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except (FileNotFoundError, ProcessLookupError, PermissionError):  # it has ended, or is somebody else's
             return False
-        return state != "Z" and (int(session) == self.pid or marked)
+        return state != "Z" and (marked or (self.session and int(session) == self.pid))
 
     def left(self, agents=False, within=ENDED):
         """The command lines of what still runs of it, waiting for what is just ending; of agents too where asked."""
@@ -160,6 +161,7 @@ class Command:
             if time.monotonic() > end:
                 break
             time.sleep(0.1)
+        self.session = bool(left) or self.status is None
         return left
 
     def children(self, words):
