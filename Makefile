@@ -37,7 +37,7 @@ test-cluster: .venv/ready  ## a cluster of two hosts for real, each a set of nam
 chaos: .venv/ready  ## every kind of fault many times, and the same rows after each; about 50 minutes; CHAOS_SEED=N
 	.venv/bin/python -m pytest -m chaos tests/chaos
 
-chaos-short: .venv/ready  ## the same kinds a few times each, less than 8 minutes
+chaos-short: .venv/ready  ## the same kinds a few times each, about a quarter of an hour
 	CHAOS=short .venv/bin/python -m pytest -m chaos tests/chaos
 
 debian:  ## what tests start of their own, a browser, LaTeX, PostgreSQL, tmux and hosts with sshd, from Debian; as root
