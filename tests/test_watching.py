@@ -247,14 +247,19 @@ def watched(folder):
     return watch, watch.stderr.readline()
 
 
-def test_a_study_that_is_still_planned_is_waited_for_and_then_watched_to_its_end(planning):
-    folder, start = planning
-    process = start()
+def waited_for(folder, process):
+    """What is said of a run that plans, waited for and then watched to its end."""
     watch, first = watched(folder)
     assert first == "waiting for a plan of coin …\n"
     (folder / "go").touch()
     said = watch.communicate(timeout=FINISH)[1]
     assert (watch.returncode, process.wait(FINISH)) == (0, 0), said
+    return said
+
+
+def test_a_study_that_is_still_planned_is_waited_for_and_then_watched_to_its_end(planning):
+    folder, start = planning
+    said = waited_for(folder, start())
     assert said.startswith("coin (synthetic): 4 trials, ")
     assert "coin (synthetic) finished: trials 4 done" in said
 
@@ -267,12 +272,7 @@ def test_the_plan_of_an_earlier_run_is_not_taken_for_that_of_the_one_that_plans(
     assert start().wait(FINISH) == 0
     (folder / "go").unlink()
     study.write_text(coins.STUDY.format(sides="heads, tails", takes=0.0))
-    process = start()
-    watch, first = watched(folder)
-    assert first == "waiting for a plan of coin …\n"
-    (folder / "go").touch()
-    said = watch.communicate(timeout=FINISH)[1]
-    assert (watch.returncode, process.wait(FINISH)) == (0, 0), said
+    said = waited_for(folder, start())
     assert "coin (synthetic) finished: trials 2 done, 2 stored before" in said
 
 

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +18,7 @@ from orchestrator.cli.trunk import Address, ClusterFile, Profile, Set, StoreAddr
 
 if TYPE_CHECKING:
     from orchestrator.cluster.placement import Cluster
-    from orchestrator.progress import Event, RunState
+    from orchestrator.progress import Event
     from orchestrator.runner import Plan
     from orchestrator.search.packs import SearchPacks
     from orchestrator.store import Store
@@ -79,62 +79,46 @@ def conduct(
     mlflow: str | None = None,
 ) -> int:
     """Run what the store lacks of a study, as `command` asks for; gives the exit status."""
-    from orchestrator import record, runner
+    from orchestrator import record, runner, trunks
+    from orchestrator.cli.screen import screen
     from orchestrator.store import at
 
     began = time.monotonic()
     place = at(store).check()
     wanted = loaded(file, profile, set_, place)
-    with record.only_run(place, wanted.folder):  # first: who is refused changes nothing, who watches waits
+    with ExitStack() as held:
+        held.enter_context(record.only_run(place, wanted.folder))  # first: who is refused changes nothing
         place.begin()
         capacity, running = devices(address, cluster)
         planned = runner.plan(wanted, place, capacity)
         state = runner.watched(planned, place, engine.value)
-        # trackers first: what they refuse is refused before anything is written
-        with _tracked(planned, state.cells, tensorboard, mlflow) as tell, _mirrored(planned) as show:
-            after = _run(planned, place, state, engine, running, verbose, command, tell, show)
+        # what trackers refuse is refused before anything is written
+        tell = held.enter_context(_tracked(planned, state.cells, tensorboard, mlflow))
+        show = held.enter_context(_mirrored(planned))
+        record.freeze(planned, place, command)
+        try:
+            train_missing(planned.trunks, place, planned.capacity, running)
+            if planned.packs:
+                with screen(state, load=_load(running), tracebacks=verbose) as listen:
+
+                    def heard(event: "Event") -> None:
+                        listen(event)
+                        tell(event)
+
+                    runner.run_packs(planned, place, heard, engine.value, running, verbose, show)
+        except (KeyboardInterrupt, ConnectionError):
+            _conclude(runner.plan(planned.study, place, planned.capacity), place)
+            raise
+        place.drop_checkpoints()
+        for path in trunks.ended_checkpoints(place):
+            place.drop(path)
+        place.send()
+        after = runner.plan(planned.study, place, planned.capacity)
+        if after.search:
+            record.freeze(after, place, command)
+            after.search.write()
+            show(after.search)
     return _conclude(after, place, time.monotonic() - began)
-
-
-def _run(
-    planned: "Plan",
-    place: "Store",
-    state: "RunState",
-    engine: Engine,
-    running: "Cluster | None",
-    verbose: bool,
-    command: list[str],
-    tell: "Callable[[Event], None]",
-    show: "Callable[[SearchPacks], None]",
-) -> "Plan":
-    """Run a plan; gives what is left of it."""
-    from orchestrator import record, runner, trunks
-    from orchestrator.cli.screen import screen
-
-    record.freeze(planned, place, command)
-    try:
-        train_missing(planned.trunks, place, planned.capacity, running)
-        if planned.packs:
-            with screen(state, load=_load(running), tracebacks=verbose) as listen:
-
-                def heard(event: "Event") -> None:
-                    listen(event)
-                    tell(event)
-
-                runner.run_packs(planned, place, heard, engine.value, running, verbose, show)
-    except (KeyboardInterrupt, ConnectionError):
-        _conclude(runner.plan(planned.study, place, planned.capacity), place)
-        raise
-    place.drop_checkpoints()
-    for path in trunks.ended_checkpoints(place):
-        place.drop(path)
-    place.send()
-    after = runner.plan(planned.study, place, planned.capacity)
-    if after.search:
-        record.freeze(after, place, command)
-        after.search.write()
-        show(after.search)
-    return after
 
 
 app.command("submit")(jobs.submit)

@@ -77,8 +77,9 @@ def beside_the_paper(report: Report) -> Block:
     lines = []
     for row in report.rows:
         if row.reference is not None:
-            mean = row.accuracy.low is not None and row.accuracy.high is not None and row.reference
-            inside = "-" if not mean else "yes" if row.accuracy.low <= mean <= row.accuracy.high else "no"  # type: ignore[operator]
+            inside, low, high = "-", row.accuracy.low, row.accuracy.high
+            if low is not None and high is not None:
+                inside = "yes" if low <= row.reference <= high else "no"
             texts = with_interval(row.accuracy), number(row.reference), number(row.deviation, "+z.2f"), inside
             lines.append(Line(row.label, texts))
     columns = (f"{mark}ours, %", "paper", f"{mark}minus paper", "paper in our interval")

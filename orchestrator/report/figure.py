@@ -177,7 +177,7 @@ def left_out(count: int, shown: int) -> list[str]:
 
 
 def wrapped(text: str, room: float, bold: bool = False) -> list[str]:
-    """The text in lines of at most `room` pixels; a word that has more is broken."""
+    """The text in lines of at most `room` points; a word that has more is broken."""
     lines = [""]
     for word in text.split():
         if _width(f"{lines[-1]} {word}", bold) <= room:
@@ -192,7 +192,7 @@ def wrapped(text: str, room: float, bold: bool = False) -> list[str]:
 
 
 def _width(text: str, bold: bool = False) -> float:
-    """About how wide a text is, in pixels; rather more than less."""
+    """About how wide a text is, in points; rather more than less."""
     return points(text) * EM * (1.08 if bold else 1.0)
 
 

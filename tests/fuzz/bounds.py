@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 
 SECONDS = 20.0  # of this process's processor time, a case
 MEBIBYTES = 512.0  # that all cases together may add to the most memory that the process has had
-FEW, MANY = 50, 10_000
+FEW, MANY = 200, 10_000
 COUNTS = [FEW, pytest.param(MANY, marks=pytest.mark.slow)]
 each_count = pytest.mark.parametrize("cases", COUNTS)
 
