@@ -4,6 +4,7 @@ DETECTOR ?=
 IDENCTL := .venv/bin/idenctl
 FACES := $(DEMO)/faces
 STUDY := studies/oulu_idrate.yaml
+FAULTS := .venv/bin/python -m pytest -m chaos --numprocesses=2 --dist=worksteal tests/chaos
 export IDENCTL_STORE = $(DEMO)/runs
 
 # Where the five points of a face come from: a YuNet file, or the true points of the drawn pictures.
@@ -34,11 +35,11 @@ test-slow: .venv/ready  ## the studies whose answer is known, minutes
 test-cluster: .venv/ready  ## a cluster of two hosts for real, each a set of namespaces of this machine, minutes; as root
 	.venv/bin/python -m pytest -m cluster
 
-chaos: .venv/ready  ## every kind of fault many times, and the same rows after each; about 50 minutes; CHAOS_SEED=N
-	.venv/bin/python -m pytest -m chaos tests/chaos
+chaos: .venv/ready  ## every kind of fault many times, and the same rows after each; CHAOS_SEED=N
+	$(FAULTS)
 
-chaos-short: .venv/ready  ## the same kinds a few times each, about a quarter of an hour
-	CHAOS=short .venv/bin/python -m pytest -m chaos tests/chaos
+chaos-short: .venv/ready  ## the same kinds a few times each, about six minutes
+	CHAOS=short $(FAULTS)
 
 debian:  ## what tests start of their own, a browser, LaTeX, PostgreSQL, tmux and hosts with sshd, from Debian; as root
 	apt-get update -qq

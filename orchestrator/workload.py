@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.machinery import PathFinder
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -81,7 +82,8 @@ def load(name: str, store: Store) -> Workload:
     """The workload that `package.module:object` gives when it is called with the store.
 
     The current folder is importable, after what is installed: no file in it passes for an installed module. Raises
-    ValueError where there is no such object, or where what it gives is no workload.
+    ValueError where there is no such object, where what it gives is no workload, or where Python has a module of that
+    name from elsewhere although there is one here.
     """
     module_name, _, attribute = name.partition(":")
     module = _module(module_name)
@@ -190,13 +192,18 @@ def _module(name: str) -> ModuleType:
     if here not in sys.path:
         sys.path.append(here)
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise ValueError(f"no module {error.name}; install it, or go to the folder that holds it") from error
         raise ValueError(f"the module {name} cannot be imported: {error}; install it") from error
     except Exception as error:
         raise ValueError(f"the module {name} cannot be imported: {_shown(error)}") from error
+    top, _, _ = name.partition(".")
+    found, meant = getattr(sys.modules[top], "__file__", None), PathFinder.find_spec(top, [here])
+    if found and meant and meant.origin and not Path(found).samefile(meant.origin):
+        raise ValueError(f"the module {top} of this folder is hidden by {found}; rename it, or start Python anew here")
+    return module
 
 
 def _shown(error: Exception) -> str:

@@ -272,8 +272,17 @@ def shares(tmp_path, monkeypatch):
     import buckets
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "shares", raising=False)
     Path("shares.py").write_text(buckets.SHARES_MODULE)
     Path("shares.yaml").write_text(buckets.SHARES)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def forgetful(tmp_path_factory):
+    """What a test imports from a folder of its own is forgotten after it, as another has a module of that name."""
+    path, folders = list(sys.path), str(tmp_path_factory.getbasetemp())
+    yield
+    sys.path[:] = path
+    own = [name for name, module in sys.modules.items() if str(getattr(module, "__file__", "")).startswith(folders)]
+    for name in own:
+        del sys.modules[name]

@@ -159,8 +159,6 @@ def started(folder, *options):
 def here(folder, monkeypatch, verb, *options):
     """`idenctl study VERB` in the folder, in this process."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "harm", raising=False)
     return idenctl("study", verb, "harm.yaml", "--store", "store", *options)
 
 

@@ -220,8 +220,6 @@ def test_another_token_is_refused_and_never_shown(head, folder, tmp_path):
 def test_only_the_modules_of_the_folder_that_were_loaded_are_shipped(folder, monkeypatch):
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.chdir(folder)
-    for name in ("coin", "helper"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
     __import__("coin")
     assert shipping.own_modules(folder, sys.modules.values()) == [Path("coin.py"), Path("helper.py")]
 

@@ -174,7 +174,6 @@ def test_without_the_options_neither_is_told_anything(tmp_path):
 def planned(tmp_path, monkeypatch):
     monkeypatch.chdir(written(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "walk", raising=False)
     store = Store(tmp_path / "store")
     return runner.plan(runner.load(tmp_path / "walk.yaml", None, {}, store), store, Capacity("cpu", 1, 1))
 

@@ -45,13 +45,10 @@ def study(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
-    for name in ("coin", "helper"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
     store = Store(folder / "runs").open()
     planned = runner.plan(runner.load(folder / "coin.yaml", None, {}, store), store, Capacity("cpu", 1, 1))
     record.freeze(planned, store, ["idenctl"])
-    yield planned, store
-    sys.modules.pop("coin", None), sys.modules.pop("helper", None)
+    return planned, store
 
 
 def keep(store, pack, epoch, at, accuracy, left=()):

@@ -99,9 +99,6 @@ def broken(store):
 def here(tmp_path, monkeypatch):
     """The current folder, with a workload in it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])  # before what other tests have left in it
-    for name in ("coin", "half"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
     Path("coin.py").write_text(COIN_MODULE)
     Path("half.py").write_text("import a_library_that_is_not_there\n")
     Path("coin.yaml").write_text(COIN)
@@ -151,6 +148,22 @@ def test_a_workload_that_is_none_is_refused_in_one_line_with_its_place(here, wri
     assert done.stderr.startswith("error: coin.yaml:3: ")
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("elsewhere", ["installed", "another folder"])
+def test_of_two_modules_of_a_name_none_is_guessed(here, tmp_path_factory, monkeypatch, elsewhere):
+    folder = tmp_path_factory.mktemp("other")
+    (folder / "coin.py").write_text(COIN_MODULE)
+    if elsewhere == "installed":
+        monkeypatch.syspath_prepend(folder)
+    else:
+        with monkeypatch.context() as there:
+            there.chdir(folder)
+            assert idenctl("study", "plan", here / "coin.yaml").returncode == 0
+    done = idenctl("study", "plan", "coin.yaml")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    hidden = f"the module coin of this folder is hidden by {folder / 'coin.py'}; rename it, or start Python anew here"
+    assert f"error: coin.yaml:3: {hidden}" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import shlex
 import shutil
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,17 @@ def stage(request):
 def pytest_configure(config):
     config.stash[BOOK] = []
     config.stash[BEGAN] = time.monotonic()
+
+
+def pytest_sessionfinish(session):
+    """One process of several hands over what its own stage has survived."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["blows"] = [asdict(blow) for blow in session.config.stash[BOOK]]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    node.config.stash[BOOK] += [ledger.Blow(**blow) for blow in getattr(node, "workeroutput", {}).get("blows", [])]
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -2,6 +2,10 @@
 
 import optuna
 
+import idennet_core.checkpoint
+import idennet_core.metrics
+import idennet_core.packed
+import idennet_core.pretraining  # noqa: F401
 import orchestrator.cli.app
 import orchestrator.cli.screen
 import orchestrator.idennet

@@ -22,7 +22,7 @@ DAY = 24 * 3600
 @pytest.mark.parametrize("part", range(times(3, 1)))
 def test_a_trial_of_nan_is_a_row_with_the_reason_however_often_its_driver_is_killed(stage, part):
     store, repeated = stage.pretrained(), []
-    for moment in stream("nan", part).uniform(0.5, 4, 2):
+    for moment in stream("nan", part).uniform(0.2, 1.6, 2):
         command = stage.run(store, "nan")
         command.until(lambda: False, moment)
         if command.status is None:

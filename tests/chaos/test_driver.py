@@ -9,7 +9,7 @@ import pytest
 from chaos.stage import BOTH, at_stake, stream, times
 
 pytestmark = pytest.mark.chaos
-SPAN = 4.0  # seconds within which a run of a study is killed
+SPAN = 2.0  # seconds within which a run of a study is killed
 
 
 @pytest.mark.parametrize("study", ["design", "search"])
