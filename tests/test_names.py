@@ -127,6 +127,26 @@ def test_a_plan_of_another_shape_is_damaged_and_says_where(tmp_path, change):
     assert "is damaged: " in refused(lambda: frozen.read_plan(tmp_path / "plan.json"))
 
 
+PROCEDURE = {"outer": None, "over": True, "points": [], "chosen": [], "importance": {}, "refit": []}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"procedures": []}, {"procedures": [3]}, {"procedures": [{}]}, {"search": {}},
+        *({"procedures": [PROCEDURE | {part: [odd]}]} for part in ("points", "refit") for odd in (3, {}, {"state": 3})),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_record_of_a_search_of_another_shape_is_damaged_and_says_where(tmp_path, change):
+    search = {"sampler": "tpe", "order": "synchronous", "select": "validation", "configurations": 3}
+    content = {"search": search | {"objectives": ["accuracy"], "space": {}}, "procedures": [PROCEDURE]}
+    (tmp_path / "search.json").write_text(json.dumps(content))
+    assert frozen.read_search(tmp_path / "search.json") == content
+    (tmp_path / "search.json").write_text(json.dumps(content | change))
+    assert "is damaged: " in refused(lambda: frozen.read_search(tmp_path / "search.json"))
+
+
 # links
 
 
