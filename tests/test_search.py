@@ -1,5 +1,6 @@
 """Searches on simulated accuracies run end to end: interrupted, gone on with, on more devices than one."""
 
+import errno
 import io
 import os
 import signal
@@ -13,7 +14,7 @@ from orchestrator import frozen, record, runner
 from orchestrator.cli.screen import screen
 from orchestrator.planning import Capacity
 from orchestrator.progress import PackDone, PackStarted
-from orchestrator.store import Store
+from orchestrator.store import Store, write_text
 from orchestrator.trial import content_id
 
 
@@ -108,6 +109,26 @@ def test_what_a_search_has_stored_is_neither_waited_for_nor_unaccounted(tmp_path
     first, *_ = frozen.took(store, "top")
     assert first.trials == 40
     assert first.actual is not None
+
+
+def test_a_study_that_was_edited_keeps_its_frozen_file_until_the_new_one_is_there(tmp_path, monkeypatch):
+    store = Store(tmp_path).open()
+    folder = record.freeze(plan(tmp_path, text()), store, ["idenctl"])
+    before = (folder / "study.yaml").read_text()
+
+    def on_a_full_disk(path, content):
+        if path.name == "study.yaml":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_text(path, content)
+
+    edited = plan(tmp_path, text(batch=8))
+    monkeypatch.setattr(record, "write_text", on_a_full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        record.freeze(edited, store, ["idenctl"])
+    monkeypatch.undo()
+    assert (folder / "study.yaml").read_text() == before
+    record.freeze(edited, store, ["idenctl"])
+    assert [path.read_text() for path in folder.glob("study-*.yaml")] == [before]
 
 
 @pytest.mark.parametrize("more", ["", ", pruning: {first: 2}", ", select: test"])
