@@ -111,6 +111,19 @@ def test_what_a_search_has_stored_is_neither_waited_for_nor_unaccounted(tmp_path
     assert first.actual is not None
 
 
+@pytest.mark.parametrize("content", ["", "{}", "3", '{"points": [3], "told": [], "rungs": null}'])
+def test_a_damaged_batch_is_named_with_what_mends_it_and_asked_anew_it_is_the_same(tmp_path, content):
+    run(tmp_path, text("random", configurations=4))
+    (batch,) = tmp_path.glob("studies/*/asked/*/*/*.json")
+    before = batch.read_text()
+    batch.write_text(content)
+    with pytest.raises(ValueError, match=f"{batch} must hold the points that were asked, it is damaged; "):
+        plan(tmp_path, text("random", configurations=4))
+    batch.unlink()
+    run(tmp_path, text("random", configurations=4))
+    assert batch.read_text() == before
+
+
 def test_a_study_that_was_edited_keeps_its_frozen_file_until_the_new_one_is_there(tmp_path, monkeypatch):
     store = Store(tmp_path).open()
     folder = record.freeze(plan(tmp_path, text()), store, ["idenctl"])
