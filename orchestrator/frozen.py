@@ -23,6 +23,9 @@ _POINT: dict[str, Any] = dict.fromkeys(("configuration_id", "state"), str) | dic
 _POINT |= dict.fromkeys(("number", "trials", "trained_epochs"), int) | dict.fromkeys(("repeats", "epochs"), int | None)
 _POINT |= {"settings": dict}
 _REFIT = {"configuration_id": str, "fold": int | None, "seed": int, "accuracy": float | int | None}
+_OPTIONAL: dict[str, Any] = {"predicted": dict, "workload": str, "search": dict | None, "reference": dict | None}
+_PACK: dict[str, Any] = dict.fromkeys(("pack_id", "trial_id"), str) | {"trials": int}
+_TIME: dict[str, Any] = {"seconds": float | int, "measured": bool}
 RAN = ["trial_id", "host", "started_at", "seconds"]
 
 
@@ -34,6 +37,9 @@ def read_plan(path: Path) -> dict[str, Any]:
     kept.require(all(isinstance(seed, int) for seed in plan["seeds"]), path, "a seed", STEP)
     kept.require(isinstance(plan["report"].get("by"), str | list), path, "report.by", STEP)
     kept.require(all(isinstance(one, dict) for one in plan["report"].get("baselines", ())), path, "a baseline", STEP)
+    for key in _OPTIONAL.keys() & plan.keys():
+        kept.require(isinstance(plan[key], _OPTIONAL[key]), path, key, STEP)
+    kept.require(_is_predicted(plan.get("predicted", {})), path, "predicted", STEP)
     return plan
 
 
@@ -58,6 +64,13 @@ def read_search(path: Path) -> dict[str, Any]:
 
 def _is_cell(cell: Any) -> bool:
     return _has(cell, {"label": dict, "settings": dict, "configuration_id": str})
+
+
+def _is_predicted(found: Mapping[str, Any]) -> bool:
+    packs, trunks = found.get("packs", []), found.get("trunks", {})
+    if not isinstance(packs, list) or not isinstance(trunks, dict):
+        return False
+    return all(_has(pack, _PACK | _TIME) for pack in packs) and all(_has(trunk, _TIME) for trunk in trunks.values())
 
 
 def _is_procedure(found: Any) -> bool:

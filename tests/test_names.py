@@ -113,7 +113,8 @@ def test_a_stored_file_that_is_none_is_named_in_one_line(tmp_path, content):
     "change",
     [
         {"cells": [{}]}, {"cells": [3]}, {"folds": ["0"]}, {"seeds": [None]}, {"report": {}}, {"study": 3},
-        {"report": {"by": "lr", "baselines": [3]}},
+        {"report": {"by": "lr", "baselines": [3]}}, {"workload": 3}, {"search": 3}, {"reference": []}, {"predicted": 3},
+        *({"predicted": {part: odd}} for part in ("packs", "trunks") for odd in (3, [3], {"t": 3}, {"t": {}})),
     ],
     ids=str,
 )  # fmt: skip
