@@ -159,11 +159,12 @@ def _path(store: Store, conditions: Mapping[str, Any]) -> Path:
 
 
 def _stored(store: Store, conditions: Mapping[str, Any]) -> Pace | None:
+    """What was measured under these conditions; nothing where the file is missing or damaged."""
     try:
-        found: dict[str, Pace] = json.loads(_path(store, conditions).read_text())
-    except (OSError, ValueError):
+        found = json.loads(_path(store, conditions).read_text())["pace"]
+        return {part: float(seconds) for part, seconds in found.items()} or None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return found["pace"]
 
 
 def _keep(store: Store, conditions: Mapping[str, Any], pace: Pace, source: str) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import strict_yaml
+from orchestrator.cluster.findings import within
+from orchestrator.sections import shown
 
 LABEL = "price-per-hour"  # of the node, in any currency: `labels: {price-per-hour: "2.50"}`
 
@@ -22,14 +24,16 @@ def device_price(path: Path, kind: str) -> float:
         raise ValueError(f"{path}:1: a Ray cluster file has available_node_types; give another, or --price-per-hour")
     prices = {}
     for name, node in types.items():
-        gpus = int((node.get("resources") or {}).get("GPU", 0))
-        stated = (node.get("labels") or {}).get(LABEL)
+        gpus, stated = within(node, "resources", "GPU") or 0, within(node, "labels", LABEL)
+        if not isinstance(gpus, int):
+            at = places["available_node_types", name, "resources", "GPU"]
+            raise ValueError(f"{at}: GPU must be a whole number, got {shown(gpus)}; write how many a node has")
         if stated is None or bool(gpus) != (kind == "gpu"):
             continue
         at = places["available_node_types", name, "labels", LABEL]
         try:
             prices[name] = float(stated) / max(gpus, 1)
-        except ValueError:
+        except (TypeError, ValueError):
             prices[name] = nan
         if not 0 <= prices[name] < inf:
             raise ValueError(f"{at}: {LABEL} must be a number of at least 0, such as '2.50', got '{stated}'")

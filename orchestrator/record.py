@@ -30,10 +30,10 @@ def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
     folder = store.studies / planned.study.folder
     frozen, text = folder / "study.yaml", study.dump(planned.study)
     with suppress(FileNotFoundError):  # it is the first, or another run has just done the same
-        if frozen.read_text() != text:
+        if (before := frozen.read_text()) != text:
             used = datetime.fromtimestamp(frozen.stat().st_mtime, UTC)
             earlier = folder / f"study-{used:%Y%m%dT%H%M%S.%f}.yaml"
-            frozen.replace(earlier)
+            write_text(earlier, before)  # a copy: killed here, the study still has its file
             store.keep(earlier)
     write_text(frozen, text)
     predicted, now = _predicted(planned, store, folder), {"written_at": datetime.now(UTC).isoformat()}

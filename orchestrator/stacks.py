@@ -59,8 +59,9 @@ def _file(store: Store) -> Path:
 
 
 def _measured(store: Store) -> dict[str, dict[str, float]]:
+    """Heads a second by shape and size; nothing where the file is missing or damaged."""
     try:
-        found: dict[str, dict[str, float]] = json.loads(_file(store).read_text())
-    except (OSError, ValueError):
+        found = json.loads(_file(store).read_text())
+        return {key: {str(int(size)): float(speed) for size, speed in of.items()} for key, of in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
-    return found

@@ -73,9 +73,10 @@ class Store:
         if marker.is_file():
             try:
                 found = json.loads(marker.read_text())["format"]
+                newer = found > FORMAT
             except (ValueError, KeyError, TypeError):
                 raise ValueError(f"{marker} must say the store's format, it is damaged; restore a copy of it") from None
-            if found > FORMAT:
+            if newer:
                 raise ValueError(
                     f"this idenctl reads stores up to format {FORMAT}, {self.root} has {found}; install a newer idenctl"
                 )

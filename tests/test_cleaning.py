@@ -102,6 +102,18 @@ def test_what_nothing_refers_to_is_shown_and_without_a_terminal_stays(littered):
         assert each["why"]
 
 
+def test_what_is_called_as_no_console_likes_it_is_shown_by_its_name(tmp_path):
+    store = Store(tmp_path / "store").open()
+    (store.root / "trials").mkdir()
+    for name in (".[b]x.tmp", ".\x1bx.tmp"):
+        (store.root / "trials" / name).write_bytes(b"half")
+        aged(store.root / "trials" / name)
+    shown = idenctl("store", "clean", "--store", store.root)
+    assert shown.returncode == 0, shown.stderr
+    for name in (".[b]x.tmp", r".\x1bx.tmp"):
+        assert f"trials/{name}" in shown.stdout
+
+
 def test_with_yes_it_goes_and_all_else_stays_and_the_study_is_whole(littered):
     store, goes, stays = littered
     before = contents(store)

@@ -344,3 +344,13 @@ def test_no_shape_of_a_file_breaks_the_rules(name):
                 list(check_kuberay.findings({number: spoilt}) if kuberay else check_ray_up.findings(spoilt))
                 tried += 1
     assert tried > 100
+
+
+@pytest.mark.parametrize("content", ["name: x", "provider: {}", "provider: {type: local, head_ip: a}"])
+def test_what_is_no_cluster_is_neither_stopped_nor_a_crash(tmp_path, content):
+    file = tmp_path / "cluster.yaml"
+    file.write_text(content)
+    ended = idenctl("cluster", "down", file)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert f"see: idenctl cluster check {file}" in ended.stderr
+    assert ended.stderr.count("\n") == 1

@@ -10,12 +10,12 @@ import pytest
 import ray
 from conftest import TINY_STUDY, changed, idenctl
 
-from orchestrator import calibration, costs, runner, strict_yaml
+from orchestrator import calibration, costs, runner, stacks, strict_yaml
 from orchestrator.idennet import Idennet
 from orchestrator.planning import Capacity, Estimate
 from orchestrator.prices import device_price
 from orchestrator.progress import Progress
-from orchestrator.store import Store
+from orchestrator.store import Store, this_host
 from orchestrator.trial import Configuration, Pack, Trial
 from orchestrator.workload import Context
 
@@ -201,6 +201,19 @@ def test_a_workload_that_measures_nothing_refuses_to_be_calibrated(tmp_path):
     assert "--calibrate" not in said
 
 
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", "3", '{"pace": 3}', '{"pace": {}}', '{"if": 3}', '{"if": {"a": 1}}']
+)
+def test_damaged_measurements_are_as_good_as_none(store, content):
+    for path in (store / "calibration").iterdir():
+        path.write_text(content)
+    packs = plan(store, study=variation(store, "folds: [0, 3]", "folds: [1, 2]"))["packs"]
+    assert {pack["measured"] for pack in packs} == {False}
+    (store / "calibration" / f"stacks-{this_host()}.json").write_text(content)
+    settings = {"variant": "if", "depth": 16, "bottleneck": 12, "compression": 1.0}
+    assert stacks.size(Store(store), settings) == stacks.UNMEASURED
+
+
 def test_a_price_is_read_from_a_cluster_file_that_ray_accepts(tmp_path):
     file = tmp_path / "cluster.yaml"
     file.write_text(CLUSTER)
@@ -216,6 +229,10 @@ def test_a_price_is_read_from_a_cluster_file_that_ray_accepts(tmp_path):
         ('labels: {price-per-hour: "40"}', "labels: {}", "one gpu price must be stated as the label price-per-hour"),
         ('"40"', '"much"', ":6: price-per-hour must be a number of at least 0, such as '2.50', got 'much'"),
         ('"40"', '"-1"', ":6: price-per-hour must be a number of at least 0, such as '2.50', got '-1'"),
+        ('"40"', "[40]", ":6: price-per-hour must be a number of at least 0, such as '2.50', got '[40]'"),
+        ('{price-per-hour: "40"}', "[cheap]", "one gpu price must be stated as the label price-per-hour"),
+        ("resources: {CPU: 96, GPU: 8}", "resources: 8", "got none"),
+        ("GPU: 8", "GPU: many", ":6: GPU must be a whole number, got 'many'"),
         ("available_node_types", "node_types", "a Ray cluster file has available_node_types"),
         ("resources: {CPU: 2}", "resources: {GPU: 2}", "got head 0.05, gpus 5"),
     ],

@@ -1,8 +1,10 @@
 """The report's figure: it shows the report's numbers, and says so where the faces are drawn."""
 
 import re
+import resource
 import shutil
 import subprocess
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,7 +13,8 @@ from kinds import KINDS, LONG, ODD
 from test_report import plan, whole
 
 from orchestrator.cli import report as command
-from orchestrator.report import FIGURES, figure, tables
+from orchestrator.report import FIGURES, figure, tables, terminal
+from orchestrator.statistics.folds import Estimate
 
 COLUMN, BOTH = 238, 496  # points: a paper's column of 8.4 cm, two of them
 SMALLEST = 7  # points of a letter
@@ -40,6 +43,22 @@ def test_every_fold_mean_and_paper_value_of_the_report_is_a_mark_of_the_figure()
         low, high = row.accuracy.mean - row.accuracy.half_width, row.accuracy.mean + row.accuracy.half_width
         assert sorted(values(row, said)) == pytest.approx(sorted([*folds, row.accuracy.mean, *beside, low]))
         assert values(row, "high") == pytest.approx([high])
+
+
+def test_the_interval_that_is_drawn_is_the_reports_though_its_mean_is_not_in_the_middle():
+    report, trials = report_and_trials()
+    skewed = Estimate(1, 99.0, half_width=1.0, low=97.75, high=99.75)
+    whole_report = replace(report, rows=tuple(replace(row, accuracy=skewed, reference=None) for row in report.rows))
+    means = [mark for mark in figure.values(whole_report, trials) if mark["kind"] == "mean"]
+    assert {(mark["low"], mark["high"]) for mark in means} == {(97.75, 99.75)}
+    lines = [
+        line
+        for line in terminal.to_terminal(whole_report, 120, False).splitlines()
+        if "●" in line and "├─┤" not in line
+    ]
+    assert len(lines) == len(report.rows)
+    for line in lines:
+        assert line.index("●") - line.index("├") > line.index("┤") - line.index("●") + 1
 
 
 def test_the_figure_of_drawn_faces_says_synthetic_in_title_and_axis():
@@ -144,3 +163,14 @@ def test_a_figure_is_the_kind_of_picture_its_name_says(suffix, start):
 def test_a_figure_that_cannot_be_is_refused(tmp_path, name, studies, said):
     with pytest.raises((ValueError, NotADirectoryError), match=said):
         command.check_figure(tmp_path / name, studies)
+
+
+def test_a_file_that_finds_no_room_leaves_nothing_beside_its_place(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            command.write(tmp_path / "fig3.html", "x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,10 @@ from safetensors.torch import save_file
 from idennet_core import checkpoint, inference
 from idennet_core.config import FACE_SIZE
 from idennet_core.datasets import oulu_casia, prepared
-from orchestrator.store import Store
+from orchestrator.cli.network import best_trial
+from orchestrator.rows import Run
+from orchestrator.store import Store, write_json
+from orchestrator.trial import Configuration, Trial, TrialResult
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MODEL = Path(__file__).parents[2] / "shared/models/yunet_s_dynamic.onnx"
@@ -151,6 +155,24 @@ def test_a_study_stands_for_its_most_accurate_cell(trained_store, tmp_path):
     (chosen,) = [trial for trial in trials(trained_store) if trial["trial_id"] == answer["trial_id"]]
     assert sum(means[chosen["configuration_id"]]) == max(map(sum, means.values()))
     assert chosen["fold"] == 0
+
+
+def test_a_study_on_the_publishers_split_stands_for_its_most_accurate_cell_too(tmp_path):
+    store, now = Store(tmp_path).open(), datetime(2026, 1, 1, tzinfo=UTC)
+    cells = {variant: Configuration({"variant": variant}, {"data": "d" * 32}) for variant in ("original", "f")}
+    results = [
+        TrialResult(Trial(cell, None, 0), "complete", True, 90, 10, 1.5, accuracy=0.9 if variant == "f" else 0.8)
+        for variant, cell in cells.items()
+    ]
+    store.write_pack(results, {"variant": "if"}, Run("cpu", "here", now, now, "0.1.0"))
+    plan = {"study": "split", "dataset": "ferplus", "question": "", "data_id": "d" * 32, "synthetic": True}
+    plan |= {"folds": [None], "seeds": [0], "report": {"by": "variant"}}
+    plan["cells"] = [
+        {"label": cell.settings, "settings": cell.settings, "configuration_id": cell.configuration_id}
+        for cell in cells.values()
+    ]
+    write_json(store.studies / "split" / "plan.json", plan)
+    assert best_trial(store, "split")["variant"] == "f"
 
 
 @pytest.mark.parametrize("variant", ["original", "if"])

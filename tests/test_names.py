@@ -113,7 +113,8 @@ def test_a_stored_file_that_is_none_is_named_in_one_line(tmp_path, content):
     "change",
     [
         {"cells": [{}]}, {"cells": [3]}, {"folds": ["0"]}, {"seeds": [None]}, {"report": {}}, {"study": 3},
-        {"report": {"by": "lr", "baselines": [3]}},
+        {"report": {"by": "lr", "baselines": [3]}}, {"workload": 3}, {"search": 3}, {"reference": []}, {"predicted": 3},
+        *({"predicted": {part: odd}} for part in ("packs", "trunks") for odd in (3, [3], {"t": 3}, {"t": {}})),
     ],
     ids=str,
 )  # fmt: skip
@@ -125,6 +126,26 @@ def test_a_plan_of_another_shape_is_damaged_and_says_where(tmp_path, change):
     assert frozen.read_plan(tmp_path / "plan.json") == plan
     (tmp_path / "plan.json").write_text(json.dumps(plan | change))
     assert "is damaged: " in refused(lambda: frozen.read_plan(tmp_path / "plan.json"))
+
+
+PROCEDURE = {"outer": None, "over": True, "points": [], "chosen": [], "importance": {}, "refit": []}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"procedures": []}, {"procedures": [3]}, {"procedures": [{}]}, {"search": {}},
+        *({"procedures": [PROCEDURE | {part: [odd]}]} for part in ("points", "refit") for odd in (3, {}, {"state": 3})),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_record_of_a_search_of_another_shape_is_damaged_and_says_where(tmp_path, change):
+    search = {"sampler": "tpe", "order": "synchronous", "select": "validation", "configurations": 3}
+    content = {"search": search | {"objectives": ["accuracy"], "space": {}}, "procedures": [PROCEDURE]}
+    (tmp_path / "search.json").write_text(json.dumps(content))
+    assert frozen.read_search(tmp_path / "search.json") == content
+    (tmp_path / "search.json").write_text(json.dumps(content | change))
+    assert "is damaged: " in refused(lambda: frozen.read_search(tmp_path / "search.json"))
 
 
 # links

@@ -193,6 +193,22 @@ def test_a_cluster_file_says_what_its_autoscaler_can_start(tmp_path):
         read_growth(file)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "provider: aws", "available_node_types: {a: {resources: [CPU]}}", "available_node_types: {a: {resources: 3}}",
+        "max_workers: \navailable_node_types: {a: {}}", "available_node_types: {a: {resources: {CPU: many}}}",
+        "spec: {enableInTreeAutoscaling: true, workerGroupSpecs: [a]}",
+        "spec: {enableInTreeAutoscaling: true, workerGroupSpecs: [{rayStartParams: {num-cpus: x}}]}",
+    ],
+)  # fmt: skip
+def test_a_cluster_file_of_another_form_is_refused_in_one_line(tmp_path, content):
+    file = tmp_path / "cluster.yaml"
+    file.write_text(content + "\n")
+    with pytest.raises(ValueError, match=f"in their form, got another; see: idenctl cluster check {file}$"):
+        read_growth(file)
+
+
 KUBERAY = """\
 kind: RayCluster
 spec:

@@ -1,5 +1,6 @@
 """Searches on simulated accuracies run end to end: interrupted, gone on with, on more devices than one."""
 
+import errno
 import io
 import os
 import signal
@@ -13,7 +14,7 @@ from orchestrator import frozen, record, runner
 from orchestrator.cli.screen import screen
 from orchestrator.planning import Capacity
 from orchestrator.progress import PackDone, PackStarted
-from orchestrator.store import Store
+from orchestrator.store import Store, write_text
 from orchestrator.trial import content_id
 
 
@@ -108,6 +109,39 @@ def test_what_a_search_has_stored_is_neither_waited_for_nor_unaccounted(tmp_path
     first, *_ = frozen.took(store, "top")
     assert first.trials == 40
     assert first.actual is not None
+
+
+@pytest.mark.parametrize("content", ["", "{}", "3", '{"points": [3], "told": [], "rungs": null}'])
+def test_a_damaged_batch_is_named_with_what_mends_it_and_asked_anew_it_is_the_same(tmp_path, content):
+    run(tmp_path, text("random", configurations=4))
+    (batch,) = tmp_path.glob("studies/*/asked/*/*/*.json")
+    before = batch.read_text()
+    batch.write_text(content)
+    with pytest.raises(ValueError, match=f"{batch} must hold the points that were asked, it is damaged; "):
+        plan(tmp_path, text("random", configurations=4))
+    batch.unlink()
+    run(tmp_path, text("random", configurations=4))
+    assert batch.read_text() == before
+
+
+def test_a_study_that_was_edited_keeps_its_frozen_file_until_the_new_one_is_there(tmp_path, monkeypatch):
+    store = Store(tmp_path).open()
+    folder = record.freeze(plan(tmp_path, text()), store, ["idenctl"])
+    before = (folder / "study.yaml").read_text()
+
+    def on_a_full_disk(path, content):
+        if path.name == "study.yaml":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_text(path, content)
+
+    edited = plan(tmp_path, text(batch=8))
+    monkeypatch.setattr(record, "write_text", on_a_full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        record.freeze(edited, store, ["idenctl"])
+    monkeypatch.undo()
+    assert (folder / "study.yaml").read_text() == before
+    record.freeze(edited, store, ["idenctl"])
+    assert [path.read_text() for path in folder.glob("study-*.yaml")] == [before]
 
 
 @pytest.mark.parametrize("more", ["", ", pruning: {first: 2}", ", select: test"])

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import Killed
+from scipy import stats
 from searching import NUMBERS, kept, plan, run, text
 
 from orchestrator import record
@@ -43,6 +44,20 @@ def test_a_report_says_how_the_point_was_chosen_and_on_whom(tmp_path):
         outer.filter(configuration_id=one["configuration_id"], fold=one["fold"])["accuracy"].item() for one in nested
     ]
     assert found.searched.nested.mean == pytest.approx(100 * np.mean(accuracies))
+
+
+def test_the_interval_of_the_chosen_is_over_folds_with_seeds_averaged_within_them(tmp_path):
+    content = text("random", NUMBERS, 4).replace("folds: all", "folds: all\nseeds: [0, 1, 2]")
+    run(tmp_path, content)
+    (number,) = reported(tmp_path, content).searched.chosen
+    (score,) = reported(tmp_path, content).searched.chosen_scores
+    chosen = kept(tmp_path)["procedures"][0]["points"][number]["configuration_id"]
+    trials = Store(tmp_path).every_trial().filter(pl.col("without").is_not_null(), configuration_id=chosen)
+    folds = trials.group_by("fold").agg(pl.col("validation_accuracy").mean() * 100)["validation_accuracy"].to_numpy()
+    assert trials.height == 30
+    assert (score.num_folds, score.mean) == (10, pytest.approx(folds.mean()))
+    error = folds.std(ddof=1) * np.sqrt(1 / 10 + 1 / 8)  # eight folds to train on, one to score by
+    assert score.half_width == pytest.approx(stats.t.ppf(0.975, 9) * error)
 
 
 def test_a_report_of_a_selection_on_test_folds_says_so_in_its_title(tmp_path):

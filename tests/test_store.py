@@ -155,6 +155,13 @@ def test_a_store_of_a_newer_version_is_refused(tmp_path):
         Store(tmp_path).check()
 
 
+@pytest.mark.parametrize("content", ["", "3", "{}", '{"format": "1"}', '{"format": null}', '{"format": [1]}'])
+def test_a_damaged_marker_is_named_in_one_line(tmp_path, content):
+    (tmp_path / "store.json").write_text(content)
+    with pytest.raises(ValueError, match="must say the store's format, it is damaged; restore a copy of it"):
+        Store(tmp_path).check()
+
+
 def test_a_store_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "store").write_text("")
     with pytest.raises(NotADirectoryError, match="a store is a folder"):

@@ -45,6 +45,15 @@ def test_the_kept_token_is_its_owners_alone_and_stays_the_same():
     assert "RAY_AUTH_TOKEN" not in os.environ, "Ray reads the file itself"
 
 
+def test_an_empty_file_is_no_token_and_gets_one(tmp_path):
+    path = token.keep()
+    path.write_text("")
+    assert token.keep() == path
+    assert len(path.read_text()) == 64
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_a_token_that_others_can_read_is_refused():
     path = token.keep()
     path.chmod(0o644)

@@ -156,7 +156,7 @@ def _store(address: str) -> Findings:
         new = "" if place.root.is_dir() else " (not there yet, a first run makes it)"
         yield Finding("store", "fine", f"{place}{new}")
     yield _room("room for the store", standing, f"idenctl store clean --store {address}, or another --store")
-    yield from _writing(standing, address)
+    yield from _writing(standing)
     yield from _data(place, address)
     yield from _detector(place, address)
 
@@ -169,7 +169,7 @@ def _nearest_folder(path: Path) -> Path:
     return next(folder for folder in path.absolute().parents if folder.is_dir())
 
 
-def _writing(folder: Path, address: str) -> Findings:
+def _writing(folder: Path) -> Findings:
     """Whether files can be made in the store's folder, and locked."""
     from idennet_core import locks
 

@@ -123,14 +123,9 @@ def best_trial(store: "Store", name: str) -> Trial:
     """The first trial, by fold and seed, of the study's cell with the highest mean accuracy over what is stored."""
     import polars as pl
 
-    plan = find_plan(store, name)[1]
-    ids = [cell["configuration_id"] for cell in plan["cells"]]
-    rows = store.trials().filter(
-        pl.col("configuration_id").is_in(ids),
-        pl.col("fold").is_in(plan["folds"]),
-        pl.col("seed").is_in(plan["seeds"]),
-        pl.col("state") == "complete",
-    )
+    from orchestrator.report.tables import chosen
+
+    rows = chosen(find_plan(store, name)[1], store.trials()).filter(state="complete")
     if rows.is_empty():
         raise ValueError(f"study '{name}' has no complete trial yet; next: idenctl study run FILE")
     mean = pl.col("accuracy").mean().over("configuration_id")

@@ -131,8 +131,10 @@ def write(path: Path, content: str | bytes) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         beside.write_bytes(content.encode() if isinstance(content, str) else content)
+        beside.replace(path)
     except PermissionError:
         raise PermissionError(
             f"{path.parent} must be writable for {path.name}, it is not; give another place"
         ) from None
-    beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)  # half of it, where the disk is full

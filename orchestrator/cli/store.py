@@ -101,10 +101,11 @@ def _facts(place: "Store", leftover: "Leftover") -> dict[str, object]:
 
 
 def _show(place: "Store", found: list["Leftover"]) -> None:
-    from rich.console import Console
     from rich.table import Column, Table
 
-    console = Console(highlight=False)
+    from orchestrator.cli.console import plain_console
+
+    console = plain_console()
     if not found:
         console.print(f"nothing to clean in {place}")
         return

@@ -49,9 +49,12 @@ def read_growth(path: Path) -> Growth:
     text = path.read_text(encoding="utf-8")
     documents = [strict_yaml.read(part, str(path))[0] for part in re.split(r"^---[ \t]*$", text, flags=re.MULTILINE)]
     found = [each for each in documents if isinstance(each, dict)]
-    if any((each.get("provider") or {}).get("type") == "local" for each in found):
-        return Growth()
-    growths = [*filter(None, map(_of_ray_up, found)), *filter(None, map(_of_kuberay, found))]
+    try:
+        if any((each.get("provider") or {}).get("type") == "local" for each in found):
+            return Growth()
+        growths = [*filter(None, map(_of_ray_up, found)), *filter(None, map(_of_kuberay, found))]
+    except (AttributeError, TypeError, ValueError):  # a number or a mapping is something else
+        raise ValueError(f"{path}: {RULE}, in their form, got another; see: idenctl cluster check {path}") from None
     if len(growths) != 1:
         raise ValueError(f"{path}:1: {RULE}, got {len(growths)} such parts; give another")
     if nameless := [name for name, (kind, _) in growths[0].kinds.items() if not kind.cpus]:

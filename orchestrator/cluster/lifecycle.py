@@ -17,6 +17,7 @@ from typing import Any
 
 from orchestrator import strict_yaml
 from orchestrator.cluster import leftovers, token
+from orchestrator.cluster.findings import mapping, within
 
 LOOK_EVERY = 3.0  # seconds between two looks at the cluster
 GONE_WITHIN = 300.0  # seconds that a provider has to end machines
@@ -60,8 +61,13 @@ def read(path: Path) -> Cluster:
     if not path.is_file():
         raise FileNotFoundError(f"no cluster file {path}; this project's are in cluster/")
     config, _ = strict_yaml.read(path.read_text(encoding="utf-8"), str(path))
-    if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):
-        raise ValueError(f"{path}: only a file for `ray up`, with the key provider, is one; see the file's first lines")
+    provider = mapping(within(config, "provider"))
+    addresses = isinstance(provider.get("head_ip"), str) and isinstance(provider.get("worker_ips"), list)
+    if "type" not in provider or (provider["type"] == "local" and not addresses):
+        raise ValueError(
+            f"{path}: only a file for `ray up` starts and stops a cluster: with a provider, its type and, of machines "
+            f"that one has, head_ip and worker_ips; see: idenctl cluster check {path}"
+        )
     return Cluster(path, config)
 
 

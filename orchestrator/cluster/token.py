@@ -5,6 +5,7 @@ Ray reads its mode and token from the environment when it is imported, and passe
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 MODE, TOKEN, PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
@@ -33,8 +34,13 @@ def keep() -> Path:
     path = _path()
     if _given() is None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        path.unlink(missing_ok=True)  # an empty one
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_hex(LENGTH))
+        with suppress(FileExistsError):  # another process has just made one
+            path.hardlink_to(beside)
+        beside.unlink()
     return path
 
 

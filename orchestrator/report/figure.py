@@ -15,6 +15,7 @@ import polars as pl
 
 from orchestrator.report.model import Report, Row
 from orchestrator.report.tex import points
+from orchestrator.report.wording import ends
 
 COLUMN, BOTH, TALLEST = 238, 496, 360  # points: 8.4 cm, 17.5 cm, half a page
 PAD, LETTER, LINE = 3, 7.5, 9  # around all; from a line of text to the next
@@ -154,9 +155,8 @@ def values(report: Report, trials: pl.DataFrame) -> list[Mapping[str, Any]]:
             folds = own.group_by("fold").agg(pl.col("accuracy").mean() * 100).sort("fold")
             found += [place | {"kind": "fold", **fold} for fold in folds.iter_rows(named=True)]
         if row.accuracy.mean is not None:
-            half = row.accuracy.half_width or 0.0
-            ends = {"low": row.accuracy.mean - half, "high": row.accuracy.mean + half}
-            found.append(place | {"kind": "mean", "accuracy": row.accuracy.mean, **ends})
+            low, high = ends(row.accuracy)
+            found.append(place | {"kind": "mean", "accuracy": row.accuracy.mean, "low": low, "high": high})
         if row.reference is not None:
             found.append(place | {"kind": "paper", "accuracy": row.reference})
     return found

@@ -13,7 +13,7 @@ from rich.text import Text
 from orchestrator.report.blocks import Block, accuracies, beside_the_paper, blocks, differences
 from orchestrator.report.model import Report, Row
 from orchestrator.report.search_blocks import search_blocks
-from orchestrator.report.wording import beside_paper, compared, measured, number, provenance_lines
+from orchestrator.report.wording import beside_paper, compared, ends, measured, number, provenance_lines
 
 NARROWEST, USUAL = 40, 80  # columns: a narrower terminal wraps by itself; below the usual, tables come in parts
 STRIP_WIDTHS = (24, 48)  # columns of the strip, least and most
@@ -145,17 +145,12 @@ def _differences(report: Report, start: int, stop: int) -> Table:
 
 def _axis(report: Report) -> tuple[float, float, float]:
     """Lowest value, highest value and distance of the ticks, in percent; all intervals fit in."""
-    ends = [
-        row.accuracy.mean + side * (row.accuracy.half_width or 0.0)
-        for row in report.rows
-        for side in (-1, 1)
-        if row.accuracy.mean is not None
-    ]
-    ends += [row.reference for row in report.rows if row.reference is not None]
-    span = max(ends) - min(ends)
+    drawn = [end for row in report.rows if row.accuracy.mean is not None for end in ends(row.accuracy)]
+    drawn += [row.reference for row in report.rows if row.reference is not None]
+    span = max(drawn) - min(drawn)
     step = next((step for step in (1, 2, 5, 10, 20) if span / step <= 6), 50)
-    low = math.floor(min(ends) / step) * step
-    high = math.ceil(max(ends) / step) * step
+    low = math.floor(min(drawn) / step) * step
+    high = math.ceil(max(drawn) / step) * step
     return float(low), float(max(high, low + step)), float(step)
 
 
@@ -182,8 +177,7 @@ def _strip(row: Row, axis: tuple[float, float, float], width: int) -> Text:
     line = [" "] * width
     if row.accuracy.mean is not None:
         if row.accuracy.half_width is not None:
-            left = _column(row.accuracy.mean - row.accuracy.half_width, axis, width)
-            right = _column(row.accuracy.mean + row.accuracy.half_width, axis, width)
+            left, right = (_column(end, axis, width) for end in ends(row.accuracy))
             line[left : right + 1] = ["─"] * (right + 1 - left)
             line[left], line[right] = "├", "┤"
         line[_column(row.accuracy.mean, axis, width)] = "●"

@@ -27,6 +27,15 @@ def with_interval(estimate: Estimate, sign: str = "") -> str:
     return mean if estimate.half_width is None else f"{mean} ± {estimate.half_width:.2f}"
 
 
+def ends(estimate: Estimate) -> tuple[float, float]:
+    """Where a drawn interval begins and ends: at the mean where there is none; over pictures that is not its middle."""
+    assert estimate.mean is not None
+    return (
+        estimate.mean if estimate.low is None else estimate.low,
+        estimate.mean if estimate.high is None else estimate.high,
+    )
+
+
 def folds_done(row: Row, report: Report) -> str:
     """How many of the folds a row is the mean of: `9/10`, or `none` where the study has no folds."""
     return f"{row.accuracy.num_folds}/{report.num_folds}" if report.folds else "none"

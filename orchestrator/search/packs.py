@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from statistics import fmean
 from typing import Any
 
 from orchestrator import planning
@@ -168,7 +169,7 @@ class SearchPacks:
                     "configuration_id": configuration.configuration_id,
                     "state": outcome.state if outcome else "waiting",
                     "values": list(outcome.values) if outcome else [],
-                    "folds": [result.score for result in found if outcome and outcome.state == "complete"],
+                    "folds": _by_fold(trials, self.results) if outcome and outcome.state == "complete" else [],
                     "trials": len(trials),
                     "trained_epochs": sum(len(result.curve) for result in found),
                     "epochs": configuration.settings.get("epochs"),
@@ -249,6 +250,15 @@ class SearchPacks:
             return
         self.looked |= wanted
         self.results |= {trial_id: Result(*found) for trial_id, found in self.store.scores(wanted).items()}
+
+
+def _by_fold(trials: Sequence[Trial], results: Mapping[str, Result]) -> list[float]:
+    """The scores of whole trials by the fold that scores them, seeds averaged within it."""
+    found: dict[int | None, list[float]] = {}
+    for trial in trials:
+        if (score := results[trial.trial_id].score) is not None:
+            found.setdefault(trial.fold, []).append(score)
+    return [fmean(scores) for scores in found.values()]
 
 
 def structures(

@@ -260,9 +260,15 @@ class Procedure:
     def _kept(self) -> Batch | None:
         if not self.next_batch.is_file():
             return None
-        content = json.loads(self.next_batch.read_text())
-        points = tuple(Point(**point) for point in content["points"])
-        return Batch(points, tuple(content["told"]), Rungs.read(content["rungs"]) if content["rungs"] else None)
+        try:
+            content = json.loads(self.next_batch.read_text())
+            points = tuple(Point(**point) for point in content["points"])
+            return Batch(points, tuple(content["told"]), Rungs.read(content["rungs"]) if content["rungs"] else None)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ValueError(
+                f"{self.next_batch} must hold the points that were asked, it is damaged; restore a copy of it, "
+                "or remove it and those after it: they are asked anew"
+            ) from None
 
 
 def folder_of(study: Study, space: Mapping[str, Parameter], configure: Configure, root: Path) -> Path:
