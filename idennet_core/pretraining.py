@@ -89,7 +89,7 @@ def train_trunk(
         )
     stream = ("trunk", task, settings["seed"])
     network, optimiser = start(settings, len(classes), device)
-    course = _resume(checkpoints, name, network, optimiser)
+    course = _resume(checkpoints, name, network, optimiser, drop)
     pictures, targets = batches.source(faces.faces, device), torch.from_numpy(labels).to(device)
     judged = held_out if len(held_out) else train[:CHUNK]
     loss_sum = torch.tensor(course.loss_sum, dtype=torch.float64, device=device)  # read seldom: a GPU need not wait
@@ -259,7 +259,9 @@ def _state(network: PretrainedNetwork, optimiser: torch.optim.SGD) -> dict[str, 
     return {f"network.{name}": value for name, value in network.state_dict().items()} | momenta
 
 
-def _resume(folder: Path, name: str, network: PretrainedNetwork, optimiser: torch.optim.SGD) -> _Course:
+def _resume(
+    folder: Path, name: str, network: PretrainedNetwork, optimiser: torch.optim.SGD, drop: Callable[[Path], None]
+) -> _Course:
     """Go on from the last whole checkpoint, else from the start; a damaged one is removed, with a warning."""
     for path in checkpoint.kept(folder, name):
         try:
@@ -268,7 +270,7 @@ def _resume(folder: Path, name: str, network: PretrainedNetwork, optimiser: torc
             continue
         except sealing.Damaged as damage:
             log.warning(f"{damage}: removed, the trunk goes on from before it")
-            path.unlink(missing_ok=True)
+            drop(path)
             continue
         network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
         for parameter_name, parameter in network.named_parameters():

@@ -72,7 +72,7 @@ class Idennet:
             check_splits(study.dataset, prepared.splits(self.store.fetch("data", study.dataset, prepared.INDEX).parent))
         else:
             fold_of(data["subjects"])
-        found, needed = [], {}
+        found, needed, tasks = [], {}, set[str]()
         for cell in cells:
             settings = config.canonical(cell.settings)
             if settings["variant"] in ("i", "if") and not data["subjects"]:
@@ -81,13 +81,15 @@ class Idennet:
                     "keep the variants original and f"
                 )
             inputs = {"data": data["data_id"], "recipe": str(config.RECIPE)}
+            tasks.update(config.tasks(str(settings["variant"])))
             for task in config.tasks(str(settings["variant"])):
                 recipe = _trunk_recipe(study, settings, task, facts)
                 inputs[f"trunk_{task}"] = config.content_id(recipe)
                 needed[inputs[f"trunk_{task}"]] = recipe
             found.append(Configuration({"dataset": study.dataset, **settings}, inputs))
         missing = {i: recipe for i, recipe in needed.items() if _lacks(self.store, i)}
-        return Configured(found, _is_synthetic(study, self.store), missing)
+        learnt = {str(_wanted(study, task)["dataset"]) for task in tasks}
+        return Configured(found, any(facts(name)["synthetic"] for name in {study.dataset, *learnt}), missing)
 
     def pack_key(self, trial: Trial) -> str:
         """Trials share a bank, and the schedule on it."""
@@ -239,14 +241,6 @@ def _lacks(store: Store, trunk_id: str) -> bool:
     return False
 
 
-def _is_synthetic(study: Study, store: Store) -> bool:
-    """Whether the study's faces, or those that its trunks learn from, are drawn."""
-    names = {study.dataset}
-    for task, defaults in config.TRUNK_DEFAULTS.items():
-        names.add(str(config.complete(study.trunks.get(task, {}), defaults)["dataset"]))
-    return any(_metadata(store, name)["synthetic"] for name in names if (store.data / name).exists())
-
-
 def _faces(store: Store, trial: Trial) -> prepared.FaceSet:
     faces = prepared.load(store.fetch_all("data", str(trial.configuration.settings["dataset"])))
     if faces.data_id != trial.configuration.inputs["data"]:
@@ -254,11 +248,16 @@ def _faces(store: Store, trial: Trial) -> prepared.FaceSet:
     return faces
 
 
+def _wanted(study: Study, task: str) -> dict[str, Setting]:
+    """What the study says of a trunk, over the defaults."""
+    return config.complete(study.trunks.get(task, {}), config.TRUNK_DEFAULTS[task])
+
+
 def _trunk_recipe(
     study: Study, settings: Mapping[str, Setting], task: str, facts: Callable[[str], Mapping[str, Any]]
 ) -> dict[str, Setting]:
     """What a trunk is trained on and how; `facts` gives a data set's metadata."""
-    wanted = config.complete(study.trunks.get(task, {}), config.TRUNK_DEFAULTS[task])
+    wanted = _wanted(study, task)
     data = facts(str(wanted["dataset"]))
     if not data["classes" if task == "emotion" else "subjects"]:
         lacking = "expressions" if task == "emotion" else "subjects"

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from idennet_core import locks
 from orchestrator import costs, runner, study, trunks
@@ -20,6 +20,8 @@ from orchestrator.machine import processor
 from orchestrator.runner import Plan
 from orchestrator.store import Store, write_json, write_text
 from orchestrator.trial import SELECTED
+
+LOOK = 0.3  # seconds that a look at a lock takes at most, during which it cannot be taken
 
 
 def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
@@ -121,7 +123,7 @@ def _held(path: Path, alone: bool) -> Iterator[str | None]:
     """
     # the file itself, never what a link in its place leads to: it is emptied
     with open(path, "a+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666)) as file:
-        if not locks.take(file, shared=not alone):
+        if not _taken(file, alone):
             file.seek(0)
             yield file.read().strip()
             return
@@ -130,6 +132,14 @@ def _held(path: Path, alone: bool) -> Iterator[str | None]:
             file.write(f"{os.getpid()}\n")
             file.flush()
         yield None
+
+
+def _taken(file: IO[str], alone: bool) -> bool:
+    """Take a lock, if need be when whoever only looks at it has done so."""
+    deadline = time.monotonic() + LOOK
+    while not (taken := locks.take(file, shared=not alone)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return taken
 
 
 def running(store: Store, name: str) -> bool | None:
@@ -157,7 +167,10 @@ def stop(store: Store, name: str) -> int:
     path = store.studies / name / ".lock"
     if not _locked(path):
         raise ValueError(f"only a study that runs can be stopped, {name} does not; see: idenctl study status {name}")
-    process = int(path.read_text())
+    text = path.read_text().strip()
+    if not text:
+        raise ValueError(f"only a study that runs can be stopped, {name} is just beginning or ending; try again")
+    process = int(text)
     if not _holds(process, path):
         raise ValueError(f"{name} is being run by process {process} of another machine; stop it there")
     # as SIGINT, which a shell lets its background processes ignore

@@ -158,8 +158,19 @@ def _sweep() -> None:
     """Remove the scratch folders that killed processes left behind."""
     for folder in Path(tempfile.gettempdir()).glob("idenctl-*-*"):
         owner = folder.name.split("-")[1]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+        if owner.isdigit() and not _lives(int(owner)):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    """Whether there is a process of that number on this machine."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def devices(address: str, cluster_file: Path | None) -> tuple[Capacity, Cluster, str]:

@@ -178,6 +178,8 @@ def _wrong(results: Sequence[TrialResult], pack: Pack) -> str | None:
                 return f"{name} must be a share from 0 to 1, got {share}"
         if strange := sorted({name for point in result.curve for name in point} - CURVE):
             return f"a curve has the columns {', '.join(sorted(CURVE))}, got {', '.join(strange)}; leave them out"
+        if any("epoch" not in point for point in result.curve):
+            return "each point of a curve must say its epoch, one does not"
     return None
 
 

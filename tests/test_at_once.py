@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from s3 import until
 from test_cleaning import aged
 
 from orchestrator import record
-from orchestrator.store import at
+from orchestrator.store import Store, at
 
 # who plans is named, and waits until it may go on
 WAITS = """
@@ -92,3 +93,29 @@ def test_a_study_that_is_refused_when_it_is_planned_is_none_that_was_run(shares)
     done = idenctl("report", "shares", "--store", "folder")
     assert done.returncode == 2
     assert "no study 'shares': the store holds no study yet" in done.stderr
+
+
+def test_a_run_that_has_not_said_yet_which_process_it_is_cannot_be_stopped(tmp_path):
+    store = Store(tmp_path)
+    with record.only_run(store, "tiny"):
+        (tmp_path / "studies/tiny/.lock").write_text("")
+        with pytest.raises(ValueError, match="tiny is just beginning or ending; try again"):
+            record.stop(store, "tiny")
+
+
+def test_who_only_looks_whether_a_study_runs_refuses_no_run(tmp_path):
+    store, over = Store(tmp_path), threading.Event()
+
+    def look():
+        while not over.is_set():
+            record.running(store, "tiny")
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for _ in range(2000):
+            with record.only_run(store, "tiny"):
+                pass
+    finally:
+        over.set()
+        looking.join()

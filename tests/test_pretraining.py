@@ -178,9 +178,18 @@ def test_after_damage_to_its_checkpoints_a_trunk_goes_on_from_before_it_to_the_s
     last, before = checkpoint.kept(tmp_path / "checkpoints", f"trunk-{TRUNK_ID}")
     for path in (last, before) if both else (last,):
         spoil(path, damage, f"trunk {both}")
-    steps = []
-    train(recipe_of(), few, tmp_path, lambda progress: steps.append(progress.done))
+    steps, dropped = [], []
+
+    def drop(path):
+        dropped.append(path)
+        path.unlink(missing_ok=True)
+
+    places = tmp_path / "trunks", tmp_path / "checkpoints"
+    pretraining.train_trunk(
+        recipe_of(), few, *places, CPU, lambda progress: steps.append(progress.done), EVERY_STEP, drop=drop
+    )
     assert steps[0] == (0 if both else 2)
+    assert damage == "missing" or dropped[0] == last, "from a bucket too"
     equal(network_of(tmp_path), network_of(uninterrupted[0]))
     assert len(caplog.messages) == (1 + both) * (damage != "missing")
     assert all("is damaged" in line for line in caplog.messages)

@@ -37,6 +37,19 @@ def test_a_study_runs_every_trial_and_its_rows_are_whole(uninterrupted):
     assert list((uninterrupted / "checkpoints").glob("*")) == [], "nothing is left to resume"
 
 
+@pytest.mark.parametrize(
+    ("cells", "learnt"), [("{variant: original}", False), ("{variant: original}, {variant: f}", True)]
+)
+def test_a_study_is_synthetic_where_its_own_faces_or_those_that_its_trunks_learnt_from_are(store, cells, learnt):
+    for name in ("oulu-casia", "ferplus"):  # real, beside drawn faces for the identity trunk
+        path = store / "data" / name / "metadata.json"
+        path.write_text(changed(path.read_text(), '"synthetic": true', '"synthetic": false'))
+    text = changed(STUDY, "  grid: {id_rate: [0.5, 1.0]}\n", "").replace("by: id_rate", "by: variant")
+    (store / "study.yaml").write_text(changed(text, "[{variant: original}, {variant: f}]", f"[{cells}]"))
+    done = idenctl("study", "plan", store / "study.yaml", "--json", "--store", store)
+    assert json.loads(done.stdout)["synthetic"] is learnt, done.stderr
+
+
 def test_the_identity_settings_are_empty_where_they_cannot_matter(uninterrupted):
     trials = Store(uninterrupted).trials()
     without = trials.filter(pl.col("variant").is_in(["original", "f"]))

@@ -78,6 +78,11 @@ class Curved(Coin):
         return [replace(result, curve=curve) for result in super().run(pack, context)]
 
 
+class Timeless(Coin):
+    def run(self, pack, context):
+        return [replace(result, curve=[{"emotion_loss": 1.0}]) for result in super().run(pack, context)]
+
+
 class Shy(Coin):
     estimate = property()
 
@@ -188,6 +193,7 @@ def test_a_study_may_say_what_its_own_workload_accepts(here, old, new, message):
         ("Lazy", "run must give a result for each of the pack's 4 trials, gave 3"),
         ("Percent", "accuracy must be a share from 0 to 1, got 75.0"),
         ("Curved", "got los, trial_id; leave them out"),
+        ("Timeless", "each point of a curve must say its epoch, one does not"),
     ],
 )
 def test_results_that_cannot_be_fail_the_pack_with_a_reason(here, name, message):

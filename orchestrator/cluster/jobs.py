@@ -120,7 +120,7 @@ class Jobs:
         running = [job for job in earlier if not job.over]
         if running:
             raise ValueError(f"a study runs once at a time, {study} is {self.named(running[-1])}; {self.next(study)}")
-        numbers = [int(job.job_id.rpartition("-")[2]) for job in earlier]
+        numbers = [int(number) for job in earlier if (number := job.job_id.rpartition("-")[2]).isdecimal()]
         job_id = f"{study}-{max(numbers, default=0) + 1}"
         try:
             self._client.submit_job(

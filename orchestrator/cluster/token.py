@@ -5,7 +5,6 @@ Ray reads its mode and token from the environment when it is imported, and passe
 
 import os
 import secrets
-from contextlib import suppress
 from pathlib import Path
 
 MODE, TOKEN, PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
@@ -34,13 +33,15 @@ def keep() -> Path:
     path = _path()
     if _given() is None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)  # an empty one
         beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_hex(LENGTH))
-        with suppress(FileExistsError):  # another process has just made one
+        try:
             path.hardlink_to(beside)
-        beside.unlink()
+        except FileExistsError:
+            if _given() is None:  # an empty file; else another process has just made its own
+                beside.replace(path)
+        beside.unlink(missing_ok=True)
     return path
 
 
