@@ -137,6 +137,19 @@ def test_a_damaged_plan_is_named_with_what_mends_it(runs):
         assert re.search(r"plan\.json is .*run the study again", refused(report(runs, "oulu_idrate")))
 
 
+@pytest.mark.parametrize("columns", ["80", "0"])
+def test_the_list_of_studies_tells_all_counts_beside_a_long_name_and_where_nobody_knows_the_width(
+    tmp_path, monkeypatch, columns
+):
+    plan = design(study="s" * 64, profile=None)
+    store(tmp_path / "runs", plan, whole(plan))
+    monkeypatch.setenv("COLUMNS", columns)
+    shown = idenctl("study", "list", "--store", tmp_path / "runs").stdout
+    assert sum(map(len, re.findall("s{4,}", shown))) == 64
+    assert "70      70        0" in shown
+    assert "…" not in shown
+
+
 def on_a_terminal(words, columns, **environment):
     """What a command writes to a terminal of so many columns, and its exit status."""
     ours, theirs = pty.openpty()

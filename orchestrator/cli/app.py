@@ -80,6 +80,8 @@ def main() -> None:
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    if os.environ.get("COLUMNS") == "0":  # a width that nobody knows; Rich would print nothing into it
+        del os.environ["COLUMNS"]
     try:
         try:
             with completion.whole_names():
@@ -121,7 +123,7 @@ def _meant(message: str) -> str:
     if (found := re.search(r"'([^']*)' is not one of (.*)", message)) and (
         close := nearest(found[1], re.findall("'([^']*)'", found[2]))
     ):
-        return f"{message}; did you mean '{close}'?"
+        return f"{message.removesuffix('.')}; did you mean '{close}'?"
     return message
 
 
