@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -128,6 +129,23 @@ def test_a_report_is_written_into_a_pipe_and_through_a_link_and_takes_the_place_
     into_stdout = [*COMMAND, *words, link, "--store", runs]
     done = subprocess.run(into_stdout, capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == whole_text
+
+
+def test_a_report_that_does_not_fit_on_the_disk_is_named_and_leaves_no_half_of_it(runs, tmp_path):
+    page = tmp_path / "page.html"
+    done = subprocess.run(
+        [*COMMAND, "oulu_idrate", "--format", "html", "--out", page, "--store", runs],
+        capture_output=True, text=True, cwd=ROOT,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, f"error: {page}: File too large\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_where_stdout_is_closed_a_report_is_written_to_its_file_all_the_same(runs, tmp_path):
+    words = [*COMMAND, "oulu_idrate", "--format", "csv", "--out", tmp_path / "report.csv", "--store", runs]
+    done = subprocess.run(words, stderr=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, f"report written to {tmp_path / 'report.csv'}\n")
 
 
 def test_a_damaged_plan_is_named_with_what_mends_it(runs):

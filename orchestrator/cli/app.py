@@ -87,7 +87,8 @@ def main() -> None:
             with completion.whole_names():
                 status = typer.main.get_command(app).main(arguments, prog_name="idenctl", standalone_mode=False)
         finally:
-            sys.stdout.flush()
+            if sys.stdout:  # None where it was closed before we began
+                sys.stdout.flush()
         sys.exit(status)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)

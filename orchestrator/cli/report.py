@@ -142,4 +142,7 @@ def write(path: Path, content: str | bytes) -> None:
         raise PermissionError(
             f"{path.parent} must be writable for {path.name}, it is not; give another place"
         ) from None
+    except OSError as error:  # a full disk: half a file is of no use, and the error does not say of which it is
+        beside.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None
     beside.replace(path)
