@@ -198,11 +198,16 @@ def _no_baseline(
     """Why the cells cannot be compared with this baseline: one cell, in a two-way table one in each column."""
     points = design.points()
     if column is None:
-        known = any(baseline == label for label, _ in points)
-        return None if known else f"a baseline must be one cell of the design, got {shown(baseline)}"
+        labels = [label for label, _ in points]
+        if baseline in labels:
+            return None
+        such = [label for label in labels if baseline.items() <= label.items()] or labels
+        named = f"; name all that a cell says, as in {shown(such[0])}" if such else ""
+        return f"a baseline must be one cell of the design, got {shown(baseline)}{named}"
     whole = {frozenset((base | settings).items()): base | settings for _, settings in points}  # each once
     for value in dict.fromkeys(settings.get(column) for settings in whole.values()):
         found = [settings for settings in whole.values() if {**baseline, column: value}.items() <= settings.items()]
         if len(found) != 1 or column in baseline:
-            return f"a baseline of a two-way table must be one cell at each {column}, got {shown(baseline)}"
+            hint = f"leave {column} out" if column in baseline else f"{len(found)} cells are such at {value}"
+            return f"a baseline of a two-way table must be one cell at each {column}, got {shown(baseline)}; {hint}"
     return None

@@ -47,10 +47,11 @@ class Kept:
 
 @dataclass(frozen=True)
 class Seen:
-    """A study at one look: the state of its run, and whether it has nothing more to do."""
+    """A study at one look: the state of its run, whether it has nothing more to do, when the last of it happened."""
 
     state: RunState
     over: bool
+    last: float  # seconds since 1970
 
 
 def look(store: Store, name: str) -> Seen:
@@ -68,12 +69,13 @@ def look(store: Store, name: str) -> Seen:
     ]  # fmt: skip
     state = _at_start(plan, name, wanted, rows, since)
     ended = _stored(rows, state.foreseen, since)
+    last = since
     for at, event in sorted([*ended, *_running(_kept(store, wanted, rows), wanted, ended, since)], key=lambda e: e[0]):
-        state = state.apply(event, at)
+        state, last = state.apply(event, at), max(at, last)
     over = not state.num_waiting and not state.running
     if plan.get("search"):
         over = searched is not None and all(each["over"] for each in searched["procedures"]) and over
-    return Seen(state, over)
+    return Seen(state, over, last)
 
 
 def _designed(plan: Mapping[str, Any]) -> dict[str, Wanted]:

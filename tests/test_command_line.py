@@ -22,6 +22,8 @@ def test_a_missing_file_exits_with_2_and_only_debug_shows_a_traceback(tmp_path):
         (["bogus"], "error: No such command 'bogus'; see: idenctl --help"),
         (["study", "run"], "error: Missing argument 'FILE'; see: idenctl study run --help"),
         (["report", "x", "--format", "pdf"], "'pdf' is not one of 'terminal', 'markdown', 'csv', 'json'"),
+        (["report", "x", "--format", "htm"], "'html', 'latex'; did you mean 'html'?; see"),
+        (["data", "synth", "mmi", "--out", "x", "--subjects", "0", "--sheet", "x.bmp"], "--sheet must end in .png"),
         (["study", "run", "x", "--bogus"], "--bogus"),
     ],
 )

@@ -63,7 +63,8 @@ def test_all_is_fine_where_all_is_there(trained_store):
 def test_a_new_user_is_told_what_to_prepare(tmp_path, quick):
     ended, found = findings("--store", tmp_path / "runs")
     assert ended == 1
-    only_wrong(found, "prepared data", "no study can run", f"idenctl data prepare NAME --root DIR --store {tmp_path}")
+    mends = f"idenctl data prepare NAME --root DIR --store {tmp_path}"
+    only_wrong(found, "prepared data", "no study of IDEnNet can run", mends)
     assert found["face detector"]["state"] == "note"
     assert not (tmp_path / "runs").exists()
 

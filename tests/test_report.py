@@ -94,6 +94,12 @@ def test_a_cell_keeps_every_setting_that_the_study_wrote_for_it():
     assert cells.cell_label({"variant": "if"}, "id_rate") == "IF"
 
 
+@pytest.mark.parametrize("value", ["AdamW", "SGD", "ReLU"])
+def test_a_value_that_has_capitals_keeps_them_so_that_no_two_become_one(value):
+    assert cells.cell_label({"optimizer": value}, "optimizer") == value
+    assert cells.cell_label({"optimizer": value.lower()}, "optimizer") == value.lower().capitalize() != value
+
+
 def test_a_known_study_has_known_numbers():
     # two folds of 10 and 30 frames: Original 50 and 70 %, F 60 and 90 %
     small = plan(folds=2)

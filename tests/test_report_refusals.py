@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -105,11 +106,66 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(runs, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "x.png"]
 
 
+def test_a_report_is_written_into_a_pipe_and_through_a_link_and_takes_the_place_of_neither(runs, tmp_path):
+    words = ("oulu_idrate", "--format", "csv", "--out")
+    assert report(runs, *words, tmp_path / "plain.csv").returncode == 0
+    whole_text = (tmp_path / "plain.csv").read_text()
+    pipe, link, file = tmp_path / "pipe", tmp_path / "link.csv", tmp_path / "file.csv"
+    os.mkfifo(pipe)
+    file.write_text("an older report\n")
+    link.symlink_to(file)
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True)
+    try:
+        assert report(runs, *words, pipe).returncode == 0
+        assert pipe.is_fifo()
+        assert reader.communicate(timeout=60)[0] == whole_text
+    finally:
+        reader.kill()
+    assert report(runs, *words, link).returncode == 0
+    assert link.is_symlink()
+    assert file.read_text() == whole_text
+    link = tmp_path / "stdout"  # not that of the machine: what this must not do would take it away
+    link.symlink_to("/proc/self/fd/1")
+    into_stdout = [*COMMAND, *words, link, "--store", runs]
+    done = subprocess.run(into_stdout, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == whole_text
+
+
+def test_a_report_that_does_not_fit_on_the_disk_is_named_and_leaves_no_half_of_it(runs, tmp_path):
+    page = tmp_path / "page.html"
+    done = subprocess.run(
+        [*COMMAND, "oulu_idrate", "--format", "html", "--out", page, "--store", runs],
+        capture_output=True, text=True, cwd=ROOT,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, f"error: {page}: File too large\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_where_stdout_is_closed_a_report_is_written_to_its_file_all_the_same(runs, tmp_path):
+    words = [*COMMAND, "oulu_idrate", "--format", "csv", "--out", tmp_path / "report.csv", "--store", runs]
+    done = subprocess.run(words, stderr=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, f"report written to {tmp_path / 'report.csv'}\n")
+
+
 def test_a_damaged_plan_is_named_with_what_mends_it(runs):
     path = runs / "studies/oulu_idrate@quick/plan.json"
     for content in ("{", "[]", '{"study": "x"}', "\x00" * 100):
         path.write_text(content)
         assert re.search(r"plan\.json is .*run the study again", refused(report(runs, "oulu_idrate")))
+
+
+@pytest.mark.parametrize("columns", ["80", "0"])
+def test_the_list_of_studies_tells_all_counts_beside_a_long_name_and_where_nobody_knows_the_width(
+    tmp_path, monkeypatch, columns
+):
+    plan = design(study="s" * 64, profile=None)
+    store(tmp_path / "runs", plan, whole(plan))
+    monkeypatch.setenv("COLUMNS", columns)
+    shown = idenctl("study", "list", "--store", tmp_path / "runs").stdout
+    assert sum(map(len, re.findall("s{4,}", shown))) == 64
+    assert "70      70        0" in shown
+    assert "…" not in shown
 
 
 def on_a_terminal(words, columns, **environment):

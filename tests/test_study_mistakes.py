@@ -107,7 +107,7 @@ MISTAKES = {
         (
             "report: {by: id_rate, baselines: [{variant: original}]}",
             23,
-            "a baseline must be one cell of the design, got {'variant': 'original'}",
+            "a baseline must be one cell of the design, got {'variant': 'original'}; name all that a cell says, as in",
         ),
         (
             "report: {by: id_rate, show: [faces]}",

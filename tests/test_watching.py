@@ -352,6 +352,21 @@ def test_a_study_that_nobody_runs_is_shown_once(study):
     assert "coin (synthetic) is not running: trials 0 done, 4 waiting" in said
 
 
+def test_a_study_that_ended_long_ago_took_as_long_as_it_took_and_not_until_now(study):
+    planned, store = study
+    plan = store.studies / "coin/plan.json"
+    since = began(store) - 5000
+    then = {"written_at": datetime.fromtimestamp(since, UTC).isoformat()}
+    plan.write_text(json.dumps(json.loads(plan.read_text()) | then))
+    assert began(store) == pytest.approx(since)
+    for pack, start in zip(planned.packs, (1, 41), strict=True):
+        stored(store, pack, since, start, start + 40, 0.75)
+    watch = idenctl("study", "status", "coin", "--watch", "--store", "runs")
+    said = watch.communicate(timeout=FINISH)[1]
+    assert watch.returncode == 0
+    assert "finished: trials 4 done; packs 2 of 2 done; 1:21 elapsed" in said
+
+
 def test_watching_and_json_exclude_each_other(study):
     watch = idenctl("study", "status", "coin", "--watch", "--json", "--store", "runs")
     assert "--watch and --json exclude each other" in watch.communicate(timeout=FINISH)[1]

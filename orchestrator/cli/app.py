@@ -80,12 +80,15 @@ def main() -> None:
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    if os.environ.get("COLUMNS") == "0":  # a width that nobody knows; Rich would print nothing into it
+        del os.environ["COLUMNS"]
     try:
         try:
             with completion.whole_names():
                 status = typer.main.get_command(app).main(arguments, prog_name="idenctl", standalone_mode=False)
         finally:
-            sys.stdout.flush()
+            if sys.stdout:  # None where it was closed before we began
+                sys.stdout.flush()
         sys.exit(status)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
@@ -121,7 +124,7 @@ def _meant(message: str) -> str:
     if (found := re.search(r"'([^']*)' is not one of (.*)", message)) and (
         close := nearest(found[1], re.findall("'([^']*)'", found[2]))
     ):
-        return f"{message}; did you mean '{close}'?"
+        return f"{message.removesuffix('.')}; did you mean '{close}'?"
     return message
 
 

@@ -79,9 +79,12 @@ def synth(
     from idennet_core.datasets.synthetic import sets
 
     check_name(name, sets.DRAWN)
+    if sheet and sheet.suffix != ".png":
+        raise ValueError(f"--sheet must end in .png, got {sheet}; give another name")
     drawn = sets.synthesise(name, out, subjects, identity_effect, seed, form=form)
     done = "was there already" if drawn.reused else "drawn"
-    typer.echo(f"{name} (synthetic) {done}: {drawn.subjects} people, {drawn.pictures} pictures in {out}")
+    people = "1 person" if drawn.subjects == 1 else f"{drawn.subjects} people"
+    typer.echo(f"{name} (synthetic) {done}: {people}, {drawn.pictures} pictures in {out}")
     if sheet:
         sets.contact_sheet(name, sheet, identity_effect=identity_effect, seed=seed)
         typer.echo(f"contact sheet (synthetic): {sheet}")

@@ -212,7 +212,7 @@ def _data(place: "Store", address: str) -> Findings:
         remedy = (
             f"idenctl data prepare NAME --root DIR --store {address}; without data: idenctl data synth NAME --out DIR"
         )
-        yield Finding("prepared data", "wrong", f"none in {place}, so no study can run", remedy)
+        yield Finding("prepared data", "wrong", f"none in {place}, so no study of IDEnNet can run", remedy)
     trunks = place.trunk_facts()
     known = f"{len(trunks)} pre-trained" if trunks else "none yet, a study's first run trains those it needs"
     yield Finding("trunks", "fine", known)

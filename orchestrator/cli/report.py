@@ -126,15 +126,24 @@ def check_out(path: Path, suffix: str = "", what: str = "--out") -> None:
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Write a file beside and move it in place: a reader finds the old one or the new one, never half."""
+    """Write a file beside and move it in place: a reader finds the old one or the new one, never half.
+
+    A link, such as /dev/stdout, and what is no plain file, as a pipe, are written to: nothing may take their place.
+    """
     check_out(path)
+    content = content.encode() if isinstance(content, str) else content
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        path.write_bytes(content)
+        return
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+        beside.write_bytes(content)
         beside.replace(path)
     except PermissionError:
         raise PermissionError(
             f"{path.parent} must be writable for {path.name}, it is not; give another place"
         ) from None
+    except OSError as error:  # a full disk, which does not say for which file
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
-        beside.unlink(missing_ok=True)  # half of it, where the disk is full
+        beside.unlink(missing_ok=True)  # half of it

@@ -142,7 +142,7 @@ def list_(store: StoreAddress = "runs", as_json: Json = False) -> None:
     from orchestrator.cli.console import plain_console
 
     counted = ("cells", "trials", "complete", "failed", "searched")
-    columns: list[Column | str] = [Column("study", no_wrap=True), "data set"]
+    columns: list[Column | str] = [Column("study", overflow="fold"), "data set"]
     columns += [Column(name, no_wrap=True) for name in counted]
     table = Table(*columns, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for study in studies:

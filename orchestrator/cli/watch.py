@@ -50,7 +50,7 @@ def follow(store: "Store", name: str, job: "Callable[[], Job] | None" = None) ->
             display.show(seen.state, failures(before, seen.state.failed), step)
             every = max(every, REST * (time.time() - began - every))
     verb = "finished" if seen.over else "is not running"
-    display.say(f"{seen.state.title} {verb}: {summary(seen.state.ended, time.time())}")
+    display.say(f"{seen.state.title} {verb}: {summary(seen.state.ended, seen.last)}")
     closing(store, name)
     return 0 if seen.over and not seen.state.failed else 1
 

@@ -92,4 +92,4 @@ def _key(value: object) -> float | str:
 def _spoken(value: object) -> str:
     if not isinstance(value, str):
         return str(value)
-    return value.upper() if len(value) <= 2 else value.capitalize()
+    return value.upper() if len(value) <= 2 else value[0].upper() + value[1:]
