@@ -3,10 +3,10 @@
 import re
 
 _DEVICE = r"(?!(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:@|\Z))"  # what Windows takes for a device, not a folder
-_WORD = r"[A-Za-z0-9_-]{1,64}"
+_WORD = r"(?!-)[A-Za-z0-9_-]{1,64}"
 RULES = {
-    "a name": (_DEVICE + _WORD, "1 to 64 letters, digits, _ or -, and no device of Windows such as nul"),
-    "a study's name": (f"{_DEVICE}{_WORD}(@{_WORD})?", "1 to 64 letters, digits, _ or -, or NAME@PROFILE"),
+    "a name": (_DEVICE + _WORD, "1 to 64 letters, digits, _ or -, not - first, and no device of Windows such as nul"),
+    "a study's name": (f"{_DEVICE}{_WORD}(@{_WORD})?", "1 to 64 letters, digits, _ or -, not - first, or NAME@PROFILE"),
     "a data set's name": (_DEVICE + r"[a-z0-9][a-z0-9+-]{0,63}", "1 to 64 small letters, digits, + or -"),
     "an id": (r"[0-9a-f]{32}", "32 hexadecimal digits"),
 }
@@ -28,4 +28,4 @@ def visible(text: str) -> str:
 def quoted(text: str, longest: int = 60) -> str:
     """A name that is refused, in quotes and in ASCII: letters that look like others show what they are."""
     shown = ascii(text)
-    return shown if len(shown) <= longest else f"{shown[: longest - 3]}..."
+    return shown if len(shown) <= longest else f"{shown[: longest - 4]}...{shown[0]}"

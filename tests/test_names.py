@@ -22,8 +22,8 @@ HOSTILE = {
     "lines": "a\nb", "end": "a\n", "space": "a b", "empty": "", "device": "nul", "devices": "Com1", "half": "\ud800",
     "colour": "\x1b[31mred", "option": "--help", "star": "*",
 }  # fmt: skip
-FINE = {"option"}  # letters and dashes: no danger in a path
-each_hostile = pytest.mark.parametrize("name", [HOSTILE[key] for key in HOSTILE if key not in FINE], ids=ascii)
+each_hostile = pytest.mark.parametrize("name", HOSTILE.values(), ids=ascii)
+each_typed = pytest.mark.parametrize("name", [HOSTILE[key] for key in HOSTILE if key != "option"], ids=ascii)
 
 
 def harmless(line):
@@ -45,6 +45,10 @@ def test_a_sound_name_is_itself(name):
     assert names.named("a study's name", name) == name
 
 
+def test_a_long_name_that_is_refused_is_shown_to_its_quotes_both():
+    assert refused(lambda: names.named("a name", "l" * 70)).endswith(f"got '{'l' * 55}...'")
+
+
 @each_hostile
 @pytest.mark.parametrize("line", ["name: small", "dataset: oulu-casia", "  quick:", "  variant: if"])
 def test_a_study_file_cannot_bring_in_such_a_name(tmp_path, name, line):
@@ -54,7 +58,7 @@ def test_a_study_file_cannot_bring_in_such_a_name(tmp_path, name, line):
     assert harmless(refused(lambda: load(written(tmp_path, text))).partition("small.yaml:")[2])
 
 
-@each_hostile
+@each_typed
 @pytest.mark.parametrize(
     "command",
     [

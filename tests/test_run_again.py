@@ -1,9 +1,12 @@
 """Studies that are killed, interrupted or damaged and run again: their rows are those of an undisturbed run."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from conftest import idenctl
@@ -23,6 +26,8 @@ from small_study import (
 
 from idennet_core.streams import generator
 from orchestrator.store import Store
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -91,6 +96,18 @@ def test_ctrl_c_says_what_is_safe_and_ends_with_130(uninterrupted, store, start)
     assert "run the same command again" in said
     assert run(store).returncode == 0
     assert_equal_runs(store, uninterrupted)
+
+
+def test_ctrl_c_while_the_command_is_still_loading_ends_it_without_a_word(tmp_path):
+    (tmp_path / "typer.py").write_text("import time\nopen('loading', 'w').close()\ntime.sleep(60)\n")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "idenctl", "doctor"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    wait_until((tmp_path / "loading").exists, process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=FINISH)
+    assert (process.returncode, said) == (-signal.SIGINT, ""), "which a shell calls 130"
 
 
 def test_a_search_whose_driver_is_killed_on_ray_tune_finds_what_the_uninterrupted_one_does(store, tmp_path):

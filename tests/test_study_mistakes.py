@@ -14,7 +14,11 @@ TWO = f"components: {{{FUSION}, {LOSS}}}"
 # what stands in the file: (what is written instead, the line of the message, how it begins)
 MISTAKES = {
     "name: small": [
-        ("name: ../small", 1, "name must be 1 to 64 letters, digits, _ or -, and no device of Windows such as nul"),
+        (
+            "name: ../small",
+            1,
+            "name must be 1 to 64 letters, digits, _ or -, not - first, and no device of Windows such as nul",
+        ),
         ("name: 7", 1, "name should be a valid string, got 7"),
         ("name: [", 2, "not YAML: "),
         ("\tname: small", 1, "not YAML: "),

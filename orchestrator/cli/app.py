@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import re
+import signal
 import sys
 import traceback
 from collections import Counter
@@ -77,6 +78,8 @@ def main() -> None:
     0 done, 1 something failed, 2 the request was wrong, 130 interrupted. `--debug`, anywhere on the command
     line, shows the traceback too.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as it was set for the time of loading
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1

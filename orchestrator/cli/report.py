@@ -128,11 +128,11 @@ def check_out(path: Path, suffix: str = "", what: str = "--out") -> None:
 def write(path: Path, content: str | bytes) -> None:
     """Write a file beside and move it in place: a reader finds the old one or the new one, never half.
 
-    A link, such as /dev/stdout, and what is no plain file, as a pipe, are written to: nothing may take their place.
+    What is no plain file, as a pipe, or lies in /dev, as stdout, is written to: nothing may take its place.
     """
     check_out(path)
     content = content.encode() if isinstance(content, str) else content
-    if path.is_symlink() or (path.exists() and not path.is_file()):
+    if Path("/dev") in path.absolute().parents or (path.exists() and not path.is_file()):
         path.write_bytes(content)
         return
     beside = path.with_name(f".{path.name}.{os.getpid()}")
