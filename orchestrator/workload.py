@@ -1,5 +1,6 @@
 """The seam to training: what the orchestrator asks of a workload, and one pack from start to store."""
 
+import filecmp
 import gc
 import importlib
 import sys
@@ -7,7 +8,6 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.machinery import PathFinder
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -82,8 +82,8 @@ def load(name: str, store: Store) -> Workload:
     """The workload that `package.module:object` gives when it is called with the store.
 
     The current folder is importable, after what is installed: no file in it passes for an installed module. Raises
-    ValueError where there is no such object, where what it gives is no workload, or where Python has a module of that
-    name from elsewhere although there is one here.
+    ValueError where there is no such object, where what it gives is no workload, or where Python has another module of
+    that name than the one here.
     """
     module_name, _, attribute = name.partition(":")
     module = _module(module_name)
@@ -201,10 +201,10 @@ def _module(name: str) -> ModuleType:
         raise ValueError(f"the module {name} cannot be imported: {error}; install it") from error
     except Exception as error:
         raise ValueError(f"the module {name} cannot be imported: {_shown(error)}") from error
-    top, _, _ = name.partition(".")
-    found, meant = getattr(sys.modules[top], "__file__", None), PathFinder.find_spec(top, [here])
-    if found and meant and meant.origin and not Path(found).samefile(meant.origin):
-        raise ValueError(f"the module {top} of this folder is hidden by {found}; rename it, or start Python anew here")
+    found, place = getattr(module, "__file__", None), Path(here, *name.split("."))
+    for own in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
+        if found and own.is_file() and not filecmp.cmp(found, own, shallow=False):
+            raise ValueError(f"{own} is hidden by another {name}, {found}; rename it, or start Python anew here")
     return module
 
 

@@ -158,7 +158,7 @@ def test_a_workload_that_is_none_is_refused_in_one_line_with_its_place(here, wri
 @pytest.mark.parametrize("elsewhere", ["installed", "another folder"])
 def test_of_two_modules_of_a_name_none_is_guessed(here, tmp_path_factory, monkeypatch, elsewhere):
     folder = tmp_path_factory.mktemp("other")
-    (folder / "coin.py").write_text(COIN_MODULE)
+    (folder / "coin.py").write_text(COIN_MODULE + "# another\n")
     if elsewhere == "installed":
         monkeypatch.syspath_prepend(folder)
     else:
@@ -167,7 +167,7 @@ def test_of_two_modules_of_a_name_none_is_guessed(here, tmp_path_factory, monkey
             assert idenctl("study", "plan", here / "coin.yaml").returncode == 0
     done = idenctl("study", "plan", "coin.yaml")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    hidden = f"the module coin of this folder is hidden by {folder / 'coin.py'}; rename it, or start Python anew here"
+    hidden = f"{here / 'coin.py'} is hidden by another coin, {folder / 'coin.py'}; rename it, or start Python anew here"
     assert f"error: coin.yaml:3: {hidden}" in done.stderr
 
 
