@@ -295,9 +295,9 @@ class Stacked:
 
 
 def parts(members: Sequence[Member], size: int) -> list[Sequence[Member]]:
-    """The members in as few parts of at most `size` as there can be, of even sizes."""
+    """The members in as few parts of at most `size` as there can be, of even sizes; nobody is in no part."""
     count = -(-len(members) // size)
-    cuts = [len(members) * place // count for place in range(count + 1)]
+    cuts = [len(members) * place // max(count, 1) for place in range(count + 1)]
     return [members[start:end] for start, end in pairwise(cuts)]
 
 

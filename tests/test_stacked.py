@@ -260,6 +260,23 @@ def test_a_member_that_fails_gives_the_memory_of_its_head_back(stack, face_set):
     assert members[1].failure is not None
 
 
+@pytest.mark.parametrize("ended", ["failed", "left"])
+@pytest.mark.parametrize("stack", [None, 2])
+def test_a_pack_of_which_nobody_is_left_ends_without_probabilities(stack, ended, face_set):
+    settings = canonical({"depth": 10, "epochs": 2, "batch_size": 16, "augment": False, "variant": "original"})
+    start, examples, trunk = PretrainedNetwork(6, 10), packed.examples(face_set, False), Trunk(10)
+    for number, network_ in enumerate((start, trunk)):
+        initialise(network_, "nobody", number)
+    settings["lr"] = 1e30 if ended == "failed" else 0.05
+    members = [Member(settings, 0, seed, examples, 48, start.state_dict(), CPU) for seed in range(3)]
+    tested, _ = packed.train(
+        members, [trunk], face_set, first_epoch=0, device=CPU, threads=2, stack=stack,
+        on_progress=lambda _: None, on_epoch=lambda *_: [trial.leave() for trial in members],
+    )  # fmt: skip
+    assert tested == [None] * 3
+    assert all((trial.failure is not None) == (ended == "failed") for trial in members)
+
+
 def test_maps_in_bf16_train_beside_parameters_in_single_precision(alone):
     trial, heads = member(0, torch.float32), stacks(1, torch.bfloat16)
     (record,) = train(heads, [trial], 0, torch.bfloat16)
@@ -281,7 +298,7 @@ def test_a_stacks_masks_are_those_of_its_members_dropout(rate):
             assert torch.equal(masks[layer][place], wanted.transpose(0, 1).flatten(1))
 
 
-@pytest.mark.parametrize(("count", "size", "sizes"), [(60, 16, [15, 15, 15, 15]), (7, 4, [3, 4]), (1, 16, [1])])
+@pytest.mark.parametrize(("count", "size", "sizes"), [(60, 16, [15, 15, 15, 15]), (7, 4, [3, 4]), (1, 16, [1]), (0, 16, [])])
 def test_a_pack_is_cut_into_stacks_of_even_sizes(count, size, sizes):
     assert [len(part) for part in stacked.parts(list(range(count)), size)] == sizes
 
