@@ -298,7 +298,9 @@ def test_a_stacks_masks_are_those_of_its_members_dropout(rate):
             assert torch.equal(masks[layer][place], wanted.transpose(0, 1).flatten(1))
 
 
-@pytest.mark.parametrize(("count", "size", "sizes"), [(60, 16, [15, 15, 15, 15]), (7, 4, [3, 4]), (1, 16, [1]), (0, 16, [])])
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"), [(60, 16, [15, 15, 15, 15]), (7, 4, [3, 4]), (1, 16, [1]), (0, 16, [])]
+)
 def test_a_pack_is_cut_into_stacks_of_even_sizes(count, size, sizes):
     assert [len(part) for part in stacked.parts(list(range(count)), size)] == sizes
 
