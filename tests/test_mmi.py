@@ -215,6 +215,20 @@ def test_entities_are_refused_before_they_grow(tmp_path):
     )
 
 
+def test_odd_numbers_and_encodings_cost_their_clip_alone(tmp_path):
+    long, odd = "1" * 5000, '<?xml version="1.0" encoding="{}"?><a><Metatag Name="Emotion" Value="1"/></a>'
+    session(tmp_path, 1, emotion=long)
+    (session(tmp_path, 2) / "S001-001.xml").write_text(odd.format("klingon"))
+    (session(tmp_path, 3) / "S001-001.xml").write_text(odd.format("rot13"))
+    (session(tmp_path, 4) / "2²").write_bytes(b"")
+    found = reasons(mmi.scan(tmp_path))
+    assert found["1/S001-001"] == f"its annotation: Emotion must be a whole number, but is '{'1' * 20}'"
+    assert found["2/S001-001"] == "its annotation: not readable XML (unknown encoding: klingon)"
+    assert found["3/S001-001"].startswith("its annotation: not readable XML ('rot13' is not a text encoding")
+    assert found["4/2²"].startswith("neither a clip")
+    assert len(found) == 4
+
+
 # manifest
 
 
@@ -243,6 +257,7 @@ def test_a_manifest_chooses_the_sequences_and_what_it_misses_is_listed(tmp_path)
         ("1/S001-001\nS001-002\n", "list:2 must be session/clip such as 12/S001-002, but is 'S001-002'"),
         ("1/S001-001\n1/S001-001", "list:2 must name a sequence once, but 1/S001-001 occurs twice"),
         ("../1/S001-001", "list:1 must be session/clip"),
+        ("1" * 5000 + "/S001-001", "list:1 must be session/clip"),
         ("# none\n", "must have a line session/clip"),
         (None, "does not exist: give a file"),
     ],

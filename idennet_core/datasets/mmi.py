@@ -34,7 +34,7 @@ NUM_SEQUENCES = 205
 ADVICE = "give --manifest FILE if you know which"
 SESSION, ACTION_UNITS = "session.xml", "-oao_aucs.xml"
 CLIP = re.compile(r"(S\d{3})-\d+", re.IGNORECASE)  # a file's name begins with it; its first half is the subject
-LISTED = re.compile(rf"\d+/{CLIP.pattern}", re.IGNORECASE)
+LISTED = re.compile(rf"\d{{1,255}}/{CLIP.pattern}", re.IGNORECASE)  # a file's name has no more digits
 MAX_ANNOTATION = 2**20  # bytes; they have a few thousand
 VIDEOS = (".avi", ".mov", ".mp4", ".mpeg", ".mpg")
 UPRIGHT_HEIGHT = 480  # pixels; other single views were filmed with the camera on its side
@@ -152,7 +152,7 @@ def read_emotion(path: Path) -> tuple[str, str]:
     if len(values) > 1:
         return "", f"its annotation: {len(values)} different emotions"
     value = values.pop()
-    if not value.strip().isdecimal():
+    if not re.fullmatch(r"\d{1,9}", value.strip()):
         return "", f"its annotation: Emotion must be a whole number, but is {value[:20]!r}"
     if not 1 <= int(value) <= len(CLASSES):
         return "", f"emotion {int(value)} is none of the six expressions (1 to {len(CLASSES)})"
@@ -219,7 +219,7 @@ def _tags(path: Path) -> tuple[list[tuple[str, dict[str, str]]], str]:
         return [], f"there is no {path.name}"
     except OSError as error:
         return [], f"cannot be read: {error.strerror}"
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError) as error:  # a LookupError: an encoding that nobody knows
         return [], f"not readable XML ({error})"
     except ValueError as error:
         return [], str(error)

@@ -104,7 +104,8 @@ def is_drawn(place: Path) -> bool:
 
 def natural(name: str) -> list[tuple[int, str]]:
     """Sort key that puts `9.png` before `10.png`."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"([0-9]+)", name)]
+    parts = re.split(r"([0-9]+)", name)  # every second one is a number; a "²" beside it is none
+    return [(int(part), "") if place % 2 else (0, part) for place, part in enumerate(parts)]
 
 
 def check_root(root: Path) -> None:
