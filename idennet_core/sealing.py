@@ -53,7 +53,7 @@ def read(path: Path, unsealed: bool = False) -> tuple[bytes, dict[str, str]]:
         if unsealed and _MARK not in head:
             try:
                 return head + file.read(), _metadata(head)
-            except (ValueError, KeyError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise Damaged(f"{path} is damaged: its header is no JSON with words in it") from None
         tensors = file.read()
     try:

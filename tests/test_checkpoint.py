@@ -86,6 +86,15 @@ def test_a_header_that_claims_to_be_huge_takes_no_memory(path):
         words_of(path)
 
 
+@pytest.mark.parametrize(
+    "header", [b"1", b"[]", b"null", b'{"__metadata__":1}', b'{"__metadata__":[]}', b"[" * 100_000]
+)
+def test_an_unsealed_file_whose_header_holds_no_words_is_damaged(path, header):
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(sealing.Damaged, match=r"x\.safetensors is damaged"):
+        checkpoint.load(path, unsealed=True)
+
+
 def test_a_missing_file_is_missing_and_not_damaged(tmp_path):
     with pytest.raises(FileNotFoundError):
         checkpoint.load(tmp_path / "none.safetensors")
