@@ -120,6 +120,15 @@ def test_a_run_killed_while_it_writes_leaves_no_set_and_takes_none_away(tmp_path
     assert small_set(tmp_path / "new", value=5) == prepared.load(tmp_path / "new").data_id
 
 
+@pytest.mark.parametrize("read", [prepared.load, prepared.splits])
+def test_an_index_with_a_quote_that_never_ends_is_damaged(tmp_path, read):
+    small_set(tmp_path / "set")
+    with (tmp_path / "set/faces.csv").open("a") as file:
+        file.write('"' + "a,b\n" * 50_000)
+    with pytest.raises(ValueError, match=r"is damaged .*: move it away and prepare again"):
+        read(tmp_path / "set")
+
+
 def test_what_is_no_prepared_set_is_refused_in_one_line(tmp_path):
     (tmp_path / "notes").mkdir()
     with pytest.raises(ValueError, match="is not a prepared set"):

@@ -214,7 +214,7 @@ def load(directory: Path) -> FaceSet:
     try:
         faces: NDArray[np.uint8] = np.load(directory / FACES, mmap_mode="r")
         columns = _read_index(directory / INDEX)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, csv.Error) as error:
         raise ValueError(f"{directory} is damaged ({error}): move it away and prepare again") from error
     if faces.shape != (len(columns["source"]), STORED_SIZE, STORED_SIZE):
         raise ValueError(
@@ -236,7 +236,7 @@ def splits(directory: Path) -> list[str]:
     """The split of each face of a prepared set, without reading a face. Raises ValueError for a damaged index."""
     try:
         found: list[str] = _read_index(directory / INDEX)["split"].tolist()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise ValueError(f"{directory} is damaged ({error}): move it away and prepare again") from error
     return found
 
