@@ -158,6 +158,15 @@ def test_without_record_0_every_record_with_a_picture_is_taken(tmp_path):
     assert reasons(scan.skipped) == {"train.rec:0": f"{NO_RECORD}, so every record that holds a picture is taken"}
 
 
+def test_a_picture_in_record_0_says_nothing_of_how_many_there_are(tmp_path):
+    write_records(tmp_path, [record(i // 2, picture(i, 112, 112, ".jpg"), i) for i in range(6)])
+    scan = casia_webface.scan(tmp_path)
+    assert [(p.subject, p.frame) for p in scan.pictures] == [(f"{i // 2:07d}", f"{i:07d}") for i in range(6)]
+    assert reasons(scan.skipped) == {
+        "train.rec:0": "record 0 holds a picture, so every record that holds a picture is taken"
+    }
+
+
 def test_a_file_of_another_format_leaves_nothing_and_says_why(tmp_path):
     faces(tmp_path / "set")
     size = (tmp_path / "set/train.rec").stat().st_size

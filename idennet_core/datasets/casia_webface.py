@@ -95,12 +95,15 @@ def _scan_records(root: Path, folder: Path) -> Scan:
     pictures: list[Face] = []
     skipped: list[Skipped] = []
     offsets: dict[int, int] = {}
+    held = 0  # bytes of a picture in record 0
     try:
         entries = (entry for entry in read_index(folder / INDEX) if not isinstance(entry, str))
         first = next((offset for key, offset in entries if key == 0), None)
         if first is None:
             raise ValueError("the index names no record 0")
-        end, _ = records.head(first)  # images have the keys before it, records from there on describe identities
+        end, held = records.head(first)  # images have the keys before it, records from there on describe identities
+        if held:  # as tools write it that know of no metadata: its label is an identity, and no number of records
+            raise ValueError("record 0 holds a picture")
     except ValueError as error:
         end = math.inf
         skipped.append(Skipped(f"{place}:0", f"{error}, so every record that holds a picture is taken"))
@@ -109,7 +112,7 @@ def _scan_records(root: Path, folder: Path) -> Scan:
             skipped.append(Skipped(f"{(folder / INDEX).relative_to(root).as_posix()}:{line}", entry))
             continue
         key, offset = entry
-        if key == 0 or key >= end:
+        if key >= end or (key == 0 and not held):
             continue
         try:
             if key in offsets:
