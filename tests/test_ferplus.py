@@ -199,6 +199,14 @@ def test_faulty_rows_are_listed_and_the_others_stay_joined(tmp_path):
     assert [int(face.max()) for face in prepared.load(tmp_path / "store/ferplus").faces] == [6]
 
 
+def test_both_tables_may_begin_with_the_mark_that_spreadsheets_write(tmp_path):
+    root = fer_tables(tmp_path, [("Training", f"{i}.png", HAPPY) for i in range(3)])
+    for name in ("fer2013new.csv", "fer2013.csv"):
+        (root / name).write_bytes("\ufeff".encode() + (root / name).read_bytes())
+    prepare(ferplus.scan(root), tmp_path / "store/ferplus", None, {"points": "cropped"})
+    assert [int(face.max()) for face in prepared.load(tmp_path / "store/ferplus").faces] == [0, 1, 2]
+
+
 def test_tables_that_do_not_go_together_are_refused(tmp_path):
     fer_tables(tmp_path, [("Training", "a.png", HAPPY), ("PublicTest", "b.png", HAPPY)])
     lines = (tmp_path / "fer2013.csv").read_text().splitlines()

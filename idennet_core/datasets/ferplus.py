@@ -184,7 +184,7 @@ def _usages(path: Path) -> tuple[list[str], list[int]]:
     offsets: list[int] = []
     with path.open("rb") as file:
         header = file.readline(MAX_LINE)
-        columns = header[:80].decode(errors="replace").strip()
+        columns = header[:80].decode("utf-8-sig", errors="replace").strip()
         if columns != "emotion,pixels,Usage":
             raise ValueError(f"{path} must have the columns emotion,pixels,Usage, but has {columns}")
         position = len(header)
