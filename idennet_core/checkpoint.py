@@ -58,7 +58,8 @@ def load(path: Path, unsealed: bool = False) -> tuple[dict[str, Tensor], dict[st
 
 def kept(folder: Path, name: str) -> list[Path]:
     """The checkpoints of this name, the furthest first."""
-    return sorted(folder.glob(f"{name}.*.safetensors"), key=_number, reverse=True)
+    found = [path for path in folder.glob(f"{name}.*.safetensors") if path.name.split(".")[1].isdecimal()]
+    return sorted(found, key=_number, reverse=True)
 
 
 def outdated(last: Path) -> list[Path]:

@@ -86,7 +86,7 @@ _rules: dict[str, tuple[Callable[[Any], bool], str]] = {
     "variant": (lambda value: value in VARIANTS, f"one of {', '.join(VARIANTS)}"),
     "depth": (lambda value: value >= 10 and value % 6 == 4, "6n + 4 with n >= 1, such as 16, 22 or 40"),
     "bottleneck": _at_least_one,
-    "compression": (lambda value: 0 < value <= 1, "a share above 0 and at most 1"),
+    "compression": (lambda value: 0.1 <= value <= 1, "a share from 0.1 to 1"),
     "alpha": _not_negative,
     "gamma": _not_negative,
     "id_rate": (lambda value: 0 <= value <= 1, "a share from 0 to 1"),

@@ -159,6 +159,12 @@ def keeping(folder, first):
         os._exit(1)
 
 
+def test_a_copy_that_somebody_laid_beside_is_none_of_the_checkpoints(tmp_path):
+    for name in ("pack-a.3.safetensors", "pack-a.3 (copy).safetensors", "pack-a.old.safetensors"):
+        (tmp_path / name).touch()
+    assert checkpoint.kept(tmp_path, "pack-a") == [tmp_path / "pack-a.3.safetensors"]
+
+
 def test_killed_at_any_moment_while_it_keeps_checkpoints_the_last_or_the_one_before_it_is_whole(tmp_path):
     draw, last = generator("killed while keeping"), -1
     for _ in range(4):

@@ -4,7 +4,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from idennet_core import cost
-from idennet_core.config import canonical
+from idennet_core.config import ARCHITECTURE, canonical
 from idennet_core.network import Dropout, Head, PretrainedNetwork, Trunk, initialise, start_from, trunk_state
 from idennet_core.streams import generator
 
@@ -302,6 +302,17 @@ def convolutions(run):
 
 
 ARCHITECTURES = [(16, 12, 1.0), (22, 12, 1.0), (40, 12, 1.0), (22, 48, 0.5)]
+
+
+def test_the_least_compression_that_a_study_may_ask_for_leaves_every_network_a_channel():
+    with pytest.raises(ValueError, match=r"compression must be a share from 0\.1 to 1, got 0\.05"):
+        canonical({"compression": 0.05})
+    settings = canonical({"depth": 10, "compression": 0.1})
+    architecture = {name: settings[name] for name in ARCHITECTURE}
+    network = PretrainedNetwork(6, **architecture)
+    assert network(torch.rand(2, 1, 60, 60)).shape == (2, 6)
+    head = Head(network.trunk.out_width, 2, 6, 9, **architecture)
+    assert head(torch.rand(2, 2 * network.trunk.out_width, 12, 12))[0].shape == (2, 6)
 
 
 @pytest.mark.parametrize(("depth", "bottleneck", "compression"), ARCHITECTURES)
