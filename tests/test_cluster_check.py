@@ -339,14 +339,16 @@ def test_no_shape_of_a_file_breaks_the_rules(name):
     tried = 0
     for number, part in enumerate(parts):
         for place, _ in leaves(part):
-            for new in (None, 7, "text", [7], {"a": 7}):
+            for new in (None, 7, "text", [7], {"a": 7}, {7: 7}):
                 spoilt = replaced(part, place, new)
                 list(check_kuberay.findings({number: spoilt}) if kuberay else check_ray_up.findings(spoilt))
                 tried += 1
     assert tried > 100
 
 
-@pytest.mark.parametrize("content", ["name: x", "provider: {}", "provider: {type: local, head_ip: a}"])
+@pytest.mark.parametrize(
+    "content", ["name: x", "provider: {}", "provider: {type: local, head_ip: a}", "provider: {type: [aws]}"]
+)
 def test_what_is_no_cluster_is_neither_stopped_nor_a_crash(tmp_path, content):
     file = tmp_path / "cluster.yaml"
     file.write_text(content)
@@ -354,3 +356,18 @@ def test_what_is_no_cluster_is_neither_stopped_nor_a_crash(tmp_path, content):
     assert (ended.returncode, ended.stdout) == (2, "")
     assert f"see: idenctl cluster check {file}" in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def test_a_cluster_file_that_is_no_text_is_refused_in_one_line_by_check_and_by_down(tmp_path):
+    file = tmp_path / "cluster.yaml"
+    file.write_bytes(b"\xff\xfe")
+    for command in ("check", "down"):
+        ended = idenctl("cluster", command, file)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert ended.stderr == f"error: {file}: a cluster file is text in UTF-8; save it so\n"
+
+
+def test_a_folder_is_not_proposed_as_the_cluster_file_that_it_is_not(tmp_path):
+    (tmp_path / "gpu.yaml").mkdir()
+    ended = idenctl("cluster", "check", tmp_path / "gpu.yaml")
+    assert (ended.returncode, ended.stderr.count("did you mean")) == (2, 0)

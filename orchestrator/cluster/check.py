@@ -40,15 +40,7 @@ class Checked:
 
 def check(path: Path) -> Checked:
     """Check a cluster file. Raises FileNotFoundError where there is none, ValueError for one of no kind known here."""
-    if not path.is_file():
-        others = sorted(map(str, [*path.parent.glob("*.y*ml"), *path.parent.glob("*.sh")]))
-        close = nearest(str(path), others)
-        hint = f"did you mean '{close}'? " if close else ""
-        raise FileNotFoundError(f"no cluster file {path}; {hint}this project's are in cluster/")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: a cluster file is text in UTF-8; save it so") from None
+    text = text_of(path)
     if text.startswith("#!") and "#SBATCH" in text:
         lines: dict[Place, str] = {(number,): f"{path}:{number}" for number in range(1, text.count("\n") + 2)}
         return Checked("Slurm", _located(check_slurm.findings(text), {(): f"{path}:1", **lines}))
@@ -70,6 +62,19 @@ def check(path: Path) -> Checked:
     findings = [*_read_otherwise(config, text), *check_ray_up.findings(config)]
     problems = _located([((number, *place), *rest) for place, *rest in findings], places)
     return Checked("ray up", problems, check_ray_up.unseen(config))
+
+
+def text_of(path: Path) -> str:
+    """The text of a cluster file. Raises FileNotFoundError where there is none, ValueError where it is no UTF-8."""
+    if not path.is_file():
+        others = sorted(str(one) for end in ("*.y*ml", "*.sh") for one in path.parent.glob(end) if one.is_file())
+        close = nearest(str(path), others)
+        hint = f"did you mean '{close}'? " if close else ""
+        raise FileNotFoundError(f"no cluster file {path}; {hint}this project's are in cluster/")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: a cluster file is text in UTF-8; save it so") from None
 
 
 def _read(text: str, source: str) -> tuple[dict[int, Any], dict[Place, str]]:

@@ -63,7 +63,7 @@ def read_otherwise(value: Any, as_1_1: Any, place: Place = ()) -> Iterator[Findi
 
 def findings(config: dict[str, Any]) -> Iterator[Finding]:
     """Everything wrong in a `ray up` file; only what its schema says where it does not have the shape of one."""
-    broken = list(_schema(config))
+    broken = list(refused_by_ray(config))
     yield from broken
     yield from gaps(config)
     if any(rule != UNKNOWN for _, rule, _, _ in broken):
@@ -89,8 +89,11 @@ def unseen(config: dict[str, Any]) -> str | None:
     return f"the names in node_config are not looked at without the extra '{kind}': pip install '.[{kind}]'"
 
 
-def _schema(config: dict[str, Any]) -> Iterator[Finding]:
+def refused_by_ray(config: dict[str, Any]) -> Iterator[Finding]:
     """What Ray's own schema refuses, unknown keys with the nearest valid one."""
+    if numbers := list(_keys_no_text(config)):
+        yield from numbers
+        return  # a schema is for texts as keys
     for error in _validator(within(config, "provider", "type") == "local").iter_errors(config):
         place = tuple(error.absolute_path)
         if error.validator == "additionalProperties":
@@ -102,6 +105,14 @@ def _schema(config: dict[str, Any]) -> Iterator[Finding]:
             yield (*place, missing), "missing", None, "Ray's schema asks for it"
         else:
             yield place, f"Ray's schema refuses it: {error.message[:100]}", error.instance, "see the files in cluster/"
+
+
+def _keys_no_text(value: Any, place: Place = ()) -> Iterator[Finding]:
+    """Keys that are numbers, dates or nothing; a key in a cluster file is a name."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(items(value)):
+        if isinstance(value, dict) and not isinstance(key, str):
+            yield (*place, key), "a key is a text", key, "put it in quotes, or write it otherwise"
+        yield from _keys_no_text(inner, (*place, key))
 
 
 @cache

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import strict_yaml
-from orchestrator.cluster import leftovers, token
+from orchestrator.cluster import check_ray_up, leftovers, token
+from orchestrator.cluster.check import text_of
 from orchestrator.cluster.findings import mapping, within
+from orchestrator.sections import shown
 
 LOOK_EVERY = 3.0  # seconds between two looks at the cluster
 GONE_WITHIN = 300.0  # seconds that a provider has to end machines
@@ -58,9 +60,7 @@ class Cluster:
 
 def read(path: Path) -> Cluster:
     """The cluster in a file. Raises FileNotFoundError, and ValueError for what is not a file for `ray up`."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no cluster file {path}; this project's are in cluster/")
-    config, _ = strict_yaml.read(path.read_text(encoding="utf-8"), str(path))
+    config, _ = strict_yaml.read(text_of(path), str(path))
     provider = mapping(within(config, "provider"))
     addresses = isinstance(provider.get("head_ip"), str) and isinstance(provider.get("worker_ips"), list)
     if "type" not in provider or (provider["type"] == "local" and not addresses):
@@ -68,6 +68,9 @@ def read(path: Path) -> Cluster:
             f"{path}: only a file for `ray up` starts and stops a cluster: with a provider, its type and, of machines "
             f"that one has, head_ip and worker_ips; see: idenctl cluster check {path}"
         )
+    for place, rule, value, _ in check_ray_up.refused_by_ray(config):
+        key = ".".join(map(str, place))
+        raise ValueError(f"{path}: {key}: {rule}, got {shown(value)}; see: idenctl cluster check {path}")
     return Cluster(path, config)
 
 
