@@ -68,7 +68,8 @@ def read(path: Path) -> Cluster:
             f"{path}: only a file for `ray up` starts and stops a cluster: with a provider, its type and, of machines "
             f"that one has, head_ip and worker_ips; see: idenctl cluster check {path}"
         )
-    for place, rule, value, _ in check_ray_up.refused_by_ray(config):
+    if refused := next(check_ray_up.refused_by_ray(config), None):
+        place, rule, value, _ = refused
         key = ".".join(map(str, place))
         raise ValueError(f"{path}: {key}: {rule}, got {shown(value)}; see: idenctl cluster check {path}")
     return Cluster(path, config)
