@@ -35,7 +35,7 @@ test-slow: .venv/ready  ## the studies whose answer is known, minutes
 test-cluster: .venv/ready  ## a cluster of two hosts for real, each a set of namespaces of this machine, minutes; as root
 	.venv/bin/python -m pytest -m cluster
 
-chaos: .venv/ready  ## every kind of fault many times, and the same rows after each; CHAOS_SEED=N
+chaos: .venv/ready  ## every kind of fault many times, and the same rows after each, about twenty minutes; CHAOS_SEED=N
 	$(FAULTS)
 
 chaos-short: .venv/ready  ## the same kinds a few times each, about six minutes
