@@ -61,8 +61,9 @@ def _was_whole(path: Path, size: int, changed: int) -> bool:
 
 def _is_whole(content: bytes) -> bool:
     at = content.rfind(_MARK)
-    if at < 0:
-        return True
+    if at < 0:  # of before there was one, or changed just there
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
+            return b"seal" not in (file.schema_arrow.metadata or {})
     start, end = at + len(_MARK), at + len(_MARK) + len(_EMPTY)
     whole = zlib.crc32(content[end:], zlib.crc32(_EMPTY, zlib.crc32(content[:start])))
     return content[start:end] == f"{whole:08x}".encode()

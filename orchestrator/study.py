@@ -257,7 +257,7 @@ def _merged(under: Any, over: Any) -> Any:
 def _validated(data: Mapping[Any, Any], places: Mapping[Place, str]) -> Study:
     try:
         found = Study.model_validate(data)
-        if ("design" in data) == ("search" in data):
+        if ("design" in data) == (found.search is not None):
             raise ValueError(
                 f"{places[()]}: a study has a design or a search, got {'both' if found.search else 'none'}; write one"
             )

@@ -106,6 +106,10 @@ ONCE_FAILED = [
     "name: é\n".encode("latin-1"),
     "name: x\n".encode("utf-16"),
     b"\xef\xbb\xbfname: x\n",
+    (
+        b"{name: top, question: none, workload: benchmarks.simulated:Simulated, dataset: simulated, folds: all, "
+        b"search: null, report: {by: y}}"
+    ),
     b"name: !!python/object/apply:os.system [id]\n",
     b'question: "\\x1b[31m"\n',
     b"%YAML 9.9\n---\nname: x\n",
