@@ -81,8 +81,8 @@ class Idennet:
                     "keep the variants original and f"
                 )
             inputs = {"data": data["data_id"], "recipe": str(config.RECIPE)}
-            tasks.update(config.tasks(str(settings["variant"])))
             for task in config.tasks(str(settings["variant"])):
+                tasks.add(task)
                 recipe = _trunk_recipe(study, settings, task, facts)
                 inputs[f"trunk_{task}"] = config.content_id(recipe)
                 needed[inputs[f"trunk_{task}"]] = recipe

@@ -1,7 +1,6 @@
 """The report's figure: it shows the report's numbers, and says so where the faces are drawn."""
 
 import re
-import resource
 import shutil
 import subprocess
 from dataclasses import replace
@@ -163,14 +162,3 @@ def test_a_figure_is_the_kind_of_picture_its_name_says(suffix, start):
 def test_a_figure_that_cannot_be_is_refused(tmp_path, name, studies, said):
     with pytest.raises((ValueError, NotADirectoryError), match=said):
         command.check_figure(tmp_path / name, studies)
-
-
-def test_a_file_that_finds_no_room_leaves_nothing_beside_its_place(tmp_path):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            command.write(tmp_path / "fig3.html", "x" * 100_000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert not list(tmp_path.iterdir())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from idennet_core.losses import emotion_loss, identity_loss
+from idennet_core.losses import emotion_loss, identity_loss, identity_losses
 from idennet_core.streams import generator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -135,3 +135,18 @@ def test_the_emotion_loss_is_the_mean_of_minus_log_p():
     p = torch.softmax(logits.detach(), 1)
     wanted = -sum(math.log(p[i, label]) for i, label in enumerate(labels.tolist())) / len(labels)
     assert emotion_loss(logits, labels).item() == pytest.approx(wanted, rel=1e-12)
+
+
+def test_losses_of_several_members_are_those_of_each():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 8, 5, dtype=torch.float64, requires_grad=True)
+    identities = torch.randint(0, 5, (3, 8))
+    supervised = torch.tensor([[True] * 5, [True, False, True, False, False], [False] * 5])
+    alpha, gamma = torch.tensor([0.1, 2.0, 1.0]).double(), torch.tensor([15.0, 0.0, 1.0]).double()
+    together = identity_losses(logits, identities, supervised, alpha, gamma)
+    (slope,) = torch.autograd.grad(together.sum(), logits)
+    for place in range(3):
+        own = logits[place].detach().requires_grad_()
+        loss = identity_loss(own, identities[place], supervised[place], alpha[place].item(), gamma[place].item())
+        assert together[place].item() == pytest.approx(loss.item(), abs=1e-12)
+        assert torch.allclose(slope[place], torch.autograd.grad(loss, own)[0], atol=1e-12)

@@ -182,3 +182,14 @@ def test_a_store_in_a_file_is_refused(tmp_path, store):
     assert done.returncode == 2
     assert "a store is a folder" in done.stderr
     assert Path(tmp_path / "file").read_text() == ""
+
+
+def test_a_study_in_bf16_trains_on_a_cpu_too_and_is_another_configuration(trained_store, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(trained_store, store)
+    settings = ["--set", "precision=bf16", "--set", "epochs=1"]
+    ended = idenctl("study", "run", store / "tiny.yaml", *settings, "--engine", "inline", "--store", store)
+    assert ended.returncode == 0, ended.stderr
+    rows = Store(store).open().trials()
+    assert rows["precision"].to_list().count("bf16") == rows["precision"].to_list().count(None) == 8
+    assert rows["accuracy"].null_count() == 0

@@ -2,14 +2,12 @@
 
 import copy
 import math
-import shutil
 import weakref
 from threading import Event
 
 import numpy as np
 import pytest
 import torch
-from conftest import idenctl
 from scipy import stats
 
 from idennet_core import checkpoint, losses, network, packed, stacked
@@ -336,21 +334,6 @@ def test_the_size_of_stacks_is_measured_on_those_that_train(tmp_path):
     assert stacks_of.chosen(context, gone) == stacks_of.UNMEASURED
 
 
-def test_losses_of_several_members_are_those_of_each():
-    torch.manual_seed(0)
-    logits = torch.randn(3, 8, 5, dtype=torch.float64, requires_grad=True)
-    identities = torch.randint(0, 5, (3, 8))
-    supervised = torch.tensor([[True] * 5, [True, False, True, False, False], [False] * 5])
-    alpha, gamma = torch.tensor([0.1, 2.0, 1.0]).double(), torch.tensor([15.0, 0.0, 1.0]).double()
-    together = losses.identity_losses(logits, identities, supervised, alpha, gamma)
-    (slope,) = torch.autograd.grad(together.sum(), logits)
-    for place in range(3):
-        own = logits[place].detach().requires_grad_()
-        loss = losses.identity_loss(own, identities[place], supervised[place], alpha[place].item(), gamma[place].item())
-        assert together[place].item() == pytest.approx(loss.item(), abs=1e-12)
-        assert torch.allclose(slope[place], torch.autograd.grad(loss, own)[0], atol=1e-12)
-
-
 @pytest.mark.slow
 def test_accuracies_over_folds_do_not_tell_the_kernels_or_the_stack_from_plain_modules():
     """Twenty trials on pictures that can be learned in part, in single precision: paired differences around zero."""
@@ -400,14 +383,3 @@ def test_accuracies_over_folds_do_not_tell_the_kernels_or_the_stack_from_plain_m
         assert abs(differences.mean()) < 0.01
         spread = differences.std(ddof=1)
         assert spread == 0 or stats.ttest_1samp(differences, 0).pvalue > 0.05
-
-
-def test_a_study_in_bf16_trains_on_a_cpu_too_and_is_another_configuration(trained_store, tmp_path):
-    store = tmp_path / "store"
-    shutil.copytree(trained_store, store)
-    settings = ["--set", "precision=bf16", "--set", "epochs=1"]
-    ended = idenctl("study", "run", store / "tiny.yaml", *settings, "--engine", "inline", "--store", store)
-    assert ended.returncode == 0, ended.stderr
-    rows = Store(store).open().trials()
-    assert rows["precision"].to_list().count("bf16") == rows["precision"].to_list().count(None) == 8
-    assert rows["accuracy"].null_count() == 0
