@@ -16,9 +16,9 @@ def test_a_lock_ends_with_its_process_though_what_that_has_forked_lives_on(tmp_p
         "import os, sys, time; from idennet_core import locks\n"
         "file = open(sys.argv[1], 'a+b'); assert locks.take(file)\n"
         "file.write(b'once ')\n"
-        "child = os.fork()\n"
-        "if child: print(child, flush=True)\n"
-        "else: file.flush()\n"
+        "if not os.fork():\n"
+        "    file.flush()\n"
+        "    print(os.getpid(), flush=True)\n"
         "time.sleep(60)\n"
     )
     path = tmp_path / "file"
