@@ -67,7 +67,7 @@ def predicted(
 
     `alone` is what the first trial of each pack would take in a pack of its own.
     """
-    planned = {trial.trial_id for pack in packs for trial in pack.trials}
+    planned = {trial_id for pack in packs for trial_id in pack.trial_ids}
     return {
         "packs": [
             *(pack for pack in earlier.get("packs", ()) if pack["trial_id"] not in planned),

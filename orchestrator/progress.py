@@ -56,6 +56,7 @@ class PackFailed:
     """A pack ended without rows for its trials."""
 
     pack_id: str
+    trial_ids: tuple[str, ...]
     reason: str
     traceback: str = ""
 
@@ -103,7 +104,7 @@ class Foreseen:
     @classmethod
     def of(cls, pack: Pack, estimate: Estimate) -> "Foreseen":
         """A pack of the plan."""
-        return cls(tuple(trial.trial_id for trial in pack.trials), estimate.seconds, estimate.parts)
+        return cls(pack.trial_ids, estimate.seconds, estimate.parts)
 
 
 @dataclass(frozen=True)

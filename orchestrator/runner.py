@@ -127,7 +127,7 @@ def _plan_search(wanted: Study, store: Store, runs: Workload, capacity: Capacity
     points = [dict(whole.search.points[number].settings) for number in chosen]
     trials = tuple(search.trials())
     packs = tuple(search.queue)
-    waiting = {trial.trial_id for pack in packs for trial in pack.trials}
+    waiting = {trial_id for pack in packs for trial_id in pack.trial_ids}
     return Plan(
         study=wanted,
         cells=tuple(Cell(short(point), wanted.base | point) for point in points),
@@ -242,7 +242,7 @@ def watched(planned: Plan, store: Store, engine: str = "tune") -> RunState:
     """What whoever watches a run of the plan knows as it begins."""
     capacity, called, stored = planned.capacity, planned.study.folder, accuracies(planned, store)
     cells = names(planned, stored)
-    again = {trial.trial_id for pack in planned.packs for trial in pack.trials}  # what failed alone among them
+    again = {trial_id for pack in planned.packs for trial_id in pack.trial_ids}  # what failed alone among them
     held = 1 if planned.search is None or planned.study.search is None or planned.study.search.select == "test" else 2
     return RunState(
         title=f"{called} (synthetic)" if planned.synthetic else called,

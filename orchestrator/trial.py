@@ -100,9 +100,14 @@ class Pack:
     rungs: Rungs | None = None
 
     @cached_property
+    def trial_ids(self) -> tuple[str, ...]:
+        """Those of its trials, in order."""
+        return tuple(trial.trial_id for trial in self.trials)
+
+    @cached_property
     def pack_id(self) -> str:
         """32 hex digits; the same trials under the same rungs are the same pack."""
-        ids = sorted(trial.trial_id for trial in self.trials)
+        ids = sorted(self.trial_ids)
         return content_id([ids, self.rungs.rungs_id] if self.rungs else ids)
 
 

@@ -121,7 +121,7 @@ class _Listener(tune.Callback):
         killed, raised = deaths(said)
         self.killed[pack.pack_id] += killed
         if raised:
-            self.listen(PackFailed(pack.pack_id, f"its worker died{_cause(said)}", said))
+            self.listen(PackFailed(pack.pack_id, pack.trial_ids, f"its worker died{_cause(said)}", said))
         elif self.killed[pack.pack_id] <= RETRIES:
             self.packs.again(pack.pack_id, [pack])
         else:

@@ -137,7 +137,7 @@ def _run_part(workload: Workload, pack: Pack, context: Context) -> None:
         if _out_of_memory(error):
             context.listen(harmed(pack, f"took more memory than there is: {reason}", said))
         else:
-            context.listen(PackFailed(pack.pack_id, reason, said))
+            context.listen(PackFailed(pack.pack_id, pack.trial_ids, reason, said))
     gc.collect()  # what the failed half-way state still holds: this process has other packs to run
     if set_back:
         run_pack(workload, pack, context)
@@ -146,7 +146,7 @@ def _run_part(workload: Workload, pack: Pack, context: Context) -> None:
 def _run_whole(workload: Workload, pack: Pack, context: Context) -> None:
     started = datetime.now(UTC)
     context.store.refresh()
-    context.listen(PackStarted(pack.pack_id, tuple(trial.trial_id for trial in pack.trials)))
+    context.listen(PackStarted(pack.pack_id, pack.trial_ids))
     results = workload.run(pack, context)
     if reason := _wrong(results, pack):
         raise ValueError(reason)
@@ -170,7 +170,7 @@ def write_failed(failed: TrialFailed, workload: Workload, store: Store, device: 
 def _wrong(results: Sequence[TrialResult], pack: Pack) -> str | None:
     """Why these cannot be the results of the pack."""
     found = sorted(result.trial.trial_id for result in results)
-    if found != sorted(trial.trial_id for trial in pack.trials):
+    if found != sorted(pack.trial_ids):
         return f"run must give a result for each of the pack's {len(pack.trials)} trials, gave {len(found)}"
     for result in results:
         for name, share in (("accuracy", result.accuracy), ("sequence_accuracy", result.sequence_accuracy)):

@@ -123,7 +123,7 @@ def test_before_anything_is_measured_the_plan_is_what_there_is():
     assert forecast.seconds_left(RunState("s", {"t": "c"}, {}, 1), 0.0) is None
 
 
-@pytest.mark.parametrize(("ends", "left"), [(PackFailed("a", "gone"), 40.0), (PackCut("a", "too large", ()), 80.0)])
+@pytest.mark.parametrize(("ends", "left"), [(PackFailed("a", (), "gone"), 40.0), (PackCut("a", "too large", ()), 80.0)])
 def test_a_pack_that_failed_is_not_waited_for_and_halves_of_one_that_was_cut_are(ends, left):
     state = began({"a": (4, 40.0), "b": (4, 40.0)}).apply(PackStarted("a", tuple(f"a-{n}" for n in range(4))), 0.0)
     assert forecast.seconds_left(state.apply(ends, 0.0), 0.0) == pytest.approx(left)

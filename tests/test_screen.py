@@ -62,7 +62,7 @@ def test_a_trial_is_stored_waiting_running_done_or_failed_and_only_one_of_them()
 
 
 def test_the_trials_of_a_failed_pack_wait_again():
-    now = after(PackStarted("p1", ("t1", "t2")), progress(50), PackFailed("p1", "out of memory"))
+    now = after(PackStarted("p1", ("t1", "t2")), progress(50), PackFailed("p1", ("t1", "t2"), "out of memory"))
     assert (now.num_waiting, now.num_running, now.packs_done) == (4, 0, 0)
 
 
@@ -81,7 +81,7 @@ def test_a_trial_that_left_its_pack_is_pruned_and_nothing_else_and_done_with_its
         assert sum(counts[-1]) + len(now.stored) == len(CELLS)
     assert counts == [(2, 2, 0, 0, 0), (2, 2, 0, 0, 0), (2, 1, 0, 1, 0), (2, 0, 1, 1, 0)]
     assert "1 done, 2 waiting, 1 pruned, 1 stored before" in summary(now, 30.0)
-    assert after(*events[:3], PackFailed("p1", "out of memory")).num_waiting == 4
+    assert after(*events[:3], PackFailed("p1", ("t1", "t2"), "out of memory")).num_waiting == 4
 
 
 def test_a_pruned_trial_does_not_make_a_cell_the_best():
@@ -144,7 +144,7 @@ def test_a_failure_is_news_once():
     event = progress(10, failed={"t1": "the loss is NaN\n\x1b[31mat epoch 3"})
     assert news(now, event) == ["trial t1 (f) failed: the loss is NaN [31mat epoch 3"]
     assert news(now.apply(event, 1.0), event) == []
-    assert news(now, PackFailed("p1", "out of memory")) == ["pack p1 failed: out of memory"]
+    assert news(now, PackFailed("p1", ("t1", "t2"), "out of memory")) == ["pack p1 failed: out of memory"]
 
 
 @pytest.mark.parametrize("width", [40, 80, 160])
@@ -204,7 +204,7 @@ def test_a_run_whose_trials_take_long_to_count_is_told_of_seldom():
 def test_the_traceback_of_a_failed_pack_is_shown_where_it_is_wanted(wanted):
     stream = io.StringIO()
     with screen(state(), tracebacks=wanted, stream=stream) as listen:
-        listen(PackFailed("p1", "OSError: gone", "Traceback:\n  in line 7\nOSError: gone"))
+        listen(PackFailed("p1", ("t1", "t2"), "OSError: gone", "Traceback:\n  in line 7\nOSError: gone"))
     shown = ["Traceback:", "  in line 7", "OSError: gone"] if wanted else []
     assert stream.getvalue().splitlines()[1:-1] == ["pack p1 failed: OSError: gone", *shown]
 
@@ -226,7 +226,7 @@ def test_on_a_terminal_the_view_is_drawn_in_place_and_failures_stay():
     stream = Terminal()
     with screen(state(stored={}), stream=stream) as listen:
         listen(PackStarted("p1", ("t1",)))
-        listen(PackFailed("p1", "out of memory"))
+        listen(PackFailed("p1", ("t1", "t2"), "out of memory"))
     assert "\x1b[" in stream.getvalue()
     assert "pack p1 failed: out of memory" in stream.getvalue()
 

@@ -40,7 +40,7 @@ with screen(state, load=lambda: "2 cores 97% busy") as listen:
     for event in (
         PackStarted("a" * 32, ids["a"]),
         Progress("a" * 32, 500, 1000, 5, 10, "heads", rates),
-        PackFailed("b" * 32, "OSError: gone"),
+        PackFailed("b" * 32, (), "OSError: gone"),
         PackDone("a" * 32, rates, {}),
     ):
         listen(event)

@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -23,14 +24,15 @@ def closing(store: "Store", name: str, seconds: float | None = None) -> None:
 
     Nothing where no trial of it is stored.
     """
-    from orchestrator import frozen
+    from orchestrator import failures, frozen
     from orchestrator.report import tables
 
     plan = frozen.read_plan(store.studies / name / "plan.json")
     own = tables.chosen(plan, store.trials())
     if own.is_empty():
         return
-    facts = {**_found(plan, store), **_failures(own), **_time(store, name, seconds)}
+    waiting = not_run(failures.standing(store, name))
+    facts = {**_found(plan, store), **_failures(own), **waiting, **_time(store, name, seconds)}
     console = View(stderr=True, markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         for title, text in facts.items():
@@ -40,7 +42,7 @@ def closing(store: "Store", name: str, seconds: float | None = None) -> None:
     rows.add_column(style="dim", no_wrap=True)
     rows.add_column(overflow="fold")
     for title, text in facts.items():
-        style = {"found": "bold", "failures": "red"}.get(title, "")
+        style = {"found": "bold", "failures": "red", "not run": "red"}.get(title, "")
         rows.add_row(title, Text(written(text, console), style=style))
     console.print(rows)
 
@@ -65,13 +67,21 @@ def _found(plan: dict[str, Any], store: "Store") -> dict[str, str]:
 
 
 def _failures(trials: "pl.DataFrame") -> dict[str, str]:
-    """How many trials failed for which reason, the most frequent first."""
-    reasons = Counter(plain(reason) for reason in trials.filter(trials["state"] == "failed")["reason"].to_list())
-    if not reasons:
-        return {}
-    told = [f"{reason} ({count})" for reason, count in reasons.most_common(REASONS)]
-    more = f"; {len(reasons) - REASONS} more reasons" if len(reasons) > REASONS else ""
-    return {"failures": f"{several(reasons.total(), 'trial')}: {'; '.join(told)}{more}"}
+    failed = trials.filter(trials["state"] == "failed")["reason"].to_list()
+    return {"failures": _reasons(failed)} if failed else {}
+
+
+def not_run(why: Mapping[str, str]) -> dict[str, str]:
+    """How many trials were not run as their pack failed, of the reason of each by trial_id; nothing without any."""
+    return {"not run": f"as their pack failed, {_reasons(why.values())}"} if why else {}
+
+
+def _reasons(of: Iterable[str]) -> str:
+    """Why so many trials failed, the most frequent reason first."""
+    counts = Counter(map(plain, of))
+    told = [f"{reason} ({count})" for reason, count in counts.most_common(REASONS)]
+    more = f"; {len(counts) - REASONS} more reasons" if len(counts) > REASONS else ""
+    return f"{several(counts.total(), 'trial')}: {'; '.join(told)}{more}"
 
 
 def _time(store: "Store", name: str, seconds: float | None) -> dict[str, str]:

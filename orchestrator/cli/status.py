@@ -1,6 +1,7 @@
 """`idenctl study status`: how far a study is, and what it took beside what it was to take."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,7 +35,7 @@ def status(
     """
     if watch and as_json:
         raise ValueError("--watch and --json exclude each other, got both; give one")
-    from orchestrator import frozen, record
+    from orchestrator import failures, frozen, record
     from orchestrator.cli.report import resolve
     from orchestrator.store import at
 
@@ -54,23 +55,28 @@ def status(
 
         raise typer.Exit(follow(place, name, (lambda: jobs.by_study()[name][-1]) if job else None))
     times = frozen.took(place, name) if study else []
+    failed = failures.standing(place, name) if study else {}
     if as_json:
-        found = (study or {}) | {"times": [asdict(time) for time in times]}
+        found = (study or {}) | {"not_run": Counter(failed.values()), "times": [asdict(time) for time in times]}
         typer.echo(json.dumps(found | ({"job": asdict(job) if job else None} if address else {}), indent=1))
         return
     if address:
         typer.echo(f"{name} is {jobs.named(job)}" if job else f"{name} was never submitted to {jobs.address}")
     if study:
-        show_status(study, times)
+        show_status(study, times, failed)
     else:
         typer.echo(f"nothing of {name} is stored in {store}")
 
 
-def show_status(study: Mapping[str, Any], times: Sequence["Took"]) -> None:
-    """Print how many of a study's trials have which state, and what was predicted beside what it took."""
+def show_status(study: Mapping[str, Any], times: Sequence["Took"], failed: Mapping[str, str]) -> None:
+    """Print how many of a study's trials have which state, and what was predicted beside what it took.
+
+    `failed` is why trials were not run, by trial_id.
+    """
     from rich.table import Table
     from rich.text import Text
 
+    from orchestrator.cli.closing import not_run
     from orchestrator.cli.console import plain_console
 
     console = plain_console()
@@ -82,6 +88,8 @@ def show_status(study: Mapping[str, Any], times: Sequence["Took"]) -> None:
         console.print(
             "a search: {done} of the {asked} configurations it asked for have an outcome".format(**study["search"])
         )
+    for title, text in not_run(failed).items():
+        console.print(f"{title}: {text}")
     table = Table("", "trials", "predicted", "took", "difference")
     for time in times:
         wanted = duration(time.predicted) + ("" if time.measured else " (a guess)")

@@ -79,7 +79,7 @@ def conduct(
     mlflow: str | None = None,
 ) -> int:
     """Run what the store lacks of a study, as `command` asks for; gives the exit status."""
-    from orchestrator import record, runner, trunks
+    from orchestrator import failures, record, runner, trunks
     from orchestrator.cli.screen import screen
     from orchestrator.store import at
 
@@ -96,6 +96,7 @@ def conduct(
         tell = held.enter_context(_tracked(planned, state.cells, tensorboard, mlflow))
         show = held.enter_context(_mirrored(planned))
         record.freeze(planned, place, command)
+        note = failures.keeping(place, wanted.folder)
         try:
             train_missing(planned.trunks, place, planned.capacity, running)
             if planned.packs:
@@ -104,6 +105,7 @@ def conduct(
                     def heard(event: "Event") -> None:
                         listen(event)
                         tell(event)
+                        note(event)
 
                     runner.run_packs(planned, place, heard, engine.value, running, verbose, show)
         except (KeyboardInterrupt, ConnectionError):

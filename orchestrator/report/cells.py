@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.trial import COMPONENTS
+import polars as pl
+
+from orchestrator.trial import COMPONENTS, identified
 
 Cell = Mapping[str, Any]
+NotRun = tuple[str, int | None, int, str]  # configuration_id, fold and seed of a trial, and why its pack failed
 
 
 def cell_label(settings: Mapping[str, Any], by: str) -> str:
@@ -64,6 +67,23 @@ def baselines(plan: Mapping[str, Any]) -> dict[str, list[str]]:
         label = settings if across else of_column[columns[0]]["label"]
         found[cell_label(label, by)] = [of_column[column]["configuration_id"] for column in columns]
     return found
+
+
+def not_run(plan: Mapping[str, Any], trials: pl.DataFrame) -> list[NotRun]:
+    """The trials of the plan's cells that have no row among `trials` and whose pack failed when they were last run."""
+    raised = plan.get("raised")
+    if not raised:
+        return []
+    stored = set(trials.select("configuration_id", "fold", "seed").iter_rows())
+    wanted = (
+        (cell["configuration_id"], fold, seed)
+        for cell in plan["cells"]
+        for fold in plan["folds"]
+        for seed in plan["seeds"]
+    )
+    return [
+        (*trial, raised[name]) for trial in wanted if trial not in stored and (name := identified(*trial)) in raised
+    ]
 
 
 def _baseline(settings: Mapping[str, Any], cells: Sequence[Cell]) -> Cell:

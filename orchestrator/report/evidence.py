@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from orchestrator.costs import Took
+from orchestrator.report.cells import NotRun
 from orchestrator.report.model import Report, Row
 from orchestrator.report.scores import FoldScores
 
@@ -16,8 +17,9 @@ class Evidence:
     """What the store holds of a study beyond its report.
 
     `trials` are the rows of its plan, `curves` theirs, `baselines` by name what each cell of the plan is compared
-    with. `alone` and `packed` are predicted seconds of the packs that say both, `reused` the seconds of the trials
-    that were stored before the study first ran. `record` is its provenance, empty where it is damaged.
+    with, `not_run` the trials that have no row as their pack failed. `alone` and `packed` are predicted seconds of the
+    packs that say both, `reused` the seconds of the trials that were stored before the study first ran. `record` is its
+    provenance, empty where it is damaged.
     """
 
     trials: pl.DataFrame
@@ -27,6 +29,7 @@ class Evidence:
     alone: float | None = None
     packed: float | None = None
     reused: Sequence[float] = ()
+    not_run: Sequence[NotRun] = ()
     record: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -6,18 +6,21 @@ from typing import Any
 import polars as pl
 
 from orchestrator.report.by_class import Outcomes, lacking
-from orchestrator.report.cells import axes, cell_label
+from orchestrator.report.cells import NotRun, axes, cell_label, not_run
 from orchestrator.report.model import Row
+from orchestrator.report.wording import in_one_line
 from orchestrator.statistics.bootstrap import RESAMPLES
 from orchestrator.statistics.power import POWER
 
 
 def cell_notes(rows: Sequence[Row], trials: pl.DataFrame, plan: Mapping[str, Any]) -> list[str]:
     """What is incomplete, failed, said twice or not computable, each sentence once with the cells it holds for."""
-    unfinished = _unfinished(trials, len(plan["folds"]) * len(plan["seeds"]))
+    planned = len(plan["folds"]) * len(plan["seeds"])
+    unfinished, failed = _unfinished(trials, planned), _not_run(not_run(plan, trials))
     labels_of: dict[str, list[str]] = {}
     for row in rows:
-        for sentence in [*unfinished.get(row.configuration_id, ()), *_row_notes(row, plan)]:
+        missing = _missing(row, failed.get(row.configuration_id, {}), planned)
+        for sentence in [*unfinished.get(row.configuration_id, ()), *missing, *_row_notes(row)]:
             labels_of.setdefault(sentence, []).append(row.label)
     return [
         f"{'Every cell' if len(labels) == len(rows) else '; '.join(labels)}: {sentence}."
@@ -74,17 +77,37 @@ def _unfinished(trials: pl.DataFrame, planned: int) -> dict[str, list[str]]:
         .sort("state", maintain_order=True)
     )
     for cell, state, reason, count, folds in groups.iter_rows():
-        where = f", fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}" if folds else ""
-        why = f" ({reason})" if reason else ""
-        found.setdefault(cell, []).append(f"{count} of {planned} trials {state}{why}{where}; in no number here")
+        why = f" ({in_one_line(reason)})" if reason else ""
+        sentence = f"{count} of {planned} trials {state}{why}{_in_folds(folds)}; in no number here"
+        found.setdefault(cell, []).append(sentence)
     return found
 
 
-def _row_notes(row: Row, plan: Mapping[str, Any]) -> list[str]:
-    planned = len(plan["folds"]) * len(plan["seeds"])
+def _not_run(trials: Sequence[NotRun]) -> dict[str, dict[str, list[int | None]]]:
+    """By configuration_id, and by why their packs failed, the folds of these trials."""
+    found: dict[str, dict[str, list[int | None]]] = {}
+    for cell, fold, _, reason in trials:
+        found.setdefault(cell, {}).setdefault(reason, []).append(fold)
+    return found
+
+
+def _missing(row: Row, failed: Mapping[str, Sequence[int | None]], planned: int) -> list[str]:
+    """How many trials of a cell have no row, and why as far as it is known."""
+    sentences = [
+        f"{len(folds)} of {planned} trials not run, as their pack failed ({in_one_line(reason)})"
+        + _in_folds(sorted({fold for fold in folds if fold is not None}))
+        for reason, folds in failed.items()
+    ]
+    yet = row.missing - sum(map(len, failed.values()))
+    return [*sentences, f"{yet} of {planned} trials not run yet"] if yet else sentences
+
+
+def _in_folds(folds: Sequence[int]) -> str:
+    return f", fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}" if folds else ""
+
+
+def _row_notes(row: Row) -> list[str]:
     notes = []
-    if row.missing:
-        notes.append(f"{row.missing} of {planned} trials not run yet")
     if row.accuracy.num_folds and row.accuracy.reason:
         notes.append(row.accuracy.reason)
     for comparison in row.comparisons:

@@ -115,8 +115,8 @@ def _sections(report: Report, evidence: Evidence) -> Iterator[Section]:
         yield Section("Learning curves", (figure,))
     costs = [Table(block) for block in (page_blocks.cost(evidence), page_blocks.saved(report, evidence)) if block]
     yield Section("Cost", tables=tuple(costs), instead="Nothing was predicted for this study.")
-    failures = page_blocks.failures(report, evidence)
-    yield Section("Failures", tables=(Table(failures),) if failures else (), instead="No trial failed.")
+    failures = tuple(map(Table, page_blocks.failures(report, evidence)))
+    yield Section("Failures", tables=failures, instead="No trial failed.")
 
 
 def _accuracies(report: Report) -> list[Block]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from orchestrator.costs import Took
 from orchestrator.report.blocks import Block, Line
+from orchestrator.report.cells import NotRun
 from orchestrator.report.evidence import Evidence
 from orchestrator.report.model import Report
 from orchestrator.report.wording import number, provenance_lines, with_interval
@@ -72,18 +73,22 @@ def _saved(name: str, without: float, spent: float) -> Line:
     return Line(name, (f"{without:,.0f}", f"{spent:,.0f}", f"{without - spent:,.0f}", share))
 
 
-def failures(report: Report, evidence: Evidence) -> Block | None:
-    """The failed trials with their reasons; None where none failed."""
-    labels = {row.configuration_id: row.label for row in report.rows}
+def failures(report: Report, evidence: Evidence) -> list[Block]:
+    """The trials that failed, and those that were not run as their pack failed, with the reasons."""
     failed = evidence.trials.filter(state="failed").sort("configuration_id", "fold", "seed")
-    if failed.is_empty():
-        return None
-    lines = [
+    trials = [] if failed.is_empty() else failed.select("configuration_id", "fold", "seed", "reason").rows()
+    found = {"failed trials, in no number here": trials, "trials not run, as their pack failed": evidence.not_run}
+    return [_reasons(title, trials, report) for title, trials in found.items() if trials]
+
+
+def _reasons(title: str, trials: Sequence[NotRun], report: Report) -> Block:
+    labels = {row.configuration_id: row.label for row in report.rows}
+    lines = tuple(
         Line(labels.get(cell, cell[:8]), (reason or "no reason told", "none" if fold is None else str(fold), str(seed)))
-        for cell, reason, fold, seed in failed.select("configuration_id", "reason", "fold", "seed").iter_rows()
-    ][:MOST_FAILURES]
-    count = f"{len(lines)} of {failed.height}" if failed.height > len(lines) else str(failed.height)
-    return Block(f"{count} failed trials, in no number here", report.by, ("reason", "fold", "seed"), tuple(lines))
+        for cell, fold, seed, reason in trials[:MOST_FAILURES]
+    )
+    count = f"{len(lines)} of {len(trials)}" if len(trials) > len(lines) else str(len(trials))
+    return Block(f"{count} {title}", report.by, ("reason", "fold", "seed"), lines)
 
 
 def provenance(report: Report, evidence: Evidence) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """The report of a search: its answer, how it came to it, what it saved, and what its numbers may be taken for."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
@@ -9,9 +10,9 @@ import numpy as np
 import polars as pl
 
 from orchestrator.report import tables
-from orchestrator.report.cells import axes
+from orchestrator.report.cells import axes, not_run
 from orchestrator.report.model import Report, Searched, Surface, Tried
-from orchestrator.report.wording import listed
+from orchestrator.report.wording import in_one_line, listed
 from orchestrator.statistics.folds import Estimate, estimates
 from orchestrator.trial import NUM_FOLDS, SELECTED
 
@@ -40,8 +41,19 @@ def build(
         by="chosen",
         rows=rows,
         searched=found,
-        notes=(*_notes(found), *report.notes),
+        notes=(*_notes(found), *_failed(single, trials if tested else trials.clear()), *report.notes),
     )
+
+
+def _failed(plan: Mapping[str, Any], tested: pl.DataFrame) -> list[str]:
+    """Why trials that the search asked for were not run, but those of the chosen cells, whose own notes say it."""
+    said = Counter(reason for *_, reason in not_run(plan, tested)) if not tested.is_empty() else Counter[str]()
+    reasons = Counter(plan.get("raised", {}).values()) - said
+    return [
+        f"{count} trials that it asked for not run, as their pack failed ({in_one_line(reason)}); run it again, it "
+        "goes on."
+        for reason, count in reasons.items()
+    ]
 
 
 def searched(record: Mapping[str, Any], by: str, across: str) -> Searched:
@@ -144,12 +156,12 @@ def _said(part: Any) -> str:
 
 
 def _notes(found: Searched) -> list[str]:
-    states = [point.state for point in found.points]
+    states = [point.state for point in found.points if point.repeats is None]
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("complete", "pruned", "failed", "waiting"))
-    repeats = sum(point.repeats is not None for point in found.points)
-    again = f"; {repeats} repeat an earlier one" if repeats else ""
+    repeats = len(found.points) - len(states)
+    again = f"; {repeats} more repeat an earlier one" if repeats else ""
     notes = [
-        f"Search by {found.sampler} in {found.order} order: {len(found.points) - repeats} of {found.wanted} "
+        f"Search by {found.sampler} in {found.order} order: {len(states)} of {found.wanted} "
         f"configurations asked ({counts}{again})."
     ]
     if not found.chosen:

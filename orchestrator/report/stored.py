@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from orchestrator import costs, frozen
+from orchestrator import costs, failures, frozen
 from orchestrator.report import cells, search, tables
 from orchestrator.report.evidence import Evidence
 from orchestrator.report.model import Report
@@ -46,6 +46,7 @@ class Stored:
             took=frozen.took_of(plan, self.every_trial.select(frozen.RAN).iter_rows(), self.store),
             alone=alone,
             packed=packed,
+            not_run=cells.not_run(plan, self.trials),
             reused=self.trials.filter(pl.col("trial_id").is_in(predicted.get("reused", [])))["seconds"].to_list(),
             record=provenance,
         )
@@ -58,7 +59,9 @@ def gather(store: Store, plans: Sequence[dict[str, Any]], exact: bool = False) -
     """
     every_trial, found = store.every_trial(), []
     trials = every_trial.filter(pl.col("without").is_null())  # store.trials(), without reading again
+    stored = set(every_trial["trial_id"])
     for plan in plans:
+        plan = plan | {"raised": failures.standing(store, tables.full_name(plan), stored)}
         own = tables.chosen(plan, trials)
         predictions = store.predictions(own) if exact or tables.needs_predictions(plan) else None
         if plan.get("search"):

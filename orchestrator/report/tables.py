@@ -10,7 +10,7 @@ import polars as pl
 
 from orchestrator.report import by_class
 from orchestrator.report.by_class import Outcomes
-from orchestrator.report.cells import Cell, axes, baselines, cell_label, published
+from orchestrator.report.cells import Cell, axes, baselines, cell_label, not_run, published
 from orchestrator.report.model import Report, Row
 from orchestrator.report.notes import cell_notes, method_notes, mixed, prediction_notes
 from orchestrator.report.scores import Compared, FoldScores, Scores, SubjectScores, compared, in_family
@@ -45,7 +45,9 @@ def build(plan: Mapping[str, Any], trials: pl.DataFrame, predictions: pl.DataFra
     show = tuple(plan["report"].get("show", ()))
     wanted = chosen(plan, trials).with_columns(pl.col(*METRICS) * 100)
     if wanted.is_empty():
-        raise ValueError(f"study '{full_name(plan)}' has no trial in the store yet; run it first: {_command(plan)}")
+        reasons = "; ".join(dict.fromkeys(reason for *_, reason in not_run(plan, wanted)))
+        why = f", as its packs failed: {reasons}; see to that and run it again: " if reasons else "; run it first: "
+        raise ValueError(f"study '{full_name(plan)}' has no trial in the store yet{why}{_command(plan)}")
     found = None if predictions is None or predictions.is_empty() else by_class.outcomes(predictions, wanted)
     others = baselines(plan)
     measured = _measured(plan, wanted, found)

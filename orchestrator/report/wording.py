@@ -21,6 +21,11 @@ def number(value: float | None, spec: str = "z.2f") -> str:
     return "-" if value is None else format(value, spec)
 
 
+def in_one_line(reason: str) -> str:
+    """Why something failed, which may be told in several lines."""
+    return " ".join(reason.split())
+
+
 def with_interval(estimate: Estimate, sign: str = "") -> str:
     """`63.21 ± 4.10`, in the unit of the estimate; the mean alone where there is no interval."""
     mean = number(estimate.mean, f"{sign}z.2f")

@@ -157,7 +157,7 @@ class SearchPacks:
     def _record_of(self, procedure: Procedure) -> dict[str, Any]:
         points = []
         for point in procedure.search.points:
-            outcome = procedure.outcomes.get(point.number)
+            outcome = procedure.outcome(point, self.results)
             configuration = procedure.configurations[point.number if point.repeats is None else point.repeats]
             trials = procedure.asked[configuration.configuration_id]
             found = [self.results[trial.trial_id] for trial in trials if trial.trial_id in self.results]

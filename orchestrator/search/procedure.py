@@ -113,7 +113,12 @@ class Procedure:
 
     def num_done(self, results: Results) -> int:
         """How many configurations have an outcome, whether the sampler was told it or not yet."""
-        return sum(self._outcome(number, results) is not None for number in self.configurations)
+        return sum(self.outcome(self.search.points[number], results) is not None for number in self.configurations)
+
+    def outcome(self, point: Point, results: Results) -> Outcome | None:
+        """What came of a point, whether the sampler was told it or not yet; None before its trials say it."""
+        told = self.outcomes.get(point.number)
+        return told or self._outcome(point.number if point.repeats is None else point.repeats, results)
 
     def trials(self, configuration: Configuration) -> tuple[Trial, ...]:
         """The trials that score a configuration."""
@@ -201,7 +206,7 @@ class Procedure:
         if number in self.outcomes:
             return True
         point = self.search.points[number]
-        outcome = self._outcome(number if point.repeats is None else point.repeats, results)
+        outcome = self.outcome(point, results)
         if outcome is None:
             return False
         self.search.tell(point, outcome)
