@@ -18,6 +18,7 @@ from idennet_core import config, streams
 from idennet_core.config import CROP_SIZE, FACE_SIZE
 from idennet_core.datasets.prepared import FaceSet
 from idennet_core.faces.augmentation import MAX_OFFSET, views
+from idennet_core.ids import content_id
 from orchestrator.design import Cell
 from orchestrator.idennet import Idennet
 from orchestrator.study import Study
@@ -114,7 +115,7 @@ class PlantedIdennet(Idennet):
         for cell, configuration in zip(cells, alone.configurations, strict=True):
             settings, inputs = canonical(cell.settings), dict(configuration.inputs)
             if "strength" in settings:
-                inputs["trunk_identity"] = config.content_id({"planted": RECIPE, "strength": settings["strength"]})
+                inputs["trunk_identity"] = content_id({"planted": RECIPE, "strength": settings["strength"]})
             found.append(Configuration({"dataset": study.dataset, **settings}, inputs))
         return replace(alone, configurations=found)
 

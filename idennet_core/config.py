@@ -1,7 +1,5 @@
 """The settings of a training run: names, defaults, rules, and what identifies a result."""
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -108,12 +106,6 @@ _rules: dict[str, tuple[Callable[[Any], bool], str]] = {
 def layers_per_block(depth: int) -> int:
     """Layers of a dense block at this depth: two convolutions a layer, three blocks, depth = 6n + 4."""
     return (depth - 4) // 6
-
-
-def content_id(content: object) -> str:
-    """A 128-bit hash (32 hex digits) of anything JSON can say, whatever the order of its keys."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def complete(settings: Mapping[str, Any], defaults: Mapping[str, Setting]) -> dict[str, Setting]:

@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from idennet_core import batches, checkpoint, fused, sealing, streams
-from idennet_core.config import Setting, content_id
+from idennet_core.config import Setting
 from idennet_core.datasets.prepared import FaceSet
+from idennet_core.ids import content_id
 from idennet_core.network import PretrainedNetwork, Trunk, initialise, trunk_state
 from idennet_core.training import learning_rate
 

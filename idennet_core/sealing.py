@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from idennet_core.config import content_id
+from idennet_core.ids import content_id
 
 SEAL, EMPTY = "seal", "0" * 16  # the word of a file that is to be sealed
 BLOCK = 2**20  # bytes read at a time

@@ -14,6 +14,7 @@ from typing import Any
 
 from idennet_core import config, cost
 from idennet_core.datasets import prepared
+from idennet_core.ids import content_id
 from orchestrator import stacks
 from orchestrator.planning import Estimate
 from orchestrator.store import Store, this_host, write_json
@@ -155,7 +156,7 @@ def _seconds(work: Mapping[str, float], pace: Pace) -> dict[str, float]:
 
 
 def _path(store: Store, conditions: Mapping[str, Any]) -> Path:
-    return store.calibration / f"{config.content_id(dict(conditions))}.json"
+    return store.calibration / f"{content_id(dict(conditions))}.json"
 
 
 def _stored(store: Store, conditions: Mapping[str, Any]) -> Pace | None:

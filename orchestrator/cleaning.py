@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from idennet_core import locks, sealing
+from idennet_core.ids import content_id
 from orchestrator import index, sealed
 from orchestrator.frozen import read_plan
 from orchestrator.leftovers import changed, half_written, remove
 from orchestrator.record import search_of
 from orchestrator.rows import TABLES
 from orchestrator.store import ORDER, Store, counting, is_over
-from orchestrator.trial import content_id
 from orchestrator.trunks import id_of
 
 MOST = 2000  # trials of a pack that is made of others

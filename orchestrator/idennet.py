@@ -14,6 +14,7 @@ import numpy as np
 from idennet_core import config, cost, sealing
 from idennet_core.datasets import prepared
 from idennet_core.datasets.folds import check_splits, fold_of
+from idennet_core.ids import content_id
 from orchestrator import calibration, stacks
 from orchestrator.design import Cell, describe
 from orchestrator.planning import Estimate
@@ -84,7 +85,7 @@ class Idennet:
             for task in config.tasks(str(settings["variant"])):
                 tasks.add(task)
                 recipe = _trunk_recipe(study, settings, task, facts)
-                inputs[f"trunk_{task}"] = config.content_id(recipe)
+                inputs[f"trunk_{task}"] = content_id(recipe)
                 needed[inputs[f"trunk_{task}"]] = recipe
             found.append(Configuration({"dataset": study.dataset, **settings}, inputs))
         missing = {i: recipe for i, recipe in needed.items() if _lacks(self.store, i)}

@@ -1,7 +1,5 @@
 """The vocabulary: configuration, trial, pack, result."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -10,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from idennet_core.ids import content_id
+
 Setting = bool | int | float | str
 State = Literal["complete", "pruned", "failed"]
 
@@ -17,13 +17,6 @@ NUM_FOLDS = 10
 IDENNET = "orchestrator.idennet:Idennet"  # the workload of a study that names none
 SELECTED = "selection saw these subjects"  # what is said of the tested accuracy of what a search chose
 COMPONENTS = "components"  # what a cell of switched components is labelled by, in place of settings
-
-_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
-
-
-def content_id(content: object) -> str:
-    """128 bits (32 hex digits) of anything JSON can say, whatever the order of its keys."""
-    return hashlib.blake2b(_json(content).encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)

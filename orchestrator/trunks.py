@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idennet_core import config, sealing
+from idennet_core import sealing
 from idennet_core.datasets import prepared
+from idennet_core.ids import content_id
 from orchestrator import calibration
 from orchestrator.planning import Capacity, Estimate
 from orchestrator.store import Store
@@ -88,7 +89,7 @@ def _in_threads(
     place = calibration.place_of(device)
 
     def one(recipe: Mapping[str, Setting]) -> None:
-        folder = store.fetch_all("trunks", config.content_id(dict(recipe)))
+        folder = store.fetch_all("trunks", content_id(dict(recipe)))
         try:
             sealing.trunk(folder)
             return  # another run has stored it meanwhile

@@ -16,8 +16,8 @@ SOURCES = {
     for package in ("idenctl", "orchestrator", "idennet_core")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-# named random streams, from which every draw of the project comes, checksums of what lies in a store, and names
-COMMON = {"idennet_core.streams", "idennet_core.sealing", "idennet_core.locks", "idennet_core.naming"}
+# named random streams, from which every draw of the project comes; ids, checksums and locks in a store; names
+COMMON = {f"idennet_core.{name}" for name in ("streams", "ids", "sealing", "locks", "naming")}
 DOORS = {
     "orchestrator.calibration",
     "orchestrator.stacks",

@@ -11,9 +11,9 @@ from s3 import BUCKET, until
 from test_cleaning import MONTH, checkpoint
 
 from idennet_core import sealing
+from idennet_core.ids import content_id
 from orchestrator import bucket, cleaning, record
 from orchestrator.store import Store, at
-from orchestrator.trial import content_id
 
 HOUR = 3600.0
 USED, WHOLE, UNUSED, RECENT = ("1" * 32, "2" * 32, "3" * 32, "4" * 32)  # trunks

@@ -20,6 +20,7 @@ from trunk_recipes import ARCHITECTURE, TRUNK_ID, recipe_of
 from idennet_core import checkpoint, config, pretraining, sealing
 from idennet_core.datasets import prepared
 from idennet_core.datasets.prepared import Face
+from idennet_core.ids import content_id
 from idennet_core.network import PretrainedNetwork, Trunk, initialise
 from idennet_core.streams import generator
 
@@ -283,7 +284,7 @@ def test_held_out_pictures_train_nothing(few, tmp_path):
     for root, keep in (("a", split != ""), ("b", split == "train")):
         faces = replace(few, split=split, faces=np.where(keep[:, None, None], few.faces, noise))
         train(recipe_of(epochs=1), faces, tmp_path / root)
-    trunk_id = config.content_id(recipe_of(epochs=1))
+    trunk_id = content_id(recipe_of(epochs=1))
     facts = sealing.trunk_facts(tmp_path / "a/trunks" / trunk_id)
     assert (facts["training_pictures"], facts["held_out_pictures"]) == (36, 18)
     equal(network_of(tmp_path / "a", trunk_id), network_of(tmp_path / "b", trunk_id))
@@ -291,7 +292,7 @@ def test_held_out_pictures_train_nothing(few, tmp_path):
 
 def test_a_set_without_a_split_of_its_own_holds_out_one_picture_in_ten_of_each_class(few, tmp_path):
     train(recipe_of(epochs=1), few, tmp_path)
-    facts = sealing.trunk_facts(tmp_path / "trunks" / config.content_id(recipe_of(epochs=1)))
+    facts = sealing.trunk_facts(tmp_path / "trunks" / content_id(recipe_of(epochs=1)))
     assert facts["held_out_pictures"] == 6  # each of 6 expressions has 12 pictures
     assert facts["classes_without_held_out"] == 0
     assert facts["hold_out"] == "every 10th picture of a class; none of a class of fewer than 10"
@@ -310,10 +311,10 @@ def test_identities_of_fewer_than_ten_pictures_are_trained_on_and_never_judged(f
         pixels = few.faces.copy()
         pixels[changed] = noise[changed]
         train(recipe, replace(few, subject=subject, faces=pixels), tmp_path / root)
-    a, b, c = (network_of(tmp_path / root, config.content_id(recipe)) for root in "abc")
+    a, b, c = (network_of(tmp_path / root, content_id(recipe)) for root in "abc")
     equal(a, b)
     assert not torch.equal(a["classifier.weight"], c["classifier.weight"])
-    facts = sealing.trunk_facts(tmp_path / "a/trunks" / config.content_id(recipe))
+    facts = sealing.trunk_facts(tmp_path / "a/trunks" / content_id(recipe))
     assert (facts["training_pictures"], facts["held_out_pictures"]) == (67, 5)
     assert (len(facts["classes"]), facts["classes_without_held_out"]) == (5, 2)
 
@@ -323,7 +324,7 @@ def test_where_nothing_is_held_out_no_accuracy_is_stated(few, tmp_path):
     seen = []
     train(recipe_of(epochs=1), faces, tmp_path, seen.append)
     assert {progress.accuracy for progress in seen} == {None}
-    facts = sealing.trunk_facts(tmp_path / "trunks" / config.content_id(recipe_of(epochs=1)))
+    facts = sealing.trunk_facts(tmp_path / "trunks" / content_id(recipe_of(epochs=1)))
     assert (facts["held_out_pictures"], facts["held_out_accuracy"]) == (0, None)
 
 
@@ -333,7 +334,7 @@ def test_bf16_trains_other_weights_of_the_same_fp32_kind_that_resume_to_the_bit_
     with pytest.raises(Killed):
         train(recipe, few, tmp_path / "killed", kill_at(3))
     train(recipe, few, tmp_path / "killed")
-    one, other = (network_of(tmp_path / root, config.content_id(recipe)) for root in ("whole", "killed"))
+    one, other = (network_of(tmp_path / root, content_id(recipe)) for root in ("whole", "killed"))
     equal(one, other)
     weights = network_of(uninterrupted[0])
     assert {name: value.dtype for name, value in one.items()} == {n: value.dtype for n, value in weights.items()}

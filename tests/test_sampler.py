@@ -12,13 +12,13 @@ from scipy.stats import qmc
 from searching import NUMBERS, SAMPLERS, asked, plan, rows, run, text
 
 from benchmarks.simulated import Simulated
+from idennet_core.ids import content_id
 from idennet_core.streams import generator
 from orchestrator import runner
 from orchestrator.planning import Capacity
 from orchestrator.search.packs import SearchPacks
 from orchestrator.search.sampler import Outcome, Search
 from orchestrator.search.space import Parameter
-from orchestrator.trial import content_id
 from orchestrator.workload import Context, run_pack
 
 

@@ -9,13 +9,13 @@ import pytest
 from conftest import Killed
 from searching import SAMPLERS, asked, plan, rows, run, started, text, wait_for
 
+from idennet_core.ids import content_id
 from idennet_core.streams import generator
 from orchestrator import frozen, record, runner
 from orchestrator.cli.screen import screen
 from orchestrator.planning import Capacity
 from orchestrator.progress import PackDone, PackStarted
 from orchestrator.store import Store, write_text
-from orchestrator.trial import content_id
 
 
 def run_killed(root, content, moments):

@@ -7,11 +7,12 @@ from scipy.stats import sem
 from searching import run, text
 
 from benchmarks.search import bias
+from idennet_core.ids import content_id
 from idennet_core.streams import generator
 from idennet_core.training import Examples
 from orchestrator.search.procedure import dominated, scored_by
 from orchestrator.store import Store
-from orchestrator.trial import Configuration, Trial, content_id
+from orchestrator.trial import Configuration, Trial
 
 
 def test_a_searched_point_neither_learns_from_nor_is_scored_by_the_fold_it_is_tested_on():

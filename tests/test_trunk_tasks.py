@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from idennet_core import config, pretraining, sealing
 from idennet_core.datasets import oulu_casia, prepared
 from idennet_core.datasets.prepared import Face
+from idennet_core.ids import content_id
 from idennet_core.streams import generator
 from orchestrator import trunks
 from orchestrator.planning import Capacity
@@ -40,7 +41,7 @@ def test_trunks_trained_as_ray_tasks_equal_those_trained_as_threads_to_the_bit(s
     trunks.train(recipes, stores[1], ONE_DEVICE, lambda _: None)
     for recipe in recipes:
         assert heard[recipe["task"]].done == heard[recipe["task"]].total == 6  # 48 pictures, 2 epochs
-        trunk_id = config.content_id(recipe)
+        trunk_id = content_id(recipe)
         one, other = (load_file(store.trunks / trunk_id / "network.safetensors") for store in stores)
         assert one.keys() == other.keys()
         assert all(torch.equal(value, other[name]) for name, value in one.items())

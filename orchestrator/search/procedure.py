@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
+from idennet_core.ids import content_id
 from orchestrator.search import pruning
 from orchestrator.search.sampler import MOST_REPEATS, Outcome, Point, Search
 from orchestrator.search.space import ACCURACY, Parameter, as_plain
 from orchestrator.store import write_text
 from orchestrator.study import Study
-from orchestrator.trial import NUM_FOLDS, Configuration, Rungs, Setting, State, Trial, content_id
+from orchestrator.trial import NUM_FOLDS, Configuration, Rungs, Setting, State, Trial
 
 Configure = Callable[[Mapping[str, Setting]], Configuration]
 Costs = Mapping[str, Callable[[Configuration], float]]
