@@ -21,7 +21,7 @@ ENDS = {"|", ">", "&&", ";", "<"}  # of a command's own words
 SMALL = [
     "depth=10",
     "epochs=2",
-    "trunks.emotion.epochs=16",
+    "trunks.emotion.epochs=40",
     "trunks.identity.epochs=6",
 ]  # whose trunks the tutorial trains
 

@@ -156,3 +156,14 @@ def test_components_are_called_by_their_names():
     assert report.baselines == ("All",)
     shown = formats.render([report], Format.TERMINAL, 80)
     assert re.search(r"^ components +minus All +p Holm$", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"), [({"trunk_emotion": "e" * 32}, True), ({"recipe": "1"}, False), ({}, False)]
+)
+def test_that_all_trials_share_their_trunks_is_said_where_they_have_any(inputs, said):
+    asked = plan()
+    for cell in asked["cells"]:
+        cell["inputs"] = inputs
+    notes = tables.build(asked, whole(asked)).notes
+    assert any("no interval has in it how trunks of another seed would move" in note for note in notes) == said

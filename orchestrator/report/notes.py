@@ -178,6 +178,11 @@ def method_notes(
             f"95% percentile bootstrap interval over the {num_pictures:,} test pictures ({RESAMPLES:,} resamples, the "
             "same pictures for every cell): how far other pictures would move the number, not another training run."
         ]
+    if any(name.startswith("trunk_") for cell in plan["cells"] for name in cell.get("inputs", ())):
+        notes.append(
+            "All trials of a depth share their frozen trunks: no interval has in it how trunks of another seed would "
+            "move the numbers."
+        )
     if seeds > 1:
         notes.append(f"The {seeds} seeds are averaged within a {'fold' if folds else 'picture'} first.")
     if num_comparisons:
