@@ -1,6 +1,5 @@
 """`idenctl`: the commands, and the one place where errors become messages."""
 
-import atexit
 import errno
 import logging
 import os
@@ -11,7 +10,7 @@ import traceback
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from typer.exceptions import TyperException
@@ -52,6 +51,7 @@ app.command("export")(network.export)
 app.command("doctor")(doctor.doctor)
 examples.show(app)
 
+INTERRUPTED = 130  # the exit status
 LONGEST = 2000  # characters of a message
 TOO_LONG = (errno.ENAMETOOLONG, errno.ELOOP)  # of a path; it can only be the request's
 WRONG_INPUT = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
@@ -97,10 +97,9 @@ def main() -> None:
         finally:
             if sys.stdout:  # None where it was closed before we began
                 sys.stdout.flush()
-        sys.exit(status)
+        _leave(status)
     except (KeyboardInterrupt, typer.Abort):
-        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # another would meet Ray on its way out
-        sys.exit(130)
+        _leave(INTERRUPTED)
     except TyperException as error:  # a command line that the parser refuses
         if message := _meant(_refused(error)):  # empty where the help was shown instead
             context = getattr(error, "ctx", None)
@@ -121,6 +120,12 @@ def main() -> None:
         name = "error" if known else f"internal error: {type(error).__name__}"
         print(f"{name}: {_one_line(_text(error))}{note}", file=sys.stderr)
         sys.exit(2 if wrong else 1)
+
+
+def _leave(status: int | None) -> NoReturn:
+    if status == INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # another would meet Ray on its way out
+    sys.exit(status)
 
 
 def _says_nothing(arguments: Sequence[str]) -> str:
