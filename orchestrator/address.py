@@ -41,7 +41,7 @@ def is_address(text: str) -> bool:
 
 
 def place(text: str) -> Path:
-    """The folder that a text names. Raises ValueError for one that nobody means: none, or with a ~ that no shell took."""
+    """The folder that a text names. Raises ValueError for one that nobody means: none, or with a ~ left in."""
     if not text.strip():
         raise ValueError(f"a store is a folder or a bucket, got {text!r}; give its name")
     if text == "~" or text.startswith("~/"):
