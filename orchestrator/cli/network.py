@@ -139,7 +139,8 @@ def find_plan(store: "Store", name: str) -> tuple[str, dict[str, Any]]:
     from orchestrator.frozen import read_plan
     from orchestrator.trial import IDENNET
 
-    study = resolve(name, sorted(path.parent.name for path in store.studies.glob("*/plan.json")))
+    known = sorted(path.parent.name for path in store.studies.glob("*/plan.json"))
+    study = resolve(name, known, f"the store {store}")
     plan = read_plan(store.studies / study / "plan.json")
     if plan.get("workload", IDENNET) != IDENNET:
         raise ValueError(f"only IDEnNet's studies leave networks, {study} is one of {plan['workload']}; name another")
