@@ -29,11 +29,12 @@ HEIGHT = 720  # pixels of a report within a notebook
 class Study:
     """A study file with what was asked of it, and the store that its results go to."""
 
-    file: Path
+    file: Path  # like the store absolute: a notebook may go to another folder
     profile: str | None
     overrides: tuple[str, ...]  # KEY=VALUE, as --set takes them
     store: str
     folder: str  # its name in the store
+    asked: tuple[str, str]  # file and store as they were given, for the study's provenance
 
     @classmethod
     def load(
@@ -47,13 +48,15 @@ class Study:
 
         Raises ValueError or FileNotFoundError, in one line, for what the file, the profile or an override do not allow.
         """
+        from orchestrator.address import is_address
         from orchestrator.cli.plan import loaded
         from orchestrator.store import at
 
-        place = str(store or os.environ.get("IDENCTL_STORE") or "runs")
+        place = str(os.environ.get("IDENCTL_STORE") or "runs" if store is None else store)
         words = tuple(f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items())
         found = loaded(Path(file), profile, list(words), at(place).check())
-        return cls(Path(file), profile, words, place, found.folder)
+        everywhere = place if is_address(place) else str(Path(place).absolute())
+        return cls(Path(file).absolute(), profile, words, everywhere, found.folder, (str(file), place))
 
     def plan(self) -> dict[str, Any]:
         """Exactly what `run` would do: what `idenctl study plan --json` prints."""
@@ -129,7 +132,8 @@ class Study:
 
     def _command(self, engine: str, address: str | None) -> list[str]:
         """The command that does the same, for the study's provenance."""
-        words = ["idenctl", "study", "run", str(self.file), "--store", self.store, "--engine", engine]
+        file, store = self.asked
+        words = ["idenctl", "study", "run", file, "--store", store, "--engine", engine]
         words += ["--profile", self.profile] if self.profile else []
         words += [word for each in self.overrides for word in ("--set", each)]
         return [*words, "--address", address] if address else words

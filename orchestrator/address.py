@@ -40,6 +40,17 @@ def is_address(text: str) -> bool:
     return "://" in text
 
 
+def place(text: str) -> Path:
+    """The folder that a text names. Raises ValueError for one that nobody means: none, or with a ~ left in."""
+    if not text.strip():
+        raise ValueError(f"a store is a folder or a bucket, got {text!r}; give its name")
+    if text == "~" or text.startswith("~/"):
+        raise ValueError(f"a folder's name has no ~ that a shell is to replace, got {text[:70]!r}; write $HOME")
+    if slip := re.match("(s3|gs):", text):
+        raise ValueError(f"{RULE}, got {text[:70]!r}; write {slip[1]}://")
+    return Path(text)
+
+
 def parsed(text: str) -> Address:
     """The address in a text. Raises ValueError for what is none; what may be a secret is not repeated."""
     kind, _, rest = text.partition("://")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import strict_yaml
+from orchestrator.cluster.check import other_kind, text_of
 from orchestrator.cluster.findings import within
 from orchestrator.sections import shown
 
@@ -18,7 +19,11 @@ def device_price(path: Path, kind: str) -> float:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no cluster file {path}; give the path of a Ray cluster file, or --price-per-hour")
-    data, places = strict_yaml.read(path.read_text(encoding="utf-8"), str(path))
+    if other := other_kind(text := text_of(path)):
+        raise ValueError(
+            f"{path}: a file for `ray up` states prices, got one for {other.partition(';')[0]}; give --price-per-hour"
+        )
+    data, places = strict_yaml.read(text, str(path))
     types: Any = data.get("available_node_types") if isinstance(data, dict) else None
     if not isinstance(types, dict) or not all(isinstance(node, dict) for node in types.values()):
         raise ValueError(f"{path}:1: a Ray cluster file has available_node_types; give another, or --price-per-hour")

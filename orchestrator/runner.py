@@ -88,11 +88,14 @@ def plan(wanted: Study, store: Store, capacity: Capacity) -> Plan:
     harmful = {name for name, state, reason in rows.drop_nulls().iter_rows() if reason.startswith(ALONE)}
     checkpointed = {trial_id: epoch for trial_id, (epoch, _) in store.checkpointed().items()}
 
+    pack_key = workload.answered(wanted.workload, runs.pack_key)
+    takes = workload.answered(wanted.workload, runs.estimate)
+
     def key(trial: Trial) -> str:
-        return runs.pack_key(trial) + (trial.trial_id if trial.trial_id in harmful else "")
+        return f"{pack_key(trial)}{trial.trial_id if trial.trial_id in harmful else ''}"
 
     def estimate(pack: Pack) -> Estimate:
-        return runs.estimate(pack, capacity.kind, capacity.threads)
+        return takes(pack, capacity.kind, capacity.threads)
 
     packs = planning.packs(
         trials, states.keys() - harmful, checkpointed, key, capacity.devices, lambda pack: capacity.fits(estimate(pack))
@@ -283,7 +286,8 @@ def names(planned: Plan, stored: Collection[str]) -> dict[str, str]:
 
 def _configure(runs: Workload, wanted: Study, members: Sequence[Cell]) -> Configured:
     """What the workload makes of the cells, with its name among their inputs: two workloads never share a trial."""
-    found, name = runs.configure(wanted, members), wanted.workload
+    name = wanted.workload
+    found = workload.answered(name, runs.configure)(wanted, members)
     if name == IDENNET:  # its configurations were stored before there were other workloads
         return found
     named = [replace(each, inputs={**each.inputs, "workload": name}) for each in found.configurations]

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from idennet_core import sealing
 from orchestrator import index, leftovers, sealed
-from orchestrator.address import is_address, parsed
+from orchestrator.address import is_address, parsed, place
 from orchestrator.bucket import Bucket
 from orchestrator.rows import EMPTY, TABLES, Run, tables
 from orchestrator.trial import Rungs, Setting, State, TrialResult
@@ -345,7 +345,7 @@ def at(address: str | Path) -> Store:
 
     Raises ValueError for an address that names neither.
     """
-    return _in_bucket(Bucket(parsed(str(address)))) if is_address(str(address)) else Store(Path(address))
+    return _in_bucket(Bucket(parsed(str(address)))) if is_address(str(address)) else Store(place(str(address)))
 
 
 def _in_bucket(bucket: Bucket) -> Store:

@@ -191,6 +191,8 @@ def load(
         at = f"--set {key}={text}"
         place = _override_place(key, study.varied, at)
         value = strict_yaml.read(text, at, numbered=False)[0]
+        if value is None:
+            raise ValueError(f"{at}: a setting has a value, got none; write one after the =")
         change: Any = value
         for part_of_key in reversed(place):
             change = {part_of_key: change}
@@ -213,7 +215,7 @@ def assignments(items: Iterable[str]) -> dict[str, str]:
     for item in items:
         key, equals, text = item.partition("=")
         if not key or not equals:
-            raise ValueError(f"--set takes key=value, got '{item}'")
+            raise ValueError(f"--set takes key=value, got '{item}'; write a setting, = and its value, as in depth=16")
         if key in found:
             raise ValueError(f"--set gives '{key}' twice: {found[key]} and {text}; keep one")
         found[key] = text
@@ -241,6 +243,8 @@ def _override_place(key: str, varied: Sequence[str], at: str) -> Place:
     if key in varied:
         raise ValueError(f"{at}: the study varies {key}; edit its design or search instead")
     parts = tuple(key.split("."))
+    if key in Study.model_fields:
+        raise ValueError(f"{at}: a key is a setting, or trunks.TASK.SETTING, got '{key}'; edit the study file instead")
     if len(parts) == 1:
         return ("base", key)
     if len(parts) == 3 and parts[0] == "trunks":

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol, runtime_checkable
+from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from idennet_core.naming import suggest
 from orchestrator.design import Cell
@@ -22,8 +22,10 @@ from orchestrator.source import Stopped, harmed
 from orchestrator.store import Store, this_host
 from orchestrator.study import Study
 from orchestrator.study_rules import Rules
-from orchestrator.trial import Configuration, Pack, Setting, Trial, TrialResult
+from orchestrator.trial import IDENNET, Configuration, Pack, Setting, Trial, TrialResult
 
+P = ParamSpec("P")
+T = TypeVar("T")
 VERBS = ("rules", "configure", "pack_key", "estimate", "run")
 
 
@@ -107,6 +109,27 @@ def load(name: str, store: Store) -> Workload:
     if taken:
         raise ValueError(f"a setting must not be called as a column of the results, {name} has {', '.join(taken)}")
     return found
+
+
+def answered(name: str, verb: Callable[P, T]) -> Callable[P, T]:
+    """A verb of the workload `name`: what it raises is told as that workload's, where it is not a refusal in its words.
+
+    Of IDEnNet's it stays a defect of this program.
+    """
+
+    def asked(*arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            found = verb(*arguments, **named)
+        except (ValueError, OSError):
+            raise
+        except Exception as error:
+            reason = f"{name}: {verb.__name__} raises {_shown(error)}"
+            raise ValueError(f"{reason}; mend it, --debug shows where") from error
+        if found is None:
+            raise ValueError(f"{name}: {verb.__name__} gives None; let it return what it found")
+        return found
+
+    return verb if name == IDENNET else asked
 
 
 def run_pack(workload: Workload, pack: Pack, context: Context) -> None:

@@ -92,7 +92,7 @@ def test_a_study_that_is_refused_when_it_is_planned_is_none_that_was_run(shares)
     assert (done.returncode, done.stderr) == (2, "error: no x\n")
     done = idenctl("report", "shares", "--store", "folder")
     assert done.returncode == 2
-    assert "no study 'shares': the store holds no study yet" in done.stderr
+    assert "holds no study yet" in done.stderr
 
 
 def test_a_run_that_has_not_said_yet_which_process_it_is_cannot_be_stopped(tmp_path):

@@ -285,6 +285,20 @@ def test_a_trial_is_named_without_doubt(store):
     assert "no trial 'ffffffffff'" in refused(*request, "ffffffffff")
 
 
+@pytest.mark.parametrize("name", ["../../x", "../x", "x", "%%%%%%", "ABCDEF \u00e9", "a" * 33])
+def test_what_is_no_trials_id_is_answered_by_the_same_rule_whatever_is_asked_and_however_long_it_is(
+    name, trained_store
+):
+    store = ("--store", trained_store)
+    rule = "error: a trial is named by at least 6 characters of its id, which are 0-9 and a-f, got "
+    predicted, exported = (
+        refused("predict", "x.png", "--trial", name, *store),
+        refused("export", name, "--out", "x.onnx", *store),
+    )
+    assert predicted == exported
+    assert predicted.startswith(rule)
+
+
 def test_wrong_requests_are_one_line(trained_store, tmp_path):
     store, trial_id = ("--store", trained_store), trial_of(trained_store, "if")
     assert "give one" in refused("predict", "face.png", "--cropped", *store)

@@ -47,6 +47,34 @@ def study(file, tmp_path):
     return idenctl.Study.load(file, profile="quick", overrides={"epochs": 4}, store=tmp_path / "runs")
 
 
+def test_a_study_that_was_loaded_is_found_from_any_folder_and_recorded_as_it_was_asked_for(tmp_path, monkeypatch, file):
+    monkeypatch.chdir(tmp_path)
+    study = idenctl.Study.load("levels.yaml", profile="quick", store="runs")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert study.run(engine="inline").results().height == 6
+    assert "6 of 6" in str(study.report())
+    assert study.plan()["stored"] == 6
+    assert (tmp_path / "runs/trials").is_dir()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert "idenctl study run levels.yaml --store runs --engine inline" in str(study.report())
+
+
+@pytest.mark.parametrize(
+    ("store", "said"),
+    [
+        ("", "a store is a folder or a bucket, got ''"),
+        ("~/runs", "has no ~ that a shell is to replace, got '~/runs'; write \\$HOME"),
+        ("s3:/bucket/prefix", "got 's3:/bucket/prefix'; write s3://"),
+    ],
+)
+def test_a_store_that_nobody_means_is_refused_and_not_made(store, said, tmp_path, monkeypatch, file):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=said):
+        idenctl.Study.load(file, store=store)
+    assert [path.name for path in tmp_path.iterdir()] == ["levels.yaml"]
+
+
 def test_it_plans_runs_and_reports_as_the_commands_do(study, file, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     words = [file, "--profile", "quick", "--set", "epochs=4", "--store", tmp_path / "runs"]

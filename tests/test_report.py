@@ -346,7 +346,7 @@ def test_wrong_requests_are_refused_in_one_line_that_names_the_next_step(store):
         command.report(["oulu_idrate"], store=store)
     assert "\n" not in str(refused.value)
     plan_file.unlink()
-    with pytest.raises(ValueError, match="the store holds no study yet; next: idenctl study run"):
+    with pytest.raises(ValueError, match="holds no study yet; next: idenctl study run"):
         command.report(["oulu_idrate"], store=store)
 
 

@@ -53,7 +53,25 @@ def test_an_unknown_study_is_answered_with_the_known_ones(runs):
     real_study(runs)
     assert re.search(r"no study 'oulu_irate'.*did you mean .*oulu_idrate@quick", refused(report(runs, "oulu_irate")))
     assert re.search(r"no study 'zzz'.*oulu_idrate@quick, real", refused(report(runs, "zzz")))
-    assert "no study yet; next: idenctl study run FILE" in refused(report(runs / "nowhere", "zzz"))
+    none = refused(report(runs / "nowhere", "zzz"))
+    assert f"no study 'zzz': the store {runs}/nowhere holds no study yet; next: idenctl study run FILE" in none
+
+
+def test_two_outputs_in_one_file_and_a_file_called_minus_are_refused(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    both = report(runs, "oulu_idrate", "--out", "one.svg", "--figure", tmp_path / "one.svg")
+    assert "--out and --figure are two files, got one.svg for both" in refused(both)
+    assert "--out is a file, got -; leave it out to print" in refused(report(runs, "oulu_idrate", "--out", "-"))
+    (tmp_path / "file").touch()
+    into = refused(report(runs, "oulu_idrate", "--out", "file/report.md"))
+    assert "got file/report.md; file is none, give another" in into
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "runs"]
+
+
+def test_a_place_that_takes_nothing_is_named_as_it_was_given(runs):
+    for place in ("/dev/full", "/proc/report.md"):
+        done = report(runs, "oulu_idrate", "--out", place)
+        assert done.stderr.startswith(f"error: {place}: "), done.stderr
 
 
 def test_a_study_with_nothing_finished_names_the_command_that_runs_it(runs):

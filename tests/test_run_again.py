@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,22 @@ def test_ctrl_c_says_what_is_safe_and_ends_with_130(uninterrupted, store, start)
     assert "run the same command again" in said
     assert run(store).returncode == 0
     assert_equal_runs(store, uninterrupted)
+
+
+def test_ctrl_c_pressed_on_while_the_run_ends_says_nothing_more(store):
+    process = start_on_ray(store)
+    wait_until(reached(store, 1), process)
+    process.send_signal(signal.SIGINT)
+    for line in process.stderr:
+        if "run the same command again" in line:
+            break
+    for _ in range(4):
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=FINISH)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert "KeyboardInterrupt" not in said
 
 
 def test_ctrl_c_while_the_command_is_still_loading_ends_it_without_a_word(tmp_path):

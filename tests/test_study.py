@@ -15,13 +15,17 @@ OVERRIDES = [
     ("variant=f", "--set variant=f: the study varies variant; edit its design or search instead"),
     ("depht=16", "--set depht=16: unknown setting 'depht'; did you mean 'depth'?"),
     ("depth=17", "--set depth=17: depth must be 6n + 4 with n >= 1, such as 16, 22 or 40, got 17"),
-    ("epochs=", "--set epochs=: base.epochs must be true or false, a finite number, or text, got None"),
+    ("epochs=", "--set epochs=: a setting has a value, got none; write one after the ="),
+    ("epochs=null", "--set epochs=null: a setting has a value, got none; write one after the ="),
+    ("seeds=[1]", "--set seeds=[1]: a key is a setting, or trunks.TASK.SETTING, got 'seeds'; edit the study file"),
+    ("name=x", "--set name=x: a key is a setting, or trunks.TASK.SETTING, got 'name'; edit the study file instead"),
     ("epochs=[1]", "--set epochs=[1]: base.epochs must be true or false, a finite number, or text, got [1]"),
     ("epochs=[", "--set epochs=[: not YAML: "),
     ("folds.x=1", "--set folds.x=1: a key is a setting, or trunks.TASK.SETTING, got 'folds.x'"),
     ("trunks.x.lr=1", "--set trunks.x.lr=1: unknown trunk 'x'; valid: emotion, identity"),
     ("trunks.emotion.epoch=1", "--set trunks.emotion.epoch=1: unknown setting 'epoch'; did you mean 'epochs'?"),
-    ("epochs", "--set takes key=value, got 'epochs'"),
+    ("epochs", "--set takes key=value, got 'epochs'; write a setting, = and its value, as in depth=16"),
+    ("=", "--set takes key=value, got '='; write a setting, = and its value, as in depth=16"),
 ]
 
 

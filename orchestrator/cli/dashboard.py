@@ -65,7 +65,7 @@ def _storage(name: str | None, store: "Store") -> Any:
     from orchestrator.search import mirror
 
     known = sorted(path.parent.name for path in store.studies.glob("*/plan.json"))
-    chosen = [resolve(name, known)] if name else known
+    chosen = [resolve(name, known, f"the store {store}")] if name else known
     searches = [each for each in chosen if read_plan(store.studies / each / "plan.json").get("search")]
     if not searches:
         found, step = (f"{chosen[0]} has a design", f"report {chosen[0]}") if name else ("got none", "study run FILE")

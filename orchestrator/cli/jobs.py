@@ -74,7 +74,7 @@ def stop(
 
         jobs = Jobs(address)
         found = jobs.by_study()
-        study = resolve(name, list(found)) if found else name
+        study = resolve(name, list(found), f"the jobs at {jobs.address}") if found else name
         running = [job for job in found.get(study, []) if not job.over]
         if not running:
             raise ValueError(f"only a job that runs can be stopped, {name} has none at {jobs.address}")
@@ -86,7 +86,7 @@ def stop(
     from orchestrator.store import at
 
     place = at(store).check()
-    study = resolve(name, [study["study"] for study in record.stored_studies(place)])
+    study = resolve(name, [study["study"] for study in record.stored_studies(place)], f"the store {place}")
     process = record.stop(place, study)
     print(f"{study} has stopped (process {process}); to go on: {again}", file=sys.stderr)
 

@@ -1,6 +1,7 @@
 """`idenctl predict` and `idenctl export`: the trained network of a stored trial, put to use."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -105,8 +106,9 @@ def find_trial(store: "Store", name: str) -> Trial:
     """The complete trial that an id, or how it begins, means. Raises ValueError where there is not exactly one."""
     import polars as pl
 
-    if len(name) < SHORTEST:
-        raise ValueError(f"a trial is named by at least {SHORTEST} characters of its id, got {quoted(name)}; give more")
+    if not re.fullmatch(rf"(?i:[0-9a-f]{{{SHORTEST},32}})", name):
+        rule = f"a trial is named by at least {SHORTEST} characters of its id, which are 0-9 and a-f"
+        raise ValueError(f"{rule}, got {quoted(name)}; the column trial_id of the store's trials has them")
     rows = store.trials().filter(pl.col("trial_id").str.starts_with(name.lower())).to_dicts()
     if not rows:
         raise ValueError(f"no trial {quoted(name)} in {store}; name another, or a study with --study")
@@ -137,7 +139,8 @@ def find_plan(store: "Store", name: str) -> tuple[str, dict[str, Any]]:
     from orchestrator.frozen import read_plan
     from orchestrator.trial import IDENNET
 
-    study = resolve(name, sorted(path.parent.name for path in store.studies.glob("*/plan.json")))
+    known = sorted(path.parent.name for path in store.studies.glob("*/plan.json"))
+    study = resolve(name, known, f"the store {store}")
     plan = read_plan(store.studies / study / "plan.json")
     if plan.get("workload", IDENNET) != IDENNET:
         raise ValueError(f"only IDEnNet's studies leave networks, {study} is one of {plan['workload']}; name another")

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -40,12 +41,15 @@ def report(
     results = at(store).check()
     if figure:
         check_figure(figure, names)
+        if out and out.absolute() == figure.absolute():
+            raise ValueError(f"--out and --figure are two files, got {out} for both; give the figure another name")
     if out:
         check_out(out)
     elif format is Format.HTML and sys.stdout.isatty():
         raise ValueError("a page is for a browser, not for a terminal; give --out report.html")
     known = sorted(path.parent.name for path in results.studies.glob("*/plan.json"))
-    plans = [read_plan(results.studies / resolve(name, known) / "plan.json") for name in names]
+    meant = [resolve(name, known, f"the store {results}") for name in names]
+    plans = [read_plan(results.studies / study / "plan.json") for study in meant]
     if format is Format.HTML:
         plans = [stored.with_everything(plan) for plan in plans]
     elif details:
@@ -79,8 +83,8 @@ def report(
         typer.echo(f"figure written to {figure}", err=True)
 
 
-def resolve(name: str, known: Collection[str]) -> str:
-    """The stored study that `name` means: itself, or its only profiled run, `name@profile`.
+def resolve(name: str, known: Collection[str], where: str = "the store") -> str:
+    """The stored study that `name` means: itself, or its only profiled run, `name@profile`; `where` they are known.
 
     Raises ValueError for what is no name, when there is none, naming the similar ones, and when several profiles
     were run.
@@ -97,8 +101,8 @@ def resolve(name: str, known: Collection[str]) -> str:
     if profiled:
         raise ValueError(f"study '{name}' was run with several profiles; name one of {', '.join(profiled)}")
     if not known:
-        raise ValueError(f"no study '{name}': the store holds no study yet; next: idenctl study run FILE")
-    raise ValueError(f"no study '{name}' in the store; {suggest(name, known)}")
+        raise ValueError(f"no study '{name}': {where} holds no study yet; next: idenctl study run FILE")
+    raise ValueError(f"no study '{name}' in {where}; {suggest(name, known)}")
 
 
 def check_figure(path: Path, names: Sequence[str]) -> None:
@@ -121,6 +125,10 @@ def check_out(path: Path, suffix: str = "", what: str = "--out") -> None:
         raise ValueError(f"{what} must end in {suffix}, got {path}; give another name")
     if path.is_dir():
         raise IsADirectoryError(f"{what} is a file, got the folder {path}; give the name of a file in it")
+    if path == Path("-"):
+        raise ValueError(f"{what} is a file, got -; leave it out to print, or give another name")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise NotADirectoryError(f"{what} must be in a folder, got {path}; {path.parent} is none, give another")
     if not path.parent.is_dir():
         raise NotADirectoryError(f"{what} must be in an existing folder, got {path}; create {path.parent}")
 
@@ -132,18 +140,20 @@ def write(path: Path, content: str | bytes) -> None:
     """
     check_out(path)
     content = content.encode() if isinstance(content, str) else content
-    if Path("/dev") in path.absolute().parents or (path.exists() and not path.is_file()):
-        path.write_bytes(content)
-        return
+    in_place = Path("/dev") in path.absolute().parents or (path.exists() and not path.is_file())
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_bytes(content)
-        beside.replace(path)
+        if in_place:
+            path.write_bytes(content)
+        else:
+            beside.write_bytes(content)
+            beside.replace(path)
     except PermissionError:
         raise PermissionError(
             f"{path.parent} must be writable for {path.name}, it is not; give another place"
         ) from None
-    except OSError as error:  # a full disk, which does not say for which file
+    except OSError as error:  # a full disk, which does not say for which file, or a read-only one
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
-        beside.unlink(missing_ok=True)  # half of it
+        with suppress(OSError):  # half of it, where something was written
+            beside.unlink()

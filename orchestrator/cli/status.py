@@ -48,7 +48,7 @@ def status(
         jobs = Jobs(address)
         submitted = {study: found[-1] for study, found in jobs.by_study().items()}
     begun = [*submitted, *(record.all_running(place) if watch else [])]
-    name = resolve(name, list(dict.fromkeys([*studies, *begun])))
+    name = resolve(name, list(dict.fromkeys([*studies, *begun])), f"the store {place}")
     job, study = submitted.get(name), studies.get(name)
     if watch:
         from orchestrator.cli.watch import follow

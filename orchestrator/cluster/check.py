@@ -41,7 +41,7 @@ class Checked:
 def check(path: Path) -> Checked:
     """Check a cluster file. Raises FileNotFoundError where there is none, ValueError for one of no kind known here."""
     text = text_of(path)
-    if text.startswith("#!") and "#SBATCH" in text:
+    if _for_slurm(text):
         lines: dict[Place, str] = {(number,): f"{path}:{number}" for number in range(1, text.count("\n") + 2)}
         return Checked("Slurm", _located(check_slurm.findings(text), {(): f"{path}:1", **lines}))
     try:
@@ -62,6 +62,19 @@ def check(path: Path) -> Checked:
     findings = [*_read_otherwise(config, text), *check_ray_up.findings(config)]
     problems = _located([((number, *place), *rest) for place, *rest in findings], places)
     return Checked("ray up", problems, check_ray_up.unseen(config))
+
+
+def other_kind(text: str) -> str:
+    """Of a cluster file that is not for `ray up` what it is for, and what starts and ends it; else nothing."""
+    if _for_slurm(text):
+        return "Slurm; its job is started by sbatch and ended by scancel"
+    if re.search(r"^apiVersion: *[\"']?ray\.io/", text, re.MULTILINE):
+        return "KubeRay; next: kubectl apply -f, or kubectl delete -f"
+    return ""
+
+
+def _for_slurm(text: str) -> bool:
+    return text.startswith("#!") and "#SBATCH" in text
 
 
 def text_of(path: Path) -> str:

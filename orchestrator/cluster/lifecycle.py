@@ -11,14 +11,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator import strict_yaml
 from orchestrator.cluster import check_ray_up, leftovers, token
-from orchestrator.cluster.check import text_of
-from orchestrator.cluster.findings import mapping, within
+from orchestrator.cluster.check import other_kind, text_of
+from orchestrator.cluster.findings import gaps, mapping, within
 from orchestrator.sections import shown
 
 LOOK_EVERY = 3.0  # seconds between two looks at the cluster
@@ -60,7 +61,10 @@ class Cluster:
 
 def read(path: Path) -> Cluster:
     """The cluster in a file. Raises FileNotFoundError, and ValueError for what is not a file for `ray up`."""
-    config, _ = strict_yaml.read(text_of(path), str(path))
+    text = text_of(path)
+    if other := other_kind(text):
+        raise ValueError(f"{path}: only a file for `ray up` starts and stops a cluster here, got one for {other}")
+    config, _ = strict_yaml.read(text, str(path))
     provider = mapping(within(config, "provider"))
     addresses = isinstance(provider.get("head_ip"), str) and isinstance(provider.get("worker_ips"), list)
     if "type" not in provider or (provider["type"] == "local" and not addresses):
@@ -72,6 +76,8 @@ def read(path: Path) -> Cluster:
         place, rule, value, _ = refused
         key = ".".join(map(str, place))
         raise ValueError(f"{path}: {key}: {rule}, got {shown(value)}; see: idenctl cluster check {path}")
+    if left := next(gaps(config), None):
+        raise ValueError(f"{path}: what is started has no gaps, got {left[2]!r}; see: idenctl cluster check {path}")
     return Cluster(path, config)
 
 
@@ -157,7 +163,22 @@ def _alive(cluster: Cluster) -> list[str]:
 
 
 def _machines(cluster: Cluster) -> list[str]:
-    """The cluster's machines that its provider still counts, after it had time to end them."""
+    """The cluster's machines that its provider still counts, after it had time to end them.
+
+    Raises ConnectionError where the provider does not say, as without credentials.
+    """
+    try:
+        with redirect_stdout(sys.stderr):  # where Ray tells what it does
+            return _counted(cluster)
+    except Exception as error:
+        reason, again = " ".join(str(error).split()), f"idenctl cluster down {cluster.path}"
+        kind = cluster.config["provider"]["type"]
+        raise ConnectionError(
+            f"what of it still runs {kind} does not say: {reason}; mend that, then: {again}"
+        ) from error
+
+
+def _counted(cluster: Cluster) -> list[str]:
     from ray.autoscaler._private.commands import _bootstrap_config
     from ray.autoscaler._private.providers import _get_node_provider
 
