@@ -172,8 +172,9 @@ def finish(
         unfinished.discard()
         return str(old_id)
     unfinished.seal()
-    with (unfinished.place / INDEX).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file, lineterminator="\n")
+    with (unfinished.place / INDEX).open("w", newline="", encoding="utf-8") as file:
+        # all in quotes: a name may hold a carriage return, which csv leaves bare before Python 3.13
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(COLUMNS)
         writer.writerows(map(values_of, rows))
     _write_json(unfinished.place / METADATA, metadata)
