@@ -8,14 +8,16 @@ Half a million faces are written, read and hashed piece by piece.
 import csv
 import hashlib
 import json
+import re
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import count
 from operator import attrgetter
 from pathlib import Path
 from sys import intern
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,30 @@ from idennet_core.datasets.unfinished import FACES, Unfinished
 FORMAT = 1
 METADATA = "metadata.json"
 INDEX = "faces.csv"
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+
+
+def _is_skipped(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("reason"), str) and _texts(entry.get("sources"))
+
+
+# What an entry of `metadata.json` must be.
+FACTS: Mapping[str, Callable[[Any], bool]] = {
+    "format": lambda value: type(value) is int,
+    "name": lambda value: isinstance(value, str),
+    "data_id": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) is not None,
+    "synthetic": lambda value: isinstance(value, bool),
+    "classes": _texts,
+    "num_faces": lambda value: type(value) is int and value > 0,
+    "subjects": _texts,
+    "settings": lambda value: isinstance(value, dict),
+    "fingerprint": lambda value: isinstance(value, str),
+    "point_error": lambda value: value is None or (isinstance(value, dict) and {"mean", "p95", "faces"} <= set(value)),
+    "skipped": lambda value: isinstance(value, list) and all(map(_is_skipped, value)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,13 +223,18 @@ def read_metadata(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{directory} is not a prepared set (no {METADATA}): move it away and prepare again")
     try:
-        metadata: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        metadata: Any = json.loads(path.read_text(encoding="utf-8"))
         written = metadata["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: move {directory} away and prepare again") from error
-    if written != FORMAT:
+    except (ValueError, KeyError, TypeError, RecursionError):
+        metadata, written = {}, FORMAT
+    if type(written) is int and written != FORMAT:
         raise ValueError(f"{directory} has format {written}, this version reads {FORMAT}: upgrade idenctl")
-    return metadata
+    if wrong := [key for key, fits in FACTS.items() if key not in metadata or not fits(metadata[key])]:
+        raise ValueError(
+            f"{path} is damaged or not idenctl's ({', '.join(wrong)} missing or wrong): "
+            f"move {directory} away and prepare again"
+        )
+    return metadata  # type: ignore[no-any-return]
 
 
 def load(directory: Path) -> FaceSet:
@@ -215,13 +246,16 @@ def load(directory: Path) -> FaceSet:
     try:
         faces: NDArray[np.uint8] = np.load(directory / FACES, mmap_mode="r")
         columns = _read_index(directory / INDEX)
-    except (OSError, EOFError, ValueError, csv.Error) as error:
+        num_faces = metadata["num_faces"]
+        if len(columns["source"]) != num_faces:
+            raise ValueError(f"{INDEX} has {len(columns['source'])} rows, {METADATA} counts {num_faces} faces")
+        wanted = num_faces, STORED_SIZE, STORED_SIZE
+        if not isinstance(faces, np.ndarray) or faces.dtype != np.uint8 or faces.shape != wanted:
+            raise ValueError(f"{FACES} holds no uint8 faces of shape {wanted}")
+        if strange := set(columns["label"].tolist()) - set(metadata["classes"] or [""]):
+            raise ValueError(f"{INDEX} has the label {min(strange)!r}, none of the set's classes")
+    except (OSError, EOFError, ValueError, TokenError, csv.Error) as error:  # TokenError: a header that never ends
         raise ValueError(f"{directory} is damaged ({error}): move it away and prepare again") from error
-    if faces.shape != (len(columns["source"]), STORED_SIZE, STORED_SIZE):
-        raise ValueError(
-            f"{directory} is damaged ({len(columns['source'])} rows, faces {faces.shape}): "
-            "move it away and prepare again"
-        )
     return FaceSet(
         name=metadata["name"],
         data_id=metadata["data_id"],
