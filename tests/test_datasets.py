@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from layouts import oulu_tree, reasons
 
-from idennet_core.datasets import casia_webface, ferplus, oulu_casia, prepared
+from idennet_core.datasets import casia_webface, ck_plus, ferplus, oulu_casia, prepared
 from idennet_core.datasets.folds import fold_of
 from idennet_core.datasets.preparation import prepare
 from idennet_core.datasets.prepared import Face
@@ -111,6 +111,17 @@ def test_another_layout_is_refused_with_what_was_sought_and_found(tmp_path, data
     with pytest.raises((ValueError, FileNotFoundError), match=rf"{sought}.*found holiday\.zip") as refusal:
         dataset.scan(tmp_path)
     assert "\n" not in str(refusal.value)
+
+
+def test_links_that_lead_to_themselves_or_back_up_do_not_stop_the_search(tmp_path):
+    (tmp_path / "itself").symlink_to("itself")
+    (tmp_path / "back").symlink_to(".")
+    (tmp_path / "nowhere").symlink_to("gone")
+    oulu_tree(tmp_path / "B_OriginalImg/OriginalImg", subjects=2)
+    scan = oulu_casia.scan(tmp_path)
+    assert {p.source.partition("/VL")[0] for p in scan.pictures} == {"B_OriginalImg/OriginalImg"}
+    with pytest.raises(ValueError, match=r"is not ck\+: looked for .* found B_OriginalImg, back, itself, nowhere"):
+        ck_plus.scan(tmp_path)
 
 
 @pytest.mark.parametrize("prefix", ["PreProcess_Img", "PreProcessImg", "PreProcess", "Oulu_CASIA/PreProcess_Img"])

@@ -23,10 +23,12 @@ from idennet_core.datasets.scan import (
     check_root,
     first_names,
     is_drawn,
+    is_file,
     is_picture_name,
     levels_below,
     natural,
     read_picture,
+    subfolders,
 )
 
 NAME = "casia-webface"
@@ -44,11 +46,11 @@ def scan(root: Path) -> Scan:
     for level in levels_below(root):
         # The root itself is no person, whatever its name.
         people = [folder for folder in level if folder.name.isdecimal()] if level != [root] else []
-        held = [folder for folder in level if (folder / RECORDS).is_file()] if not people else []
+        held = [folder for folder in level if is_file(folder / RECORDS)] if not people else []
         if len(held) > 1:
             raise ValueError(f"--root {root} holds {RECORDS} {len(held)} times ({held[0]}, {held[1]}): give one")
         if held:
-            if any(child.is_dir() and child.name.isdecimal() for child in os.scandir(held[0])):
+            if any(child.name.isdecimal() for child in subfolders(held[0])):
                 raise ValueError(f"{held[0]} holds {RECORDS} and folders of people: keep one of the two forms there")
             return _scan_records(root, held[0])
         if people:
@@ -68,7 +70,12 @@ def _scan_folders(root: Path, folders: Sequence[Path]) -> Scan:
             skipped.append(Skipped(place, "not a person's folder (a number)"))
             continue
         # Half a million names: no file is looked at, and a short name comes first, 9.jpg before 010.jpg.
-        for name in sorted(os.listdir(folder), key=lambda name: (len(name), name)):  # noqa: PTH208
+        try:
+            names = sorted(os.listdir(folder), key=lambda name: (len(name), name))  # noqa: PTH208
+        except OSError as error:
+            skipped.append(Skipped(place, f"cannot be read: {error.strerror}"))
+            continue
+        for name in names:
             if is_picture_name(name):
                 stem = intern(name[: name.rindex(".")])
                 pictures.append(Face(folder.name, "", "", stem, "", f"{place}/{name}"))

@@ -16,6 +16,7 @@ from idennet_core.datasets.scan import (
     is_drawn,
     last_frames,
     levels_below,
+    listing,
     read_picture,
     subfolders,
 )
@@ -49,7 +50,7 @@ def scan(root: Path) -> Scan:
     if other:
         skip(other, "the cropped edition, beside the original, which is used: give it as --root to use it instead")
     subjects = {path.name.upper(): path for path in subfolders(strong) if SUBJECT.fullmatch(path.name)}
-    for path in sorted(strong.iterdir()):
+    for path in listing(strong, skip) or []:
         if path not in subjects.values():
             skip(path, "not a subject's folder (P001, P002, …)")
     last = max(int(subject[1:]) for subject in subjects)
@@ -58,8 +59,11 @@ def scan(root: Path) -> Scan:
         if subject not in subjects:
             skip(strong / subject, "the subject's folder is missing")
     for subject, folder in sorted(subjects.items()):
+        held = listing(folder, skip)
+        if held is None:
+            continue
         expressions = {child.name.lower(): child for child in subfolders(folder)}
-        for path in sorted(folder.iterdir()):
+        for path in held:
             if path.name.lower() not in CLASSES or path not in expressions.values():
                 skip(path, "not a folder of one of the six expressions")
         for label in CLASSES:
