@@ -73,7 +73,7 @@ def train_trunk(
     checkpoint; a run goes on from the last whole one of the same recipe to the bits of a run without a stop, whichever
     step it follows. A trunk's folder is written beside and moved in place; a damaged or half-written trunk gives way to
     it. `keep` is told of each checkpoint that was written, `drop` removes one. Raises ValueError where the set is too
-    small, or the loss or the outputs are no longer finite.
+    small or has nothing to learn, or the loss or the outputs are no longer finite.
     """
     trunk_id, settings = content_id(dict(recipe)), dict[str, Any](recipe)
     name = f"trunk-{trunk_id}"
@@ -169,6 +169,8 @@ def load_trunk(network: Mapping[str, Tensor], architecture: Mapping[str, Any]) -
 
 def _labels(task: str, faces: FaceSet) -> tuple[Rows, list[str]]:
     """The class of each picture [N], and the class names: the set's expressions in its order, or its subjects."""
+    if task == "emotion" and not faces.classes:
+        raise ValueError(f"an emotion trunk learns expressions, but {faces.name} has none: give another data set")
     names, places = np.unique(faces.label if task == "emotion" else faces.subject, return_inverse=True)
     classes = list(faces.classes) if task == "emotion" else names.tolist()
     number = {name: index for index, name in enumerate(classes)}

@@ -350,6 +350,12 @@ def test_too_few_pictures_for_a_batch_are_refused_in_one_line(few, tmp_path):
     assert stored(tmp_path) == []
 
 
+def test_faces_without_expressions_train_no_emotion_trunk(few, tmp_path):
+    nameless = replace(few, name="casia-webface", classes=(), label=np.full(len(few.label), ""))
+    with pytest.raises(ValueError, match="learns expressions, but casia-webface has none: give another data set"):
+        train(recipe_of(), nameless, tmp_path)
+
+
 def test_a_loss_that_is_not_finite_is_an_error_and_stores_no_trunk(few, tmp_path):
     with pytest.raises(ValueError, match="loss must stay finite"):
         train(recipe_of(lr=1e30), few, tmp_path)
