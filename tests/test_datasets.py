@@ -82,6 +82,26 @@ def test_every_trap_of_the_layout_is_listed_and_the_rest_is_used(tmp_path):
     assert [p.frame for p in scan.pictures if p.sequence == "P002/sadness"] == ["000", "001", "003"]
 
 
+def test_what_is_there_in_two_spellings_or_formats_counts_once_and_the_other_is_named(tmp_path):
+    root = oulu_tree(tmp_path, subjects=2, frames=4)
+    (tmp_path / "SYNTHETIC.json").write_text("{}")
+    strong = root / "VL/Strong"
+    oulu_tree(tmp_path / "second", subjects=2, frames=5)
+    (tmp_path / "second/VL/Strong/P002").rename(strong / "p002")
+    (tmp_path / "second/VL/Strong/P001/Fear").rename(strong / "P001/fear")
+    for frame in ("002", "003"):
+        (strong / f"P001/Anger/{frame}.png").write_bytes(b"")
+    scan = oulu_casia.scan(root / "VL")
+    assert len({p.source for p in scan.pictures}) == len(scan.pictures) == 2 * 6 * 3
+    assert {p.frame for p in scan.pictures} == {"001", "002", "003"}
+    assert reasons(scan.skipped) == {
+        "Strong/p002": "another spelling of P002, which counts",
+        "Strong/P001/fear": "another spelling of Fear, which counts",
+        "Strong/P001/Anger/002.png": "the same frame as 002.jpeg, which counts",
+        "Strong/P001/Anger/003.png": "the same frame as 003.jpeg, which counts",
+    }
+
+
 @pytest.mark.parametrize("inside", ["", "VL", "VL/Strong"])
 def test_the_root_may_lie_inside_the_layout(tmp_path, inside):
     scan = oulu_casia.scan(oulu_tree(tmp_path, subjects=2) / inside)

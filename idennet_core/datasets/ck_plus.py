@@ -114,16 +114,24 @@ def read_label(path: Path) -> tuple[str, str]:
 
 
 def _sequences(top: Path, skip: Skip) -> Iterator[tuple[str, Path]]:
-    """The sequences `S005/001` in a tree of subjects, sorted, and their folders; what is neither is skipped."""
+    """The sequences `S005/001` in a tree of subjects, sorted, and their folders; what is neither is skipped.
+
+    `S005` and `s005` are one person; of a sequence that lies in both, the first counts.
+    """
+    met: dict[str, Path] = {}
     for subject in listing(top, skip) or []:
         if not (SUBJECT.fullmatch(subject.name) and is_folder(subject)):
             skip(subject, "not a subject's folder (S005, S010, …)")
             continue
         for folder in listing(subject, skip) or []:
-            if SEQUENCE.fullmatch(folder.name) and is_folder(folder):
-                yield f"{subject.name.upper()}/{folder.name}", folder
-            else:
+            sequence = f"{subject.name.upper()}/{folder.name}"
+            if not (SEQUENCE.fullmatch(folder.name) and is_folder(folder)):
                 skip(folder, "not a sequence's folder (001, 002, …)")
+            elif sequence in met:
+                skip(folder, f"the same sequence as in {met[sequence].parent.name}, which counts")
+            else:
+                met[sequence] = folder
+                yield sequence, folder
 
 
 def _find(root: Path, name: str) -> Path:

@@ -109,18 +109,21 @@ def is_file(path: Path) -> bool:
 
 def last_frames(folder: Path, count: int, skip: Skip) -> list[Path]:
     """The last `count` pictures of a sequence's folder, in natural order; none where there are fewer, which is told."""
-    held, frames = listing(folder, skip), []
+    held = listing(folder, skip)
     if held is None:
         return []
+    frames: dict[str, Path] = {}
     for path in held:
-        if is_picture(path):
-            frames.append(path)
-        else:
+        if not is_picture(path):
             skip(path, "not a picture (.jpeg, .jpg or .png)")
+        elif path.stem.lower() in frames:
+            skip(path, f"the same frame as {frames[path.stem.lower()].name}, which counts")
+        else:
+            frames[path.stem.lower()] = path
     if len(frames) < count:
         skip(folder, f"{len(frames)} frames, the last {count} are needed")
         return []
-    return frames[-count:]
+    return list(frames.values())[-count:]
 
 
 def is_drawn(place: Path) -> bool:
