@@ -283,19 +283,29 @@ def _resume(
 
 
 def _store(network: PretrainedNetwork, facts: dict[str, Any], target: Path) -> None:
-    """Write the trunk's folder beside its place and move it there; a whole one that is there already stays."""
+    """Write the trunk's folder beside its place and move it there; a whole one that is there already stays.
+
+    What could not be written whole, as on a full disk, is removed.
+    """
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    beside.mkdir(parents=True)
     weights = save({name: value.contiguous().cpu() for name, value in network.state_dict().items()})
-    _write(beside / "network.safetensors", weights)
-    _write(beside / "trunk.json", (json.dumps(sealing.sealed_facts(facts, weights), indent=1) + "\n").encode())
+    beside.mkdir(parents=True)
+    try:
+        _write(beside / "network.safetensors", weights)
+        _write(beside / "trunk.json", (json.dumps(sealing.sealed_facts(facts, weights), indent=1) + "\n").encode())
+        _put(beside, target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _put(beside: Path, target: Path) -> None:
+    """Move a trunk's folder to its place, unless a whole one is there."""
     try:
         beside.replace(target)
     except OSError:
         if not target.exists():
             raise
         if sealing.is_whole(target):  # somebody else has stored the same trunk meanwhile
-            shutil.rmtree(beside)
             return
         aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
         target.replace(aside)

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -118,6 +119,23 @@ def test_a_run_killed_while_it_writes_leaves_no_set_and_takes_none_away(tmp_path
     killed(tmp_path / "old")
     assert prepared.load(tmp_path / "old").data_id == old
     assert small_set(tmp_path / "new", value=5) == prepared.load(tmp_path / "new").data_id
+
+
+def test_new_facts_that_the_disk_has_no_room_for_leave_the_old_ones_and_nothing_beside(tmp_path):
+    small_set(tmp_path / "set")
+    before = bytes_of(tmp_path / "set")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Unfinished(tmp_path / "set", "a") as unfinished:
+        unfinished.append(np.load(tmp_path / "set/faces.npy"), [None, None])
+        rows = [Face(s, "anger", f"{s}/anger", "000", "", f"b/{s}") for s in ("P001", "P002")]
+        facts = "oulu-casia", ("anger",), True, rows, [], {"points": "cropped"}, "", None
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                prepared.finish(unfinished, tmp_path / "set", *facts)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert bytes_of(tmp_path / "set") == before
 
 
 @pytest.mark.parametrize("read", [prepared.load, prepared.splits])

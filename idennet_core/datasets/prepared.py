@@ -193,8 +193,11 @@ def finish(
     }
     if old_id == metadata["data_id"]:
         beside = directory / f".{METADATA}.{uuid.uuid4().hex[:8]}"
-        _write_json(beside, metadata)
-        beside.replace(directory / METADATA)
+        try:
+            _write_json(beside, metadata)
+            beside.replace(directory / METADATA)
+        finally:
+            beside.unlink(missing_ok=True)
         unfinished.discard()
         return str(old_id)
     unfinished.seal()
