@@ -172,6 +172,11 @@ def test_wrong_requests_are_refused_in_one_line(drawn, tmp_path):
     points = drawn / "landmarks.csv"
     (tmp_path / "wrong.csv").write_text("file,x,y\na,1,2\n")
     lines = points.read_text().splitlines()
+    windows = [lines[0], *(line.replace("/", "\\") for line in lines[1:])]
+    (tmp_path / "windows.csv").write_text("\n".join(windows))
+    (tmp_path / "empty.csv").write_text(lines[0])
+    nested = pl.read_csv(points).with_columns(pl.concat_list("rex").alias("rex"))
+    nested.write_parquet(tmp_path / "nested.PARQUET")
     (tmp_path / "gaps.csv").write_text("\n".join([lines[0], lines[1].rpartition(",")[0] + ",nan"]))
     (tmp_path / "twice.csv").write_text("\n".join([lines[0], lines[1], lines[1]]))
     oulu = ("prepare", "oulu-casia", "--root", drawn, "--store", tmp_path / "store")
@@ -191,7 +196,7 @@ def test_wrong_requests_are_refused_in_one_line(drawn, tmp_path):
             "oulu-casia",
             "--root",
             tmp_path,
-        ): "looked for VL/Strong/P001 and VL_Acropped/Strong/P001 in and below it, found gaps.csv",
+        ): "looked for VL/Strong/P001 and VL_Acropped/Strong/P001 in and below it, found empty.csv, gaps.csv",
         (*oulu, "--cropped", "--landmarks", points): "exclude each other, but got --landmarks --cropped",
         (*oulu, "--detector", tmp_path / "none.onnx"): "none.onnx",
         (
@@ -201,6 +206,9 @@ def test_wrong_requests_are_refused_in_one_line(drawn, tmp_path):
         ): "must have the columns source,rex,rey,lex,ley,nx,ny,rmx,rmy,lmx,lmy",
         (*oulu, "--landmarks", tmp_path / "gaps.csv"): f"the points of {lines[1].partition(',')[0]} are not",
         (*oulu, "--landmarks", tmp_path / "twice.csv"): "occurs twice",
+        (*oulu, "--landmarks", tmp_path / "windows.csv"): "005.jpeg, but names none of them; it names OriginalImg\\VL",
+        (*oulu, "--landmarks", tmp_path / "empty.csv"): "005.jpeg, but names none of them",
+        (*oulu, "--landmarks", tmp_path / "nested.PARQUET"): "must be CSV or Parquet, but cannot be read: ",
     }
     for arguments, part in cases.items():
         assert part in refusal(*arguments)
