@@ -93,6 +93,21 @@ def test_points_that_coincide_or_are_not_finite_are_refused():
             align(np.zeros((100, 100), np.uint8), points)
 
 
+@pytest.mark.parametrize(
+    ("scale", "reason"),
+    [
+        (4, "lie outside the picture"),  # points of a frame that was four times as large
+        (-1, "lie outside the picture"),
+        (1 / 320, "less than 2 pixels apart: the points must be in pixels, not shares"),  # as some detectors give them
+    ],
+)
+def test_points_of_another_picture_or_unit_give_no_face(scale, reason):
+    picture, points = np.zeros((240, 320), np.uint8), TEMPLATE * 2 + (80, 40)
+    assert align(picture, points).shape == (80, 80)
+    with pytest.raises(ValueError, match=reason):
+        align(picture, points * scale)
+
+
 def test_a_cropped_face_of_any_size_or_colour_is_sixty_pixels_with_its_border_around():
     ramp = np.tile(np.linspace(0, 240, 120, dtype=np.uint8), (120, 1))
     face = pad_cropped(cv2.cvtColor(ramp, cv2.COLOR_GRAY2BGR))
