@@ -105,6 +105,11 @@ def test_two_spellings_of_a_subject_are_one_person_and_a_sequence_in_both_counts
     assert {p.source.split("/")[1] for p in scan.pictures if p.sequence == "S005/001"} == {"S005"}
 
 
+def test_a_label_that_an_editor_put_a_byte_order_mark_before_is_read(tmp_path):
+    sequence(tmp_path, "S005/001", "\ufeff   3.0000000e+00\r\n")
+    assert {p.label for p in ck_plus.scan(tmp_path).pictures} == {"disgust"}
+
+
 def test_every_trap_of_the_layout_is_listed_and_the_rest_is_used(tmp_path):
     root = tmp_path / "CK+"
     images, labels = root / "cohn-kanade-images", root / "Emotion_Labels"

@@ -97,7 +97,7 @@ def scan(root: Path) -> Scan:
 def read_label(path: Path) -> tuple[str, str]:
     """The expression in a label file such as `   3.0000000e+00`, or '' and the reason why there is none."""
     try:
-        text = read_file(path, MAX_LABEL, "a label's file").decode(errors="replace").strip()
+        text = read_file(path, MAX_LABEL, "a label's file").decode("utf-8-sig", errors="replace").strip()
     except OSError as error:
         return "", f"cannot be read: {error.strerror}"
     except ValueError as error:

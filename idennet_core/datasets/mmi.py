@@ -130,7 +130,7 @@ def read_manifest(path: Path) -> set[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    return read_file(path, MAX_ANNOTATION, f"--manifest {path}").decode(errors="replace").splitlines()
+    return read_file(path, MAX_ANNOTATION, f"--manifest {path}").decode("utf-8-sig", errors="replace").splitlines()
 
 
 def read_view(path: Path) -> tuple[int, str]:
