@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import polars as pl
 import pytest
-from layouts import oulu_tree
+from layouts import fer_tables, oulu_tree, votes
 
 from idennet_core.datasets import prepared
 from idennet_core.faces.detection import MODEL_NAME, MODEL_SHA256
@@ -261,6 +261,29 @@ def test_a_set_in_which_nothing_can_be_used_is_refused_with_the_first_reason(tmp
     for command in (("show",), ("prepare", "--store", tmp_path / "store")):
         line = refusal(command[0], "casia-webface", "--root", tmp_path, *command[1:])
         assert "train.rec:0: no record there: it must start with the magic 0xced7230a" in line
+
+
+def test_a_picture_that_is_there_under_two_people_or_in_two_splits_is_told(tmp_path):
+    """One twice of the same person is no leak: frames of one sequence may be alike."""
+    root = oulu_tree(tmp_path / "oulu", subjects=3, frames=3)
+    strong = root / "VL/Strong"
+    shutil.copy(strong / "P001/Fear/001.jpeg", strong / "P001/Fear/002.jpeg")
+    prepare = ("prepare", "oulu-casia", "--root", root, "--cropped")
+    assert "bit for bit" not in succeed(*prepare, store=tmp_path / "before").stdout
+    shutil.copytree(strong / "P001/Anger", strong / "P003/Anger", dirs_exist_ok=True)
+    for run in range(2):  # also where nothing is left to do
+        said = succeed(*prepare, store=tmp_path / "after").stdout.splitlines()
+        assert said[2].startswith(
+            "3 faces are bit for bit those of another person or split, the first of "
+            "VL/Strong/P001/Anger/000.jpeg and VL/Strong/P003/Anger/000.jpeg: "
+        ), run
+    ballots = [("Training", "a.png"), ("PublicTest", "b.png"), ("PrivateTest", "c.png")]
+    fer_tables(tmp_path, [(usage, name, votes(fear=9)) for usage, name in ballots])
+    lines = (tmp_path / "fer2013.csv").read_text().splitlines()
+    lines[3] = lines[1].replace("Training", "PrivateTest")
+    (tmp_path / "fer2013.csv").write_text("\n".join(lines))
+    said = json.loads(succeed("prepare", "ferplus", "--root", tmp_path, "--json", store=tmp_path / "after").stdout)
+    assert said["twins"] == {"count": 1, "sources": ["fer2013.csv:2", "fer2013.csv:4"]}
 
 
 PASSES_EVERY_DOOR = (1, 2)  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, by which every folder is open to root

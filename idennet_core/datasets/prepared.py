@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idennet_core.config import STORED_SIZE
+from idennet_core.datasets import twins
 from idennet_core.datasets.unfinished import FACES, Unfinished
 
 FORMAT = 1
@@ -178,10 +179,11 @@ def finish(
         unfinished.discard()
         raise ValueError(f"a prepared set needs at least one face, but {name} has none: see what was skipped")
     old_id = read_metadata(directory)["data_id"] if directory.exists() else None
+    digests = bytearray()
     metadata = {
         "format": FORMAT,
         "name": name,
-        "data_id": data_id(classes, rows, unfinished.blocks()),
+        "data_id": data_id(classes, rows, twins.watched(unfinished.blocks(), digests)),
         "synthetic": synthetic,
         "classes": list(classes),
         "num_faces": len(rows),
@@ -190,6 +192,7 @@ def finish(
         "fingerprint": fingerprint,
         "point_error": point_error,
         "skipped": by_reason(skipped),
+        "twins": _twins(rows, digests),
     }
     if old_id == metadata["data_id"]:
         beside = directory / f".{METADATA}.{uuid.uuid4().hex[:8]}"
@@ -216,9 +219,9 @@ def finish(
 def read_metadata(directory: Path) -> dict[str, Any]:
     """The metadata of a prepared set, without reading a face.
 
-    Keys: format, name, data_id, synthetic, classes, num_faces, subjects, settings, fingerprint, point_error
-    and skipped (entries of reason, count, sources). Raises FileNotFoundError where there is no prepared set,
-    ValueError for a damaged one or one of another format.
+    Keys: format, name, data_id, synthetic, classes, num_faces, subjects, settings, fingerprint, point_error,
+    skipped (entries of reason, count, sources) and, in newer sets, twins. Raises FileNotFoundError where
+    there is no prepared set, ValueError for a damaged one or one of another format.
     """
     path = directory / METADATA
     if not directory.is_dir():
@@ -290,6 +293,16 @@ def _read_index(path: Path) -> dict[str, NDArray[np.str_]]:
             for column, value in zip(values, row, strict=True):
                 column.append(intern(value))
     return {name: np.array(column, np.str_) for name, column in zip(COLUMNS, values, strict=True)}
+
+
+def _twins(rows: Sequence[Face], digests: bytearray) -> dict[str, Any] | None:
+    """Faces that are one of another person or another split: `count`, and the `sources` of the first two.
+
+    What is learnt by heart from the one counts as recognised in the other.
+    """
+    pairs = [(rows[a], rows[b]) for a, b in twins.alike(digests)]
+    apart = [(a.source, b.source) for a, b in pairs if (a.subject, a.split) != (b.subject, b.split)]
+    return {"count": len(apart), "sources": list(apart[0])} if apart else None
 
 
 def _place_beside(directory: Path, old_id: str) -> Path:

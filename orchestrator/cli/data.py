@@ -336,6 +336,12 @@ def print_prepared(where: str, metadata: dict[str, Any], fresh: bool) -> None:
             f"95th percentile {error['p95']:.2f} px, over {error['faces']} faces",
             soft_wrap=True,
         )
+    if twins := metadata.get("twins"):
+        console.print(
+            f"{twins['count']} faces are bit for bit those of another person or split, the first of "
+            f"{' and '.join(twins['sources'])}: what is learnt from one is tested on the other; remove one of each",
+            soft_wrap=True,
+        )
     print_skipped(console, metadata["skipped"])
 
 
