@@ -74,7 +74,7 @@ def train_trunk(
     checkpoint; a run goes on from the last whole one of the same recipe to the bits of a run without a stop, whichever
     step it follows. A trunk's folder is written beside and moved in place; a damaged or half-written trunk gives way to
     it. `keep` is told of each checkpoint that was written, `drop` removes one. Raises ValueError where the set is too
-    small, or the loss or the outputs are no longer finite.
+    small or has nothing to learn, or the loss or the outputs are no longer finite.
     """
     trunk_id, settings = content_id(dict(recipe)), dict[str, Any](recipe)
     name = f"trunk-{trunk_id}"
@@ -170,6 +170,8 @@ def load_trunk(network: Mapping[str, Tensor], architecture: Mapping[str, Any]) -
 
 def _labels(task: str, faces: FaceSet) -> tuple[Rows, list[str]]:
     """The class of each picture [N], and the class names: the set's expressions in its order, or its subjects."""
+    if task == "emotion" and not faces.classes:
+        raise ValueError(f"an emotion trunk learns expressions, but {faces.name} has none: give another data set")
     names, places = np.unique(faces.label if task == "emotion" else faces.subject, return_inverse=True)
     classes = list(faces.classes) if task == "emotion" else names.tolist()
     number = {name: index for index, name in enumerate(classes)}
@@ -282,19 +284,29 @@ def _resume(
 
 
 def _store(network: PretrainedNetwork, facts: dict[str, Any], target: Path) -> None:
-    """Write the trunk's folder beside its place and move it there; a whole one that is there already stays."""
+    """Write the trunk's folder beside its place and move it there; a whole one that is there already stays.
+
+    What could not be written whole, as on a full disk, is removed.
+    """
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    beside.mkdir(parents=True)
     weights = save({name: value.contiguous().cpu() for name, value in network.state_dict().items()})
-    _write(beside / "network.safetensors", weights)
-    _write(beside / "trunk.json", (json.dumps(sealing.sealed_facts(facts, weights), indent=1) + "\n").encode())
+    beside.mkdir(parents=True)
+    try:
+        _write(beside / "network.safetensors", weights)
+        _write(beside / "trunk.json", (json.dumps(sealing.sealed_facts(facts, weights), indent=1) + "\n").encode())
+        _put(beside, target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _put(beside: Path, target: Path) -> None:
+    """Move a trunk's folder to its place, unless a whole one is there."""
     try:
         beside.replace(target)
     except OSError:
         if not target.exists():
             raise
         if sealing.is_whole(target):  # somebody else has stored the same trunk meanwhile
-            shutil.rmtree(beside)
             return
         aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
         target.replace(aside)

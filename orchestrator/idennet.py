@@ -67,6 +67,8 @@ class Idennet:
         Raises FileNotFoundError or ValueError where a prepared set is missing or cannot be studied.
         """
         facts = cache(partial(_metadata, self.store))  # each set's once, not for each cell
+        if study.dataset in FOR_TRUNKS:  # said before anybody prepares it for nothing
+            check_data(study, (), ())
         data = facts(study.dataset)
         check_data(study, data["classes"], data["subjects"])
         if study.folds == [None]:
@@ -259,11 +261,14 @@ def _trunk_recipe(
 ) -> dict[str, Setting]:
     """What a trunk is trained on and how; `facts` gives a data set's metadata."""
     wanted = _wanted(study, task)
-    data = facts(str(wanted["dataset"]))
-    if not data["classes" if task == "emotion" else "subjects"]:
-        lacking = "expressions" if task == "emotion" else "subjects"
-        raise ValueError(f"the {task} trunk needs a data set with {lacking}, {wanted['dataset']} has none; set another")
-    return config.trunk_recipe(task, settings, wanted, data["data_id"])
+    name = str(wanted["dataset"])
+    entry, things = ("classes", "expressions") if task == "emotion" else ("subjects", "subjects")
+    never = FOR_TRUNKS if task == "emotion" else NAMELESS  # by name: nobody is to prepare such a set for nothing
+    found = 0 if name in never else len(facts(name)[entry])
+    if found < 2:
+        rule = f"the {task} trunk needs a data set with two {things} or more, {name} has {found or 'none'}"
+        raise ValueError(f"{rule}; set dataset under trunks: {task} to another one")
+    return config.trunk_recipe(task, settings, wanted, facts(name)["data_id"])
 
 
 def _resume(store: Store, pack: Pack, members: "Sequence[Member]") -> list[list[dict[str, Any]]]:

@@ -85,6 +85,31 @@ def test_a_tree_of_the_published_size_has_the_published_counts_and_folds(tmp_pat
     assert shown["warnings"] == []  # the published set has nothing unusual
 
 
+def test_two_spellings_of_a_subject_are_one_person_and_a_sequence_in_both_counts_once(tmp_path):
+    sequence(tmp_path, "S005/001", "3")
+    sequence(tmp_path, "s005/001", None)  # another label, or none, must not take the first one's place
+    sequence(tmp_path, "s005/002", "7")
+    sequence(tmp_path, "S010/001", "1")
+    images, labels = tmp_path / "cohn-kanade-images", tmp_path / "Emotion"
+    (images / "S010").rename(images / "s010")  # the copy of the pictures in small letters, that of the labels not
+    scan = ck_plus.scan(tmp_path)
+    found = {(p.subject, p.sequence, p.label) for p in scan.pictures}
+    assert found == {
+        ("S005", "S005/001", "disgust"), ("S005", "S005/002", "surprise"), ("S010", "S010/001", "anger"),
+    }  # fmt: skip
+    assert describe(scan)["subjects"] == 2
+    twice = "the same sequence as in S005, which counts"
+    assert reasons(scan) == {
+        f"{folder.relative_to(tmp_path)}/s005/001": twice for folder in (images, labels)
+    }  # fmt: skip
+    assert {p.source.split("/")[1] for p in scan.pictures if p.sequence == "S005/001"} == {"S005"}
+
+
+def test_a_label_that_an_editor_put_a_byte_order_mark_before_is_read(tmp_path):
+    sequence(tmp_path, "S005/001", "\ufeff   3.0000000e+00\r\n")
+    assert {p.label for p in ck_plus.scan(tmp_path).pictures} == {"disgust"}
+
+
 def test_every_trap_of_the_layout_is_listed_and_the_rest_is_used(tmp_path):
     root = tmp_path / "CK+"
     images, labels = root / "cohn-kanade-images", root / "Emotion_Labels"

@@ -1,3 +1,4 @@
+import ctypes
 import hashlib
 import io
 import json
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 
 import polars as pl
 import pytest
+from layouts import fer_tables, oulu_tree, votes
 
 from idennet_core.datasets import prepared
 from idennet_core.faces.detection import MODEL_NAME, MODEL_SHA256
@@ -170,6 +172,11 @@ def test_wrong_requests_are_refused_in_one_line(drawn, tmp_path):
     points = drawn / "landmarks.csv"
     (tmp_path / "wrong.csv").write_text("file,x,y\na,1,2\n")
     lines = points.read_text().splitlines()
+    windows = [lines[0], *(line.replace("/", "\\") for line in lines[1:])]
+    (tmp_path / "windows.csv").write_text("\n".join(windows))
+    (tmp_path / "empty.csv").write_text(lines[0])
+    nested = pl.read_csv(points).with_columns(pl.concat_list("rex").alias("rex"))
+    nested.write_parquet(tmp_path / "nested.PARQUET")
     (tmp_path / "gaps.csv").write_text("\n".join([lines[0], lines[1].rpartition(",")[0] + ",nan"]))
     (tmp_path / "twice.csv").write_text("\n".join([lines[0], lines[1], lines[1]]))
     oulu = ("prepare", "oulu-casia", "--root", drawn, "--store", tmp_path / "store")
@@ -189,7 +196,7 @@ def test_wrong_requests_are_refused_in_one_line(drawn, tmp_path):
             "oulu-casia",
             "--root",
             tmp_path,
-        ): "looked for VL/Strong/P001 and VL_Acropped/Strong/P001 in and below it, found gaps.csv",
+        ): "looked for VL/Strong/P001 and VL_Acropped/Strong/P001 in and below it, found empty.csv, gaps.csv",
         (*oulu, "--cropped", "--landmarks", points): "exclude each other, but got --landmarks --cropped",
         (*oulu, "--detector", tmp_path / "none.onnx"): "none.onnx",
         (
@@ -199,6 +206,9 @@ def test_wrong_requests_are_refused_in_one_line(drawn, tmp_path):
         ): "must have the columns source,rex,rey,lex,ley,nx,ny,rmx,rmy,lmx,lmy",
         (*oulu, "--landmarks", tmp_path / "gaps.csv"): f"the points of {lines[1].partition(',')[0]} are not",
         (*oulu, "--landmarks", tmp_path / "twice.csv"): "occurs twice",
+        (*oulu, "--landmarks", tmp_path / "windows.csv"): "005.jpeg, but names none of them; it names OriginalImg\\VL",
+        (*oulu, "--landmarks", tmp_path / "empty.csv"): "005.jpeg, but names none of them",
+        (*oulu, "--landmarks", tmp_path / "nested.PARQUET"): "must be CSV or Parquet, but cannot be read: ",
     }
     for arguments, part in cases.items():
         assert part in refusal(*arguments)
@@ -251,3 +261,110 @@ def test_a_set_in_which_nothing_can_be_used_is_refused_with_the_first_reason(tmp
     for command in (("show",), ("prepare", "--store", tmp_path / "store")):
         line = refusal(command[0], "casia-webface", "--root", tmp_path, *command[1:])
         assert "train.rec:0: no record there: it must start with the magic 0xced7230a" in line
+
+
+def test_a_picture_that_is_there_under_two_people_or_in_two_splits_is_told(tmp_path):
+    """One twice of the same person is no leak: frames of one sequence may be alike."""
+    root = oulu_tree(tmp_path / "oulu", subjects=3, frames=3)
+    strong = root / "VL/Strong"
+    shutil.copy(strong / "P001/Fear/001.jpeg", strong / "P001/Fear/002.jpeg")
+    prepare = ("prepare", "oulu-casia", "--root", root, "--cropped")
+    assert "bit for bit" not in succeed(*prepare, store=tmp_path / "before").stdout
+    shutil.copytree(strong / "P001/Anger", strong / "P003/Anger", dirs_exist_ok=True)
+    for run in range(2):  # also where nothing is left to do
+        said = succeed(*prepare, store=tmp_path / "after").stdout.splitlines()
+        assert said[2].startswith(
+            "3 faces are bit for bit those of another person or split, the first of "
+            "VL/Strong/P001/Anger/000.jpeg and VL/Strong/P003/Anger/000.jpeg: "
+        ), run
+    ballots = [("Training", "a.png"), ("PublicTest", "b.png"), ("PrivateTest", "c.png")]
+    fer_tables(tmp_path, [(usage, name, votes(fear=9)) for usage, name in ballots])
+    lines = (tmp_path / "fer2013.csv").read_text().splitlines()
+    lines[3] = lines[1].replace("Training", "PrivateTest")
+    (tmp_path / "fer2013.csv").write_text("\n".join(lines))
+    said = json.loads(succeed("prepare", "ferplus", "--root", tmp_path, "--json", store=tmp_path / "after").stdout)
+    assert said["twins"] == {"count": 1, "sources": ["fer2013.csv:2", "fer2013.csv:4"]}
+
+
+PASSES_EVERY_DOOR = (1, 2)  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, by which every folder is open to root
+
+
+def without_keys(*arguments):
+    """`idenctl data …` by somebody to whom a closed folder is closed: exit status, what it printed, stderr's lines."""
+
+    def give_them_back():
+        c = ctypes.CDLL(None)
+        for capability in PASSES_EVERY_DOOR:
+            c.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP, from the next program on
+
+    command = [sys.executable, "-m", "idenctl", "data", *map(str, arguments)]
+    run = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False,
+        preexec_fn=give_them_back if os.geteuid() == 0 else None,
+    )  # fmt: skip
+    return run.returncode, run.stdout, run.stderr.splitlines()
+
+
+@pytest.fixture
+def closed():
+    """A function that closes a folder until the test ends."""
+    shut = []
+
+    def close(folder):
+        folder.chmod(0)
+        shut.append(folder)
+
+    yield close
+    for folder in reversed(shut):
+        folder.chmod(0o755)
+
+
+CLOSED = {  # in the layout of each set: a folder, and what is lost with it
+    "oulu-casia": ("OriginalImg/VL/Strong/P001", 6 * 3),
+    "ck+": ("cohn-kanade-images/S010", 3),
+    "mmi": ("Sessions/1", 3),
+    "casia-webface": ("0000045", 1),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_a_folder_that_nobody_may_read_costs_what_is_in_it_and_is_named(name, closed, tmp_path):
+    """One beside the data set, as a disk has in its root, costs nothing."""
+    place, lost = CLOSED[name]
+    root = tmp_path / "set"
+    lay_out(name, root / "copy")
+    (root / "lost+found/0").mkdir(parents=True)
+    closed(root / "lost+found")
+    status, out, lines = without_keys("show", name, "--root", root, "--json")
+    assert (status, json.loads(out)["frames"]) == (0, 2 * lost), lines
+    assert f"warning: {root}/lost+found cannot be read (Permission denied): passed over" in lines
+    closed(root / "copy" / place)
+    status, out, lines = without_keys("show", name, "--root", root, "--json")
+    shown = json.loads(out)
+    assert (status, shown["frames"]) == (0, lost), lines
+    assert {"reason": "cannot be read: Permission denied", "count": 1, "sources": [f"copy/{place}"]} in shown["skipped"]
+    closed(root)
+    status, out, lines = without_keys("show", name, "--root", root)
+    assert (status, out, len(lines)) == (2, "", 1)
+    assert f"path '{root}' is not readable" in lines[0]
+
+
+def lay_out(name, root):
+    """A data set of two people, or sessions, with pictures that show nothing."""
+
+    def write(place, content=b""):
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (root / place).write_bytes(content)
+
+    if name == "oulu-casia":
+        oulu_tree(root / "OriginalImg", subjects=2, frames=3)
+    for person in ("S010", "S011") if name == "ck+" else ():
+        write(f"Emotion/{person}/001/{person}_001_00000003_emotion.txt", b"3")
+        for frame in (1, 2, 3):
+            write(f"cohn-kanade-images/{person}/001/{person}_001_{frame:08}.png")
+    for number in (1, 2) if name == "mmi" else ():
+        write(f"Sessions/{number}/session.xml", b'<session><track view="0"/></session>')
+        write(f"Sessions/{number}/S001-00{number}.xml", b'<a><Metatag Name="Emotion" Value="1"/></a>')
+        write(f"Sessions/{number}/S001-00{number}.avi")
+    for person in ("0000045", "0000046") if name == "casia-webface" else ():
+        write(f"{person}/001.jpg")

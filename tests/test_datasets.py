@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from layouts import oulu_tree, reasons
 
-from idennet_core.datasets import casia_webface, ferplus, oulu_casia, prepared
+from idennet_core.datasets import casia_webface, ck_plus, ferplus, oulu_casia, prepared
 from idennet_core.datasets.folds import fold_of
 from idennet_core.datasets.preparation import prepare
 from idennet_core.datasets.prepared import Face
@@ -82,6 +82,26 @@ def test_every_trap_of_the_layout_is_listed_and_the_rest_is_used(tmp_path):
     assert [p.frame for p in scan.pictures if p.sequence == "P002/sadness"] == ["000", "001", "003"]
 
 
+def test_what_is_there_in_two_spellings_or_formats_counts_once_and_the_other_is_named(tmp_path):
+    root = oulu_tree(tmp_path, subjects=2, frames=4)
+    (tmp_path / "SYNTHETIC.json").write_text("{}")
+    strong = root / "VL/Strong"
+    oulu_tree(tmp_path / "second", subjects=2, frames=5)
+    (tmp_path / "second/VL/Strong/P002").rename(strong / "p002")
+    (tmp_path / "second/VL/Strong/P001/Fear").rename(strong / "P001/fear")
+    for frame in ("002", "003"):
+        (strong / f"P001/Anger/{frame}.png").write_bytes(b"")
+    scan = oulu_casia.scan(root / "VL")
+    assert len({p.source for p in scan.pictures}) == len(scan.pictures) == 2 * 6 * 3
+    assert {p.frame for p in scan.pictures} == {"001", "002", "003"}
+    assert reasons(scan.skipped) == {
+        "Strong/p002": "another spelling of P002, which counts",
+        "Strong/P001/fear": "another spelling of Fear, which counts",
+        "Strong/P001/Anger/002.png": "the same frame as 002.jpeg, which counts",
+        "Strong/P001/Anger/003.png": "the same frame as 003.jpeg, which counts",
+    }
+
+
 @pytest.mark.parametrize("inside", ["", "VL", "VL/Strong"])
 def test_the_root_may_lie_inside_the_layout(tmp_path, inside):
     scan = oulu_casia.scan(oulu_tree(tmp_path, subjects=2) / inside)
@@ -111,6 +131,17 @@ def test_another_layout_is_refused_with_what_was_sought_and_found(tmp_path, data
     with pytest.raises((ValueError, FileNotFoundError), match=rf"{sought}.*found holiday\.zip") as refusal:
         dataset.scan(tmp_path)
     assert "\n" not in str(refusal.value)
+
+
+def test_links_that_lead_to_themselves_or_back_up_do_not_stop_the_search(tmp_path):
+    (tmp_path / "itself").symlink_to("itself")
+    (tmp_path / "back").symlink_to(".")
+    (tmp_path / "nowhere").symlink_to("gone")
+    oulu_tree(tmp_path / "B_OriginalImg/OriginalImg", subjects=2)
+    scan = oulu_casia.scan(tmp_path)
+    assert {p.source.partition("/VL")[0] for p in scan.pictures} == {"B_OriginalImg/OriginalImg"}
+    with pytest.raises(ValueError, match=r"is not ck\+: looked for .* found B_OriginalImg, back, itself, nowhere"):
+        ck_plus.scan(tmp_path)
 
 
 @pytest.mark.parametrize("prefix", ["PreProcess_Img", "PreProcessImg", "PreProcess", "Oulu_CASIA/PreProcess_Img"])

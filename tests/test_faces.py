@@ -1,5 +1,6 @@
 import contextlib
 import hashlib
+import socket
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +13,7 @@ import pytest
 from idennet_core.datasets import oulu_casia
 from idennet_core.datasets.synthetic.sets import synthesise
 from idennet_core.faces.alignment import TEMPLATE, align, pad_cropped, similarity
-from idennet_core.faces.detection import Detector, Look, aside, choose, fetch, scales
+from idennet_core.faces.detection import MAX_MODEL, Detector, Look, aside, choose, fetch, scales
 from idennet_core.streams import generator
 from orchestrator.cli.data import read_landmarks
 
@@ -90,6 +91,21 @@ def test_points_that_coincide_or_are_not_finite_are_refused():
     for points in (np.full((5, 2), 3.0), np.full((5, 2), np.nan)):
         with pytest.raises(ValueError, match="coincide or are not finite"):
             align(np.zeros((100, 100), np.uint8), points)
+
+
+@pytest.mark.parametrize(
+    ("scale", "reason"),
+    [
+        (4, "lie outside the picture"),  # points of a frame that was four times as large
+        (-1, "lie outside the picture"),
+        (1 / 320, "less than 2 pixels apart: the points must be in pixels, not shares"),  # as some detectors give them
+    ],
+)
+def test_points_of_another_picture_or_unit_give_no_face(scale, reason):
+    picture, points = np.zeros((240, 320), np.uint8), TEMPLATE * 2 + (80, 40)
+    assert align(picture, points).shape == (80, 80)
+    with pytest.raises(ValueError, match=reason):
+        align(picture, points * scale)
 
 
 def test_a_cropped_face_of_any_size_or_colour_is_sixty_pixels_with_its_border_around():
@@ -237,3 +253,69 @@ def test_a_publisher_that_does_not_answer_is_named(server, tmp_path):
     with pytest.raises(ConnectionError, match=r"cannot be fetched"):
         fetch(tmp_path / "model.onnx", "http://127.0.0.1:9/model.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["published"]
+
+
+@contextlib.contextmanager
+def answering(*parts):
+    """The URL of a server that sends these bytes to whoever asks, whatever HTTP says, and how many it could send."""
+    sent = []
+
+    def serve():
+        with contextlib.suppress(OSError):  # whoever asked has had enough
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                for part in parts:
+                    connection.sendall(part)
+                    sent.append(len(part))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}/model.onnx", sent
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "SSH-2.0-OpenSSH_9.6"),
+        (b"HTTP/1.1 banana\r\n\r\n", "banana"),
+        (b"HTTP/1.1 200 OK\r\n" + b"x" * 70_000 + b"\r\n\r\n", "got more than 65536 bytes"),
+        (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n", "got more than 100 headers"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + b"x" * 60, "it ends 40 bytes early"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnone\r\n", "IncompleteRead"),
+        (b"", "Remote end closed connection"),
+    ],
+    ids=["another protocol", "no status", "a long line", "many headers", "cut off", "no chunk", "nothing"],
+)
+def test_a_server_that_speaks_nonsense_is_a_download_that_failed(answer, reason, tmp_path):
+    with answering(answer) as (url, _), pytest.raises(ConnectionError, match=rf"{url} cannot be fetched") as failure:
+        fetch(tmp_path / "model.onnx", url)
+    assert reason in str(failure.value)
+    assert str(failure.value).endswith("try again or give another --url")
+    assert len(str(failure.value)) < 400
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("head", [b"\r\n", b"Content-Length: 99999999999\r\n\r\n"], ids=["unannounced", "announced"])
+def test_a_download_without_an_end_is_cut_at_its_limit(head, tmp_path):
+    endless = [bytes(2**20)] * 500
+    with (
+        answering(b"HTTP/1.1 200 OK\r\n" + head, *endless) as (url, sent),
+        pytest.raises(ValueError, match="must be a model of at most 16 MiB, but has more: give another --url"),
+    ):
+        fetch(tmp_path / "model.onnx", url)
+    assert sum(sent) < 2 * MAX_MODEL
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["model.onnx", "htp://host/model.onnx", "http://[::1/model.onnx"])
+def test_what_is_no_address_is_refused_in_one_line(url, tmp_path):
+    with pytest.raises((ValueError, ConnectionError)) as refusal:
+        fetch(tmp_path / "model.onnx", url)
+    assert "--url" in str(refusal.value)
+    assert "\n" not in str(refusal.value)

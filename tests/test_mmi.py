@@ -251,6 +251,12 @@ def test_a_manifest_chooses_the_sequences_and_what_it_misses_is_listed(tmp_path)
     assert "--manifest belongs to another data set, but got it for ck+: leave it out" in run.stderr
 
 
+def test_a_manifest_may_begin_with_a_byte_order_mark_and_end_its_lines_as_windows_does(tmp_path):
+    session(tmp_path, 1)
+    (tmp_path / "list").write_bytes("\ufeff1/S001-001\r\n2/S001-001\r\n".encode())
+    assert mmi.read_manifest(tmp_path / "list") == {"1/S001-001", "2/S001-001"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -1,5 +1,7 @@
 """Pictures that are not what they seem: cut off, changed, or larger than their files tell."""
 
+import csv
+import os
 import struct
 import zlib
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from layouts import picture
 
-from idennet_core.datasets import casia_webface
+from idennet_core.datasets import casia_webface, prepared
 from idennet_core.datasets.pictures import size_of
 from idennet_core.datasets.preparation import prepare
 
@@ -100,3 +102,31 @@ def test_noise_in_a_picture_costs_that_picture_alone(tmp_path, seed):
     result = prepare(casia_webface.scan(tmp_path / "set"), tmp_path / "store/casia-webface", None, {})
     assert result.metadata["num_faces"] + sum(s["count"] for s in result.metadata["skipped"]) == 61
     assert all(s["reason"] for s in result.metadata["skipped"])
+
+
+ODD_NAMES = ["a\rb", "c\r\nd", "e\nf", "g\th", "\x1b[31mi", 'j"k,;', "=1+1", " ", "caf\u00e9", "cafe\u0301", "\u202el"]
+
+
+def test_any_name_that_is_text_comes_back_from_the_index_as_it_was(tmp_path):
+    (tmp_path / "set/0000045").mkdir(parents=True)
+    for name in ODD_NAMES:
+        (tmp_path / f"set/0000045/{name}.png").write_bytes(picture(name))
+    result = prepare(casia_webface.scan(tmp_path / "set"), tmp_path / "store/casia-webface", None, {})
+    assert result.metadata["skipped"] == []
+    loaded = prepared.load(tmp_path / "store/casia-webface")
+    assert sorted(loaded.frame) == sorted(ODD_NAMES)
+    assert sorted(loaded.source) == sorted(f"0000045/{name}.png" for name in ODD_NAMES)
+    with (tmp_path / "store/casia-webface/faces.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["source"] for row in csv.DictReader(file)} == set(loaded.source)
+
+
+def test_a_picture_whose_name_is_not_utf8_is_named_and_the_index_stays_utf8(tmp_path):
+    (tmp_path / "set/0000045").mkdir(parents=True)
+    for name in (b"caf\xe9.png", b"\xff.png", b"whole.png"):
+        (tmp_path / "set/0000045" / os.fsdecode(name)).write_bytes(picture(name))
+    result = prepare(casia_webface.scan(tmp_path / "set"), tmp_path / "store/casia-webface", None, {})
+    (skipped,) = result.metadata["skipped"]
+    assert skipped["reason"] == "its name is not UTF-8, as tables of results must be: rename it"
+    assert sorted(map(os.fsencode, skipped["sources"])) == [b"0000045/caf\xe9.png", b"0000045/\xff.png"]
+    (tmp_path / "store/casia-webface/faces.csv").read_text(encoding="utf-8")
+    assert prepared.load(tmp_path / "store/casia-webface").frame.tolist() == ["whole"]

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -120,6 +121,23 @@ def test_a_run_killed_while_it_writes_leaves_no_set_and_takes_none_away(tmp_path
     assert small_set(tmp_path / "new", value=5) == prepared.load(tmp_path / "new").data_id
 
 
+def test_new_facts_that_the_disk_has_no_room_for_leave_the_old_ones_and_nothing_beside(tmp_path):
+    small_set(tmp_path / "set")
+    before = bytes_of(tmp_path / "set")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Unfinished(tmp_path / "set", "a") as unfinished:
+        unfinished.append(np.load(tmp_path / "set/faces.npy"), [None, None])
+        rows = [Face(s, "anger", f"{s}/anger", "000", "", f"b/{s}") for s in ("P001", "P002")]
+        facts = "oulu-casia", ("anger",), True, rows, [], {"points": "cropped"}, "", None
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                prepared.finish(unfinished, tmp_path / "set", *facts)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert bytes_of(tmp_path / "set") == before
+
+
 @pytest.mark.parametrize("read", [prepared.load, prepared.splits])
 def test_an_index_with_a_quote_that_never_ends_is_damaged(tmp_path, read):
     small_set(tmp_path / "set")
@@ -142,6 +160,78 @@ def test_what_is_no_prepared_set_is_refused_in_one_line(tmp_path):
         prepared.load(tmp_path / "damaged")
     with pytest.raises(ValueError, match="at least one face"):
         small_set(tmp_path / "empty", faces=np.empty((0, 80, 80), np.uint8), rows=[])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"num_faces": "2"}, "num_faces"),
+        ({"num_faces": 0}, "num_faces"),
+        ({"num_faces": True}, "num_faces"),
+        ({"classes": "anger"}, "classes"),
+        ({"subjects": [1, 2]}, "subjects"),
+        ({"data_id": "../../elsewhere"}, "data_id"),
+        ({"synthetic": 0}, "synthetic"),
+        ({"skipped": [{"why": "broken"}]}, "skipped"),
+        ({"settings": None, "point_error": 3}, "settings, point_error"),
+        ({"format": "1"}, "format"),
+    ],
+)
+def test_facts_that_are_not_what_they_must_be_are_refused_with_the_file_and_the_next_step(tmp_path, change, named):
+    small_set(tmp_path / "set")
+    path = tmp_path / "set/metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011
+        prepared.read_metadata(tmp_path / "set")
+    assert str(refusal.value) == (
+        f"{path} is damaged or not idenctl's ({named} missing or wrong): move {tmp_path / 'set'} away and prepare again"
+    )
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff", b"[1]", b"null", b'{"version": 3}', b'{"format": 1}', b"[" * 100_000, b'{"format": 1']
+)
+def test_a_file_of_somebody_elses_in_the_place_of_the_facts_is_refused(tmp_path, content):
+    small_set(tmp_path / "set")
+    (tmp_path / "set/metadata.json").write_bytes(content)
+    for read in (prepared.read_metadata, prepared.load, small_set):
+        with pytest.raises(ValueError, match=r"metadata\.json is damaged or not .*: move .* away and prepare again"):
+            read(tmp_path / "set")
+
+
+def test_faces_and_index_that_do_not_go_with_the_facts_are_damage(tmp_path):
+    def spoilt(name, write):
+        small_set(tmp_path / name)
+        write(tmp_path / name)
+        with pytest.raises(ValueError, match=r"is damaged .*: move it away and prepare again") as refusal:
+            prepared.load(tmp_path / name)
+        return str(refusal.value)
+
+    def of_another_set(place):
+        np.save(place / "faces.npy", generated(3))
+        with (place / "faces.csv").open("a") as file:
+            file.write("P003,anger,P003/anger,000,,a/P003\n")
+
+    def of_another_kind(place):
+        np.save(place / "faces.npy", generated(2).astype(np.float32))
+
+    def several(place):
+        with (place / "faces.npy").open("wb") as file:
+            np.savez(file, generated(2))
+
+    def half_a_header(place):
+        content = (place / "faces.npy").read_bytes()
+        (place / "faces.npy").write_bytes(content.replace(b"}", b" ", 1))
+
+    def mislabelled(place):
+        text = (place / "faces.csv").read_text()
+        (place / "faces.csv").write_text(text.replace('"anger"', '"rage"'))
+
+    assert "has 3 rows, metadata.json counts 2 faces" in spoilt("more", of_another_set)
+    assert "no uint8 faces of shape (2, 80, 80)" in spoilt("float", of_another_kind)
+    assert "no uint8 faces of shape (2, 80, 80)" in spoilt("several", several)
+    spoilt("header", half_a_header)
+    assert "the label 'rage', none of the set's classes" in spoilt("label", mislabelled)
 
 
 # preparation

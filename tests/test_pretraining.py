@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 import shutil
 import signal
 import subprocess
@@ -229,6 +230,27 @@ def test_a_damaged_or_half_written_trunk_is_refused_and_gives_way_to_the_one_tha
     assert stored(tmp_path) == [TRUNK_ID], "nothing beside"
 
 
+@pytest.mark.parametrize("longest", [0, 5000], ids=["nothing fits", "a part of it fits"])
+def test_a_disk_that_is_full_when_a_trunk_is_stored_leaves_nothing_of_it_and_room_is_all_it_needs(
+    longest, uninterrupted, few, tmp_path
+):
+    """No file may grow beyond `longest` bytes, as on a disk where that much is left."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(progress):
+        if progress.done == progress.total:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (longest, hard))
+
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            train(recipe_of(), few, tmp_path, fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert stored(tmp_path) == []
+    train(recipe_of(), few, tmp_path)
+    equal(network_of(tmp_path), network_of(uninterrupted[0]))
+
+
 def test_a_trunk_that_somebody_else_stored_meanwhile_stays(uninterrupted, few, tmp_path):
     def store(progress):
         if progress.done == progress.total:
@@ -349,6 +371,12 @@ def test_too_few_pictures_for_a_batch_are_refused_in_one_line(few, tmp_path):
     with pytest.raises(ValueError, match="batch_size of a trunk must not exceed the training pictures, got 67 for 66"):
         train(recipe_of(batch_size=67), few, tmp_path)
     assert stored(tmp_path) == []
+
+
+def test_faces_without_expressions_train_no_emotion_trunk(few, tmp_path):
+    nameless = replace(few, name="casia-webface", classes=(), label=np.full(len(few.label), ""))
+    with pytest.raises(ValueError, match="learns expressions, but casia-webface has none: give another data set"):
+        train(recipe_of(), nameless, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_is_an_error_and_stores_no_trunk(few, tmp_path):

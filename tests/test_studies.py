@@ -312,6 +312,49 @@ def test_what_a_data_set_cannot_give_is_refused_in_one_line(store, written, inst
     assert message in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("task", "dataset", "things", "is_prepared"),
+    [
+        ("emotion", "casia-webface", "expressions", True),
+        ("emotion", "casia-webface", "expressions", False),
+        ("identity", "ferplus", "subjects", True),
+    ],
+)
+def test_a_trunk_on_a_data_set_without_what_it_learns_is_refused_before_that_is_prepared(
+    store, task, dataset, things, is_prepared
+):
+    if not is_prepared:
+        shutil.rmtree(store / "data" / dataset)
+    for command in (("study", "plan"), ("study", "run", "--engine", "inline"), ("trunk", "train")):
+        done = in_store(
+            store, *command[:2], shipped("oulu_idrate"), *command[2:], "--set", f"trunks.{task}.dataset={dataset}"
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (
+            f"error: the {task} trunk needs a data set with two {things} or more, {dataset} has none; "
+            f"set dataset under trunks: {task} to another one\n"
+        )
+
+
+def test_a_study_of_a_data_set_without_expressions_is_refused_before_that_is_prepared(store):
+    shutil.rmtree(store / "data/casia-webface")
+    path = store / "people.yaml"
+    path.write_text(SPLIT_STUDY.replace("dataset: ferplus", "dataset: casia-webface"))
+    done = in_store(store, "study", "plan", path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: a study needs expressions, casia-webface has none; set dataset to another one\n"
+
+
+def test_an_identity_trunk_on_one_person_is_refused(store):
+    shutil.rmtree(store / "data/casia-webface")
+    rows = [Face("0000045", "", "", f"{i:03}", "", f"{i}") for i in range(64)]
+    pixels = np.zeros((64, 80, 80), np.uint8)
+    prepared.save(store / "data/casia-webface", "casia-webface", (), True, pixels, rows, [], {})
+    done = in_store(store, "study", "plan", shipped("oulu_idrate"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "the identity trunk needs a data set with two subjects or more, casia-webface has 1; set" in done.stderr
+
+
 def test_a_reference_for_an_expression_that_the_data_lacks_is_refused(store):
     text = shipped("oulu_expressions").read_text().replace("original: {anger: 73.2,", "original: {contempt: 73.2,")
     (store / "strange.yaml").write_text(text)

@@ -1,6 +1,7 @@
 """CASIA-WebFace as folders and as RecordIO; records are written and read by the tests' own few lines."""
 
 import struct
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -66,6 +67,15 @@ def test_a_root_whose_own_name_is_a_number_is_no_person(tmp_path):
 
 
 # RecordIO
+
+
+def test_no_file_stays_open_when_records_were_found_or_read(tmp_path):
+    faces(tmp_path)
+    scan = casia_webface.scan(tmp_path)
+    assert scan.read(scan.pictures[0]).shape == (112, 112, 3)
+    opened = [path.resolve() for path in Path("/proc/self/fd").iterdir()]
+    assert len(opened) > 3
+    assert [path for path in opened if tmp_path in path.parents] == []
 
 
 def test_record_0_and_those_behind_the_pictures_are_no_pictures(tmp_path):

@@ -23,10 +23,12 @@ from idennet_core.datasets.scan import (
     check_root,
     first_names,
     is_drawn,
+    is_file,
     is_picture_name,
     levels_below,
     natural,
     read_picture,
+    subfolders,
 )
 
 NAME = "casia-webface"
@@ -44,11 +46,11 @@ def scan(root: Path) -> Scan:
     for level in levels_below(root):
         # The root itself is no person, whatever its name.
         people = [folder for folder in level if folder.name.isdecimal()] if level != [root] else []
-        held = [folder for folder in level if (folder / RECORDS).is_file()] if not people else []
+        held = [folder for folder in level if is_file(folder / RECORDS)] if not people else []
         if len(held) > 1:
             raise ValueError(f"--root {root} holds {RECORDS} {len(held)} times ({held[0]}, {held[1]}): give one")
         if held:
-            if any(child.is_dir() and child.name.isdecimal() for child in os.scandir(held[0])):
+            if any(child.name.isdecimal() for child in subfolders(held[0])):
                 raise ValueError(f"{held[0]} holds {RECORDS} and folders of people: keep one of the two forms there")
             return _scan_records(root, held[0])
         if people:
@@ -68,7 +70,12 @@ def _scan_folders(root: Path, folders: Sequence[Path]) -> Scan:
             skipped.append(Skipped(place, "not a person's folder (a number)"))
             continue
         # Half a million names: no file is looked at, and a short name comes first, 9.jpg before 010.jpg.
-        for name in sorted(os.listdir(folder), key=lambda name: (len(name), name)):  # noqa: PTH208
+        try:
+            names = sorted(os.listdir(folder), key=lambda name: (len(name), name))  # noqa: PTH208
+        except OSError as error:
+            skipped.append(Skipped(place, f"cannot be read: {error.strerror}"))
+            continue
+        for name in names:
             if is_picture_name(name):
                 stem = intern(name[: name.rindex(".")])
                 pictures.append(Face(folder.name, "", "", stem, "", f"{place}/{name}"))
@@ -91,57 +98,59 @@ def _scan_records(root: Path, folder: Path) -> Scan:
     if not (folder / INDEX).is_file():
         raise FileNotFoundError(f"{folder} holds {RECORDS} without {INDEX}: put the index file beside it")
     place = (folder / RECORDS).relative_to(root).as_posix()
-    records = RecordFile(folder / RECORDS)
     pictures: list[Face] = []
     skipped: list[Skipped] = []
     offsets: dict[int, int] = {}
     held = 0  # bytes of a picture in record 0
-    try:
-        entries = (entry for entry in read_index(folder / INDEX) if not isinstance(entry, str))
-        first = next((offset for key, offset in entries if key == 0), None)
-        if first is None:
-            raise ValueError("the index names no record 0")
-        end, held = records.head(first)  # images have the keys before it, records from there on describe identities
-        if held:  # as tools write it that know of no metadata: its label is an identity, and no number of records
-            raise ValueError("record 0 holds a picture")
-    except ValueError as error:
-        end = math.inf
-        skipped.append(Skipped(f"{place}:0", f"{error}, so every record that holds a picture is taken"))
-    for line, entry in enumerate(read_index(folder / INDEX), start=1):
-        if isinstance(entry, str):
-            skipped.append(Skipped(f"{(folder / INDEX).relative_to(root).as_posix()}:{line}", entry))
-            continue
-        key, offset = entry
-        if key >= end or (key == 0 and not held):
-            continue
+    with RecordFile(folder / RECORDS) as records:
         try:
-            if key in offsets:
-                raise ValueError("the index names the record twice: the first place is taken")
-            label, length = records.head(offset)
-            if not (label >= 0 and label.is_integer()):
-                raise ValueError("the record's label is not an identity's number")
-            if length:
-                offsets[key] = offset
-                pictures.append(Face(intern(f"{int(label):07d}"), "", "", f"{key:07d}", "", f"{place}:{key}"))
-            elif end < math.inf:
-                raise ValueError("the record holds no picture")
+            entries = (entry for entry in read_index(folder / INDEX) if not isinstance(entry, str))
+            first = next((offset for key, offset in entries if key == 0), None)
+            if first is None:
+                raise ValueError("the index names no record 0")
+            end, held = records.head(first)  # images have the keys before it, records from there on describe identities
+            if held:  # as tools write it that know of no metadata: its label is an identity, and no number of records
+                raise ValueError("record 0 holds a picture")
         except ValueError as error:
-            skipped.append(Skipped(f"{place}:{key}", str(error)))
+            end = math.inf
+            skipped.append(Skipped(f"{place}:0", f"{error}, so every record that holds a picture is taken"))
+        for line, entry in enumerate(read_index(folder / INDEX), start=1):
+            if isinstance(entry, str):
+                skipped.append(Skipped(f"{(folder / INDEX).relative_to(root).as_posix()}:{line}", entry))
+                continue
+            key, offset = entry
+            if key >= end or (key == 0 and not held):
+                continue
+            try:
+                if key in offsets:
+                    raise ValueError("the index names the record twice: the first place is taken")
+                label, length = records.head(offset)
+                if not (label >= 0 and label.is_integer()):
+                    raise ValueError("the record's label is not an identity's number")
+                if length:
+                    offsets[key] = offset
+                    pictures.append(Face(intern(f"{int(label):07d}"), "", "", f"{key:07d}", "", f"{place}:{key}"))
+                elif end < math.inf:
+                    raise ValueError("the record holds no picture")
+            except ValueError as error:
+                skipped.append(Skipped(f"{place}:{key}", str(error)))
     return Scan(
         name=NAME,
         classes=(),
         pictures=pictures,
         skipped=skipped,
         files=[folder / RECORDS, folder / INDEX],
-        read=partial(_read_record, records, offsets),
+        read=partial(_read_record, folder / RECORDS, offsets),
         synthetic=is_drawn(folder),
         cropped=True,
         protocol={"form": "RecordIO"},
     )
 
 
-def _read_record(records: RecordFile, offsets: dict[int, int], picture: Face) -> NDArray[np.uint8]:
-    pixels = decode(records.picture(offsets[int(picture.source.rpartition(":")[2])]))
+def _read_record(path: Path, offsets: dict[int, int], picture: Face) -> NDArray[np.uint8]:
+    with RecordFile(path) as records:
+        encoded = records.picture(offsets[int(picture.source.rpartition(":")[2])])
+    pixels = decode(encoded)
     if pixels.shape[:2] != ALIGNED:
         raise ValueError(f"an aligned face has 112x112 pixels, but this has {pixels.shape[1]}x{pixels.shape[0]}")
     return pixels

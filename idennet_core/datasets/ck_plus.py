@@ -5,7 +5,7 @@ tree of its own, and most sequences without a label have an empty folder there.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -13,10 +13,13 @@ from idennet_core.datasets.pictures import read_file
 from idennet_core.datasets.prepared import Face, Skipped
 from idennet_core.datasets.scan import (
     Scan,
+    Skip,
     check_root,
     first_names,
     is_drawn,
+    is_folder,
     last_frames,
+    listing,
     nearest,
     read_picture,
     subfolders,
@@ -29,8 +32,6 @@ NUM_FRAMES = 3  # the tail of a sequence, where the expression is at its peak
 MAX_LABEL = 2**10  # bytes; a number has sixteen
 IMAGES, LABELS, LABEL_END = "cohn-kanade-images", "Emotion", "_emotion.txt"
 SUBJECT, SEQUENCE = re.compile(r"S\d{3}", re.IGNORECASE), re.compile(r"\d{3}")
-
-Skip = Callable[[Path, str], None]
 
 
 def scan(root: Path) -> Scan:
@@ -53,7 +54,7 @@ def scan(root: Path) -> Scan:
     for sequence, folder in _sequences(images, skip):
         label_files = []
         label_folder = label_folders.pop(sequence, None)
-        for path in sorted(label_folder.iterdir()) if label_folder else []:
+        for path in (label_folder and listing(label_folder, skip)) or []:
             if path.name.lower().endswith(LABEL_END) and not path.name.startswith("."):
                 label_files.append(path)
             else:
@@ -96,7 +97,7 @@ def scan(root: Path) -> Scan:
 def read_label(path: Path) -> tuple[str, str]:
     """The expression in a label file such as `   3.0000000e+00`, or '' and the reason why there is none."""
     try:
-        text = read_file(path, MAX_LABEL, "a label's file").decode(errors="replace").strip()
+        text = read_file(path, MAX_LABEL, "a label's file").decode("utf-8-sig", errors="replace").strip()
     except OSError as error:
         return "", f"cannot be read: {error.strerror}"
     except ValueError as error:
@@ -113,16 +114,24 @@ def read_label(path: Path) -> tuple[str, str]:
 
 
 def _sequences(top: Path, skip: Skip) -> Iterator[tuple[str, Path]]:
-    """The sequences `S005/001` in a tree of subjects, sorted, and their folders; what is neither is skipped."""
-    for subject in sorted(top.iterdir()):
-        if not (SUBJECT.fullmatch(subject.name) and subject.is_dir()):
+    """The sequences `S005/001` in a tree of subjects, sorted, and their folders; what is neither is skipped.
+
+    `S005` and `s005` are one person; of a sequence that lies in both, the first counts.
+    """
+    met: dict[str, Path] = {}
+    for subject in listing(top, skip) or []:
+        if not (SUBJECT.fullmatch(subject.name) and is_folder(subject)):
             skip(subject, "not a subject's folder (S005, S010, …)")
             continue
-        for folder in sorted(subject.iterdir()):
-            if SEQUENCE.fullmatch(folder.name) and folder.is_dir():
-                yield f"{subject.name.upper()}/{folder.name}", folder
-            else:
+        for folder in listing(subject, skip) or []:
+            sequence = f"{subject.name.upper()}/{folder.name}"
+            if not (SEQUENCE.fullmatch(folder.name) and is_folder(folder)):
                 skip(folder, "not a sequence's folder (001, 002, …)")
+            elif sequence in met:
+                skip(folder, f"the same sequence as in {met[sequence].parent.name}, which counts")
+            else:
+                met[sequence] = folder
+                yield sequence, folder
 
 
 def _find(root: Path, name: str) -> Path:

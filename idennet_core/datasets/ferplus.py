@@ -186,7 +186,9 @@ def _usages(path: Path) -> tuple[list[str], list[int]]:
         header = file.readline(MAX_LINE)
         columns = header[:80].decode("utf-8-sig", errors="replace").strip()
         if columns != "emotion,pixels,Usage":
-            raise ValueError(f"{path} must have the columns emotion,pixels,Usage, but has {columns}")
+            raise ValueError(
+                f"{path} must have the columns emotion,pixels,Usage, but has {columns}: give the publisher's file"
+            )
         position = len(header)
         while line := file.readline(MAX_LINE):
             if len(line) == MAX_LINE:

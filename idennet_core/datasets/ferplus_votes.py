@@ -55,7 +55,10 @@ def read_table(path: Path, root: Path) -> list[Ballot]:
     lines = _lines(path)
     header = next(lines, [])
     if header != list(COLUMNS):
-        raise ValueError(f"{path} must have the columns {','.join(COLUMNS)}, but has {','.join(header)}")
+        raise ValueError(
+            f"{path} must have the columns {','.join(COLUMNS)}, but has {','.join(header)[:200]}: "
+            "give the publisher's file"
+        )
     place = path.relative_to(root).as_posix()
     return [
         _ballot(f"{place}:{number}", SPLITS.get(row[0], ""), row[1], row[2:])

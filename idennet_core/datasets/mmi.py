@@ -5,7 +5,7 @@ sequences is not published: they are found by rule, or taken from a manifest.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from xml.parsers import expat
@@ -21,7 +21,10 @@ from idennet_core.datasets.scan import (
     check_root,
     first_names,
     is_drawn,
+    is_file,
+    is_folder,
     is_picture,
+    listing,
     natural,
     nearest,
     subfolders,
@@ -60,12 +63,15 @@ def scan(root: Path, manifest: Path | None = None) -> Scan:
     def skip(path: Path, reason: str) -> None:
         skipped.append(Skipped(path.relative_to(root).as_posix(), reason))
 
-    for session in sorted(sessions.iterdir(), key=lambda path: natural(path.name)):
-        if not (session.name.isdecimal() and session.is_dir()):
+    for session in listing(sessions, skip) or []:
+        if not (session.name.isdecimal() and is_folder(session)):
             skip(session, "not a session's folder (a number)")
             continue
+        held = listing(session, skip)
+        if held is None:
+            continue
         view, wrong_view = read_view(session / SESSION)
-        clips, strange = _clips(session)
+        clips, strange = _clips(held)
         if not clips:
             skip(session, "no clip such as S001-002 in this session")
         for path in strange:
@@ -124,7 +130,7 @@ def read_manifest(path: Path) -> set[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    return read_file(path, MAX_ANNOTATION, f"--manifest {path}").decode(errors="replace").splitlines()
+    return read_file(path, MAX_ANNOTATION, f"--manifest {path}").decode("utf-8-sig", errors="replace").splitlines()
 
 
 def read_view(path: Path) -> tuple[int, str]:
@@ -166,13 +172,13 @@ def looks(views: Mapping[str, int], picture: Face, image: NDArray[np.uint8]) -> 
     return WHOLE if image.shape[0] == UPRIGHT_HEIGHT else (Look(turns=1), Look(turns=3), *WHOLE)
 
 
-def _clips(session: Path) -> tuple[dict[str, list[Path]], list[Path]]:
-    """The media files of each clip in a session's folder, and the files that are strange there."""
+def _clips(held: Iterable[Path]) -> tuple[dict[str, list[Path]], list[Path]]:
+    """The media files of each clip among what a session's folder holds, and the files that are strange there."""
     clips: dict[str, list[Path]] = {}
     nameless, strange = [], []
-    for path in sorted(session.iterdir(), key=lambda path: natural(path.name)):
+    for path in held:
         named = CLIP.match(path.name)
-        is_media = path.is_file() and (is_picture(path) or (named and path.suffix.lower() in VIDEOS))
+        is_media = is_file(path) and (is_picture(path) or (named and path.suffix.lower() in VIDEOS))
         if is_media and named:
             clips.setdefault(named[0], []).append(path)
         elif is_media:
@@ -230,7 +236,7 @@ def _find_sessions(root: Path) -> Path:
     """The folder of numbered sessions, `Sessions` in the published layout."""
 
     def is_session(folder: Path) -> bool:
-        return folder.name.isdecimal() and (folder / SESSION).is_file()
+        return folder.name.isdecimal() and is_file(folder / SESSION)
 
     found = nearest(root, lambda folder: any(map(is_session, subfolders(folder))), f"sessions with a {SESSION}")
     if found is None:

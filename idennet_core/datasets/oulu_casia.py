@@ -5,6 +5,7 @@ publisher's cropped edition is read where the original is not there.
 """
 
 import re
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from idennet_core.datasets.scan import (
     is_drawn,
     last_frames,
     levels_below,
+    listing,
     read_picture,
     subfolders,
 )
@@ -26,6 +28,7 @@ NUM_SUBJECTS = 80
 NUM_FRAMES = 3  # the tail of a sequence, where the expression is at its peak
 # The folder that holds Strong, by letter case: of the original edition and of the one that was cut out.
 EDITIONS = {"vl": "original", "vl_acropped": "cropped"}
+NO_SUBJECT, NO_EXPRESSION = "not a subject's folder (P001, P002, …)", "not a folder of one of the six expressions"
 SUBJECT = re.compile(r"P\d{3}", re.IGNORECASE)
 
 
@@ -48,25 +51,30 @@ def scan(root: Path) -> Scan:
 
     if other:
         skip(other, "the cropped edition, beside the original, which is used: give it as --root to use it instead")
-    subjects = {path.name.upper(): path for path in subfolders(strong) if SUBJECT.fullmatch(path.name)}
-    for path in sorted(strong.iterdir()):
+    subjects = _by_name(path for path in subfolders(strong) if SUBJECT.fullmatch(path.name))
+    for path in listing(strong, skip) or []:
         if path not in subjects.values():
-            skip(path, "not a subject's folder (P001, P002, …)")
+            twin = subjects.get(path.name.upper())
+            skip(path, f"another spelling of {twin.name}, which counts" if twin else NO_SUBJECT)
     last = max(int(subject[1:]) for subject in subjects)
     expected = (f"P{i:03d}" for i in range(1, (last if synthetic else max(last, NUM_SUBJECTS)) + 1))
     for subject in expected:
         if subject not in subjects:
             skip(strong / subject, "the subject's folder is missing")
     for subject, folder in sorted(subjects.items()):
-        expressions = {child.name.lower(): child for child in subfolders(folder)}
-        for path in sorted(folder.iterdir()):
-            if path.name.lower() not in CLASSES or path not in expressions.values():
-                skip(path, "not a folder of one of the six expressions")
+        held = listing(folder, skip)
+        if held is None:
+            continue
+        expressions = _by_name(path for path in subfolders(folder) if path.name.lower() in CLASSES)
+        for path in held:
+            if path not in expressions.values():
+                twin = expressions.get(path.name.upper())
+                skip(path, f"another spelling of {twin.name}, which counts" if twin else NO_EXPRESSION)
         for label in CLASSES:
-            if label not in expressions:
+            if label.upper() not in expressions:
                 skip(folder / label.capitalize(), "the expression's folder is missing")
                 continue
-            sequence = expressions[label]
+            sequence = expressions[label.upper()]
             tail = last_frames(sequence, NUM_FRAMES, skip)
             if not tail:
                 continue
@@ -87,6 +95,14 @@ def scan(root: Path) -> Scan:
         cropped=edition == "cropped",
         protocol={"light": "VL", "illumination": "Strong", "frames": f"last {NUM_FRAMES}", "edition": edition},
     )
+
+
+def _by_name(folders: Iterable[Path]) -> dict[str, Path]:
+    """The folders by their names in capitals; of two spellings of one name the first."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        found.setdefault(folder.name.upper(), folder)
+    return found
 
 
 def _find_strong(root: Path) -> tuple[Path, Path | None]:

@@ -176,6 +176,8 @@ def _face(
     scan: Scan, locate: Locate | None, picture: Face
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64] | None] | str:
     """The stored face of a picture and its five points, or the reason why there is none."""
+    if not _is_text(picture.source):
+        return "its name is not UTF-8, as tables of results must be: rename it"
     try:
         image = scan.read(picture)
         if locate is None:
@@ -188,3 +190,8 @@ def _face(
         return str(error)
     except cv2.error as error:
         return f"OpenCV cannot process it: {error.err}"
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8, which the bytes of a file's name need not be."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)

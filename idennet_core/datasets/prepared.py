@@ -8,25 +8,52 @@ Half a million faces are written, read and hashed piece by piece.
 import csv
 import hashlib
 import json
+import re
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import count
 from operator import attrgetter
 from pathlib import Path
 from sys import intern
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from idennet_core.config import STORED_SIZE
+from idennet_core.datasets import twins
 from idennet_core.datasets.unfinished import FACES, Unfinished
 
 FORMAT = 1
 METADATA = "metadata.json"
 INDEX = "faces.csv"
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+
+
+def _is_skipped(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("reason"), str) and _texts(entry.get("sources"))
+
+
+# What an entry of `metadata.json` must be.
+FACTS: Mapping[str, Callable[[Any], bool]] = {
+    "format": lambda value: type(value) is int,
+    "name": lambda value: isinstance(value, str),
+    "data_id": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) is not None,
+    "synthetic": lambda value: isinstance(value, bool),
+    "classes": _texts,
+    "num_faces": lambda value: type(value) is int and value > 0,
+    "subjects": _texts,
+    "settings": lambda value: isinstance(value, dict),
+    "fingerprint": lambda value: isinstance(value, str),
+    "point_error": lambda value: value is None or (isinstance(value, dict) and {"mean", "p95", "faces"} <= set(value)),
+    "skipped": lambda value: isinstance(value, list) and all(map(_is_skipped, value)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +179,11 @@ def finish(
         unfinished.discard()
         raise ValueError(f"a prepared set needs at least one face, but {name} has none: see what was skipped")
     old_id = read_metadata(directory)["data_id"] if directory.exists() else None
+    digests = bytearray()
     metadata = {
         "format": FORMAT,
         "name": name,
-        "data_id": data_id(classes, rows, unfinished.blocks()),
+        "data_id": data_id(classes, rows, twins.watched(unfinished.blocks(), digests)),
         "synthetic": synthetic,
         "classes": list(classes),
         "num_faces": len(rows),
@@ -164,16 +192,21 @@ def finish(
         "fingerprint": fingerprint,
         "point_error": point_error,
         "skipped": by_reason(skipped),
+        "twins": _twins(rows, digests),
     }
     if old_id == metadata["data_id"]:
         beside = directory / f".{METADATA}.{uuid.uuid4().hex[:8]}"
-        _write_json(beside, metadata)
-        beside.replace(directory / METADATA)
+        try:
+            _write_json(beside, metadata)
+            beside.replace(directory / METADATA)
+        finally:
+            beside.unlink(missing_ok=True)
         unfinished.discard()
         return str(old_id)
     unfinished.seal()
-    with (unfinished.place / INDEX).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file, lineterminator="\n")
+    with (unfinished.place / INDEX).open("w", newline="", encoding="utf-8") as file:
+        # all in quotes: a name may hold a carriage return, which csv leaves bare before Python 3.13
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(COLUMNS)
         writer.writerows(map(values_of, rows))
     _write_json(unfinished.place / METADATA, metadata)
@@ -186,9 +219,9 @@ def finish(
 def read_metadata(directory: Path) -> dict[str, Any]:
     """The metadata of a prepared set, without reading a face.
 
-    Keys: format, name, data_id, synthetic, classes, num_faces, subjects, settings, fingerprint, point_error
-    and skipped (entries of reason, count, sources). Raises FileNotFoundError where there is no prepared set,
-    ValueError for a damaged one or one of another format.
+    Keys: format, name, data_id, synthetic, classes, num_faces, subjects, settings, fingerprint, point_error,
+    skipped (entries of reason, count, sources) and, in newer sets, twins. Raises FileNotFoundError where
+    there is no prepared set, ValueError for a damaged one or one of another format.
     """
     path = directory / METADATA
     if not directory.is_dir():
@@ -196,13 +229,18 @@ def read_metadata(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{directory} is not a prepared set (no {METADATA}): move it away and prepare again")
     try:
-        metadata: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        metadata: Any = json.loads(path.read_text(encoding="utf-8"))
         written = metadata["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: move {directory} away and prepare again") from error
-    if written != FORMAT:
+    except (ValueError, KeyError, TypeError, RecursionError):
+        metadata, written = {}, FORMAT
+    if type(written) is int and written != FORMAT:
         raise ValueError(f"{directory} has format {written}, this version reads {FORMAT}: upgrade idenctl")
-    return metadata
+    if wrong := [key for key, fits in FACTS.items() if key not in metadata or not fits(metadata[key])]:
+        raise ValueError(
+            f"{path} is damaged or not idenctl's ({', '.join(wrong)} missing or wrong): "
+            f"move {directory} away and prepare again"
+        )
+    return metadata  # type: ignore[no-any-return]
 
 
 def load(directory: Path) -> FaceSet:
@@ -214,13 +252,16 @@ def load(directory: Path) -> FaceSet:
     try:
         faces: NDArray[np.uint8] = np.load(directory / FACES, mmap_mode="r")
         columns = _read_index(directory / INDEX)
-    except (OSError, EOFError, ValueError, csv.Error) as error:
+        num_faces = metadata["num_faces"]
+        if len(columns["source"]) != num_faces:
+            raise ValueError(f"{INDEX} has {len(columns['source'])} rows, {METADATA} counts {num_faces} faces")
+        wanted = num_faces, STORED_SIZE, STORED_SIZE
+        if not isinstance(faces, np.ndarray) or faces.dtype != np.uint8 or faces.shape != wanted:
+            raise ValueError(f"{FACES} holds no uint8 faces of shape {wanted}")
+        if strange := set(columns["label"].tolist()) - set(metadata["classes"] or [""]):
+            raise ValueError(f"{INDEX} has the label {min(strange)!r}, none of the set's classes")
+    except (OSError, EOFError, ValueError, TokenError, csv.Error) as error:  # TokenError: a header that never ends
         raise ValueError(f"{directory} is damaged ({error}): move it away and prepare again") from error
-    if faces.shape != (len(columns["source"]), STORED_SIZE, STORED_SIZE):
-        raise ValueError(
-            f"{directory} is damaged ({len(columns['source'])} rows, faces {faces.shape}): "
-            "move it away and prepare again"
-        )
     return FaceSet(
         name=metadata["name"],
         data_id=metadata["data_id"],
@@ -252,6 +293,16 @@ def _read_index(path: Path) -> dict[str, NDArray[np.str_]]:
             for column, value in zip(values, row, strict=True):
                 column.append(intern(value))
     return {name: np.array(column, np.str_) for name, column in zip(COLUMNS, values, strict=True)}
+
+
+def _twins(rows: Sequence[Face], digests: bytearray) -> dict[str, Any] | None:
+    """Faces that are one of another person or another split: `count`, and the `sources` of the first two.
+
+    What is learnt by heart from the one counts as recognised in the other.
+    """
+    pairs = [(rows[a], rows[b]) for a, b in twins.alike(digests)]
+    apart = [(a.source, b.source) for a, b in pairs if (a.subject, a.split) != (b.subject, b.split)]
+    return {"count": len(apart), "sources": list(apart[0])} if apart else None
 
 
 def _place_beside(directory: Path, old_id: str) -> Path:

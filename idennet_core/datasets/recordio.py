@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 
 from idennet_core.datasets.pictures import MAX_BYTES
 
@@ -26,6 +27,14 @@ class RecordFile:
         """Open a file. Raises OSError for one that cannot be read."""
         self._file = path.open("rb")
         self._size = os.fstat(self._file.fileno()).st_size
+
+    def __enter__(self) -> "RecordFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
 
     def head(self, offset: int) -> tuple[float, int]:
         """The label of the record at `offset`, the first where there are several, and its picture's length in bytes.

@@ -1,10 +1,12 @@
 """What a look at a data set's folders finds, before any picture is decoded."""
 
+import logging
 import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from idennet_core.faces.detection import WHOLE, Look
 DRAWN_MARK = "SYNTHETIC.json"  # lies in the root of a data set that idenctl drew
 PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png")
 SEARCH_DEPTH = 6  # how far below the root a layout is looked for
+log = logging.getLogger("idenctl")
+
+Skip = Callable[[Path, str], None]  # tells of a place that is not used, and why
 
 
 def upright(picture: Face, image: NDArray[np.uint8]) -> Sequence[Look]:
@@ -83,18 +88,42 @@ def is_picture_name(name: str) -> bool:
     return name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith(".")
 
 
-def last_frames(folder: Path, count: int, skip: Callable[[Path, str], None]) -> list[Path]:
+def listing(folder: Path, skip: Skip) -> list[Path] | None:
+    """What lies in a folder, in natural order; None where it cannot be read, which is told."""
+    try:
+        return sorted(folder.iterdir(), key=lambda path: natural(path.name))
+    except OSError as error:
+        skip(folder, f"cannot be read: {error.strerror}")
+        return None
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; no where nobody may look, of which `Path.is_dir` makes an error."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; no where nobody may look, of which `Path.is_file` makes an error."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def last_frames(folder: Path, count: int, skip: Skip) -> list[Path]:
     """The last `count` pictures of a sequence's folder, in natural order; none where there are fewer, which is told."""
-    frames = []
-    for path in sorted(folder.iterdir(), key=lambda path: natural(path.name)):
-        if is_picture(path):
-            frames.append(path)
-        else:
+    held = listing(folder, skip)
+    if held is None:
+        return []
+    frames: dict[str, Path] = {}
+    for path in held:
+        if not is_picture(path):
             skip(path, "not a picture (.jpeg, .jpg or .png)")
+        elif path.stem.lower() in frames:
+            skip(path, f"the same frame as {frames[path.stem.lower()].name}, which counts")
+        else:
+            frames[path.stem.lower()] = path
     if len(frames) < count:
         skip(folder, f"{len(frames)} frames, the last {count} are needed")
         return []
-    return frames[-count:]
+    return list(frames.values())[-count:]
 
 
 def is_drawn(place: Path) -> bool:
@@ -140,9 +169,25 @@ def nearest(root: Path, fits: Callable[[Path], bool], what: str) -> Path | None:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders directly in a folder, sorted, hidden ones left out."""
-    with os.scandir(folder) as entries:
-        return sorted(Path(entry) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    """The folders directly in a folder, sorted, hidden ones left out; none, with a warning, where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(entry) for entry in entries if not entry.name.startswith(".") and _leads_on(entry))
+    except OSError as error:
+        _warn_of(folder, str(error.strerror))
+        return []
+
+
+def _leads_on(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+@cache  # once a folder, however often it is looked at
+def _warn_of(folder: Path, reason: str) -> None:
+    log.warning(f"{folder} cannot be read ({reason}): passed over")
 
 
 def first_names(folder: Path, limit: int = 5) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from idennet_core.config import FACE_SIZE, STORED_SIZE
 
 MARGIN = (STORED_SIZE - FACE_SIZE) // 2  # pixels on each side of the face
+CLOSEST_EYES = 2  # pixels; a face of the smallest size that is detected has four
 # ArcFace's template for a 112x112 face, in its pixels.
 TEMPLATE_112 = np.array(
     [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]
@@ -40,9 +41,17 @@ def align(image: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[np.
     """The face as stored: grey uint8 [80, 80] with the five points [5, 2] of `image` on the template.
 
     `image` is grey or BGR. A shrinking warp is sampled more finely and averaged down, so that it does not
-    alias. What lies outside the picture repeats its border. Raises ValueError when the points coincide.
+    alias. What lies outside the picture repeats its border. Raises ValueError when the points coincide, or are not
+    the pixels of a face in this picture.
     """
     matrix = similarity(points, TEMPLATE)
+    x, y = np.mean(points, axis=0)
+    if not (0 <= x < image.shape[1] and 0 <= y < image.shape[0]):
+        raise ValueError("the five points lie outside the picture: they must be in its pixels")
+    if math.dist(points[0], points[1]) < CLOSEST_EYES:
+        raise ValueError(
+            f"the eyes lie less than {CLOSEST_EYES} pixels apart: the points must be in pixels, not shares"
+        )
     scale = math.hypot(matrix[0, 0], matrix[1, 0])
     fine = math.ceil(max(1.0, 1 / scale))  # samples a stored pixel, in each direction
     matrix *= fine

@@ -1,13 +1,14 @@
 """Face detection with YuNet, whose model file is the user's: fetched from its publisher or another export."""
 
-import contextlib
 import hashlib
+import ssl
 import threading
 import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ MODEL_URL = f"https://github.com/opencv/opencv_zoo/raw/main/models/face_detectio
 MODEL_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 SCORE = 0.6  # a face scores at least this
 LOWEST_SCORE = 0.1  # what is reported where no face is found
+MAX_MODEL = 16 * 2**20  # bytes of a file to be fetched; YuNet has a few hundred thousand
 LONGEST_SIDES = (320, 640, 1280)  # pixels; YuNet wants faces of about 10 to 300
 
 
@@ -150,22 +152,36 @@ def sha256(path: Path) -> str:
 def fetch(target: Path, url: str = MODEL_URL, expected: str = MODEL_SHA256) -> None:
     """Download a model to `target` if its SHA-256 is the expected one; otherwise nothing is left behind.
 
-    Raises ValueError for another sum, ConnectionError when the download fails.
+    Raises ValueError for another sum, more than `MAX_MODEL` bytes or what is no address, ConnectionError when the
+    download fails.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with urllib.request.urlopen(url, timeout=60) as answer, beside.open("wb") as file:
-            while block := answer.read(1 << 16):
-                file.write(block)
+        _download(url, beside)
+        if beside.stat().st_size > MAX_MODEL:
+            raise ValueError(
+                f"{url} must be a model of at most {MAX_MODEL >> 20} MiB, but has more: give another --url"
+            )
         if (received := sha256(beside)) != expected:
             raise ValueError(f"{url} must have sha256 {expected}, but has {received}: not stored, give another --url")
         beside.replace(target)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise ConnectionError(f"{url} cannot be fetched ({error}): try again or give another --url") from error
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            beside.unlink()
+        beside.unlink(missing_ok=True)
+
+
+def _download(url: str, target: Path) -> None:
+    """Write what lies at an address to `target`, up to the first bytes that are too many."""
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer, target.open("wb") as file:
+            while file.tell() <= MAX_MODEL and (block := answer.read(1 << 16)):
+                file.write(block)
+            if file.tell() <= MAX_MODEL and (left := getattr(answer, "length", None)):  # of what was announced
+                raise ConnectionError(f"it ends {left} bytes early")
+    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
+        raise ConnectionError(f"{url} cannot be fetched ({error!s:.200}): try again or give another --url") from error
+    except ValueError as error:
+        raise ValueError(f"--url must be an address such as {MODEL_URL}, but got {url!r} ({error})") from error
 
 
 def no_model_message(place: Path) -> str:

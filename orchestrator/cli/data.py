@@ -214,6 +214,11 @@ def points_of(
         return None, {"points": "cropped"}
     if landmarks:
         table = read_landmarks(landmarks)
+        if not any(picture.source in table for picture in scan.pictures):  # said before they are all decoded
+            raise ValueError(
+                f"{landmarks} must name the pictures, such as {scan.pictures[0].source}, but names none of them"
+                + (f"; it names {next(iter(table))}" if table else "")
+            )
         record = {"file": landmarks.name, "sha256": detection.sha256(landmarks)}
         return from_landmarks(table), {"points": "landmarks", **record}
     model = detector or model_place(store)
@@ -243,13 +248,14 @@ def read_landmarks(path: Path) -> dict[str, "NDArray[np.float64]"]:
     if not path.is_file():
         raise FileNotFoundError(f"--landmarks {path} does not exist: give a CSV or Parquet file")
     columns = ["source", *POINTS]
+    is_parquet = path.suffix.lower() == ".parquet"
     try:
-        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
+        table = pl.read_parquet(path) if is_parquet else pl.read_csv(path, infer_schema=False)
+        if sorted(table.columns) != sorted(columns):
+            raise ValueError(f"{path} must have the columns {','.join(columns)}, but has {','.join(table.columns)}")
+        table = table.select(pl.col("source").cast(pl.String), pl.col(POINTS).cast(pl.Float64, strict=False))
     except pl.exceptions.PolarsError as error:
         raise ValueError(f"{path} must be CSV or Parquet, but cannot be read: {error}") from error
-    if sorted(table.columns) != sorted(columns):
-        raise ValueError(f"{path} must have the columns {','.join(columns)}, but has {','.join(table.columns)}")
-    table = table.select(pl.col("source").cast(pl.String), pl.col(POINTS).cast(pl.Float64, strict=False))
     wrong = table.filter(~pl.all_horizontal(pl.col(POINTS).is_finite().fill_null(False)))
     if len(wrong):
         raise ValueError(f"{path} must hold finite numbers, but the points of {wrong['source'][0]} are not")
@@ -328,6 +334,12 @@ def print_prepared(where: str, metadata: dict[str, Any], fresh: bool) -> None:
         console.print(
             f"points found against true points: mean {error['mean']:.2f} px, "
             f"95th percentile {error['p95']:.2f} px, over {error['faces']} faces",
+            soft_wrap=True,
+        )
+    if twins := metadata.get("twins"):
+        console.print(
+            f"{twins['count']} faces are bit for bit those of another person or split, the first of "
+            f"{' and '.join(twins['sources'])}: what is learnt from one is tested on the other; remove one of each",
             soft_wrap=True,
         )
     print_skipped(console, metadata["skipped"])

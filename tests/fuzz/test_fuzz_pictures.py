@@ -108,8 +108,11 @@ def test_a_record_of_endless_parts_is_refused_at_once(tmp_path):
     write_records(tmp_path, [record(0, labels=(2, 2)), record(0, picture("a", 112, 112, ".jpg"), 1)])
     whole = (tmp_path / "train.rec").read_bytes()
     (tmp_path / "train.rec").write_bytes(whole + b"".join(parts))
-    with pytest.raises(ValueError, match="a record may have 1000 parts"):
-        bounded(RecordFile(tmp_path / "train.rec").picture)(len(whole))
+    with (
+        RecordFile(tmp_path / "train.rec") as records,
+        pytest.raises(ValueError, match="a record may have 1000 parts"),
+    ):
+        bounded(records.picture)(len(whole))
 
 
 @each_count
