@@ -20,6 +20,7 @@ from idennet_core.streams import generator
 from orchestrator.cli.app import main
 from orchestrator.store import Store
 
+PATIENCE = 120_000  # milliseconds after which a browser hangs
 os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported, by whichever test is first
 
 
@@ -168,7 +169,7 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=PATIENCE)
         yield started
         started.close()
 
