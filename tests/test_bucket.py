@@ -246,6 +246,20 @@ def test_one_that_stays_away_ends_the_run_with_its_results_kept(s3, shares, undi
     assert len(s3.objects("p/trials")) == 4, "no pack ran twice"
 
 
+def test_what_fails_after_it_has_taken_longer_than_one_waits_for_a_bucket_is_tried_again(s3, monkeypatch):
+    place = at(address()).open().bucket
+    real, late, failures = time.monotonic, [0.0], iter([True])
+    monkeypatch.setattr(bucket.time, "monotonic", lambda: real() + late[0])
+
+    def act():
+        late[0] += 2 * bucket.PATIENCE
+        if next(failures, False):
+            raise OSError("AWS Error NETWORK_CONNECTION during PutObject")
+        return "done"
+
+    assert place._call(act) == "done"
+
+
 def test_two_runs_of_a_study_on_two_nodes_do_not_spoil_each_other(s3, undisturbed, shares):
     processes = [started(address(), takes=0.2, XDG_CACHE_HOME=str(shares / name)) for name in ("a", "b")]
     for process in processes:
