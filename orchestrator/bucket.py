@@ -8,6 +8,7 @@ writable, so that nothing is lost where the bucket cannot be reached or the proc
 
 import hashlib
 import logging
+import math
 import mmap
 import os
 import re
@@ -206,8 +207,8 @@ class Bucket:
         )
 
     def _call(self, act: Callable[[], T], patience: float | None = None) -> T:
-        """Do what may fail at the bucket; where it is not reached, again with growing waits."""
-        ends, wait = time.monotonic() + (self.patience if patience is None else patience), 1.0
+        """Do what may fail at the bucket; where it is not reached, again with growing waits, from then on."""
+        ends, wait = math.inf, 1.0
         while True:
             try:
                 done = act()
@@ -220,6 +221,8 @@ class Bucket:
                     raise
                 self._refuse(str(error))
                 reason = _reason(str(error))
+            # a large file takes long, and who was stopped for a while finds no connection left
+            ends = min(ends, time.monotonic() + (self.patience if patience is None else patience))
             if time.monotonic() + wait > ends:
                 kept = f"what was written is kept in {self.mirror} and sent by the next run on this machine"
                 step = kept if self.patience else "look at the network, and at the endpoint if there is one"

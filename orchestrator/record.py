@@ -21,7 +21,7 @@ from orchestrator.runner import Plan
 from orchestrator.store import Store, write_json, write_text
 from orchestrator.trial import SELECTED
 
-LOOK = 0.3  # seconds that a look at a lock takes at most, during which it cannot be taken
+LOOK = 60.0  # seconds for which whoever looks at a study's lock, and so shares it, may be held up in the middle of that
 
 
 def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
@@ -98,10 +98,10 @@ def only_run(store: Store, name: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with _held(store.root / ".lock", alone=False) as holder:
         if holder is not None:
-            raise ValueError(f"the store {store} is being cleaned by process {holder}; wait for it")
-        with _held(path, alone=True) as holder:
+            raise ValueError(f"the store {store} is being cleaned by {holder}; wait for it")
+        with _held(path, alone=True, patience=LOOK) as holder:
             if holder is not None:
-                raise ValueError(f"a study runs once at a time, {name} is being run by process {holder}; wait for it")
+                raise ValueError(f"a study runs once at a time, {name} is being run by {holder}; wait for it")
             yield
 
 
@@ -116,16 +116,17 @@ def alone(store: Store) -> Iterator[None]:
 
 
 @contextmanager
-def _held(path: Path, alone: bool) -> Iterator[str | None]:
-    """Hold a lock file, alone or with others; gives None, or where another process has it in the way, which.
+def _held(path: Path, alone: bool, patience: float = 0.0) -> Iterator[str | None]:
+    """Hold a lock file, alone or with others; gives None, or where another process has it in the way, which, in words.
 
     On a file system without locks there is nothing to hold.
     """
     # the file itself, never what a link in its place leads to: it is emptied
     with open(path, "a+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666)) as file:
-        if not _taken(file, alone):
+        if not _taken(file, path, alone, patience):
             file.seek(0)
-            yield file.read().strip()
+            process = file.read().strip()
+            yield f"process {process}" if process else "a process that has just begun"
             return
         if alone:
             file.truncate(0)
@@ -134,10 +135,10 @@ def _held(path: Path, alone: bool) -> Iterator[str | None]:
         yield None
 
 
-def _taken(file: IO[str], alone: bool) -> bool:
-    """Take a lock, if need be when whoever only looks at it has done so."""
-    deadline = time.monotonic() + LOOK
-    while not (taken := locks.take(file, shared=not alone)) and time.monotonic() < deadline:
+def _taken(file: IO[str], path: Path, alone: bool, patience: float) -> bool:
+    """Take a lock; for so many seconds wait for those who share it, but never for one who has it alone."""
+    deadline = time.monotonic() + patience
+    while not (taken := locks.take(file, shared=not alone)) and not _locked(path) and time.monotonic() < deadline:
         time.sleep(0.01)
     return taken
 

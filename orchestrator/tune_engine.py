@@ -11,6 +11,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
 
 import ray
 from ray import tune
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # a compiled module
 from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
@@ -53,6 +54,7 @@ from orchestrator.workload import Context, Workload, run_pack
 OBJECT_STORE = 256 * 2**20  # bytes: packs and events pass through it, never data
 MOST_RUNNING = 10_000  # packs at once, more than there are devices
 HEARD_EVERY = 0.2  # seconds between two looks at what trunks report
+STARTS_WITHIN = 120.0  # seconds, for a Ray of our own; by itself it gives up after 30, which a busy machine takes
 RETRIES = 2  # of a pack whose worker died, from its checkpoint
 # how Ray says that a worker died while its node went on; and that the pack had no part in it
 KILLED = re.compile(r"its worker process has died|the node running low on memory")
@@ -189,7 +191,7 @@ def devices(address: str, cluster_file: Path | None) -> tuple[Capacity, Cluster,
 def starts(capacity: Capacity) -> str:
     """Start a Ray as `run` does and let a worker of it answer; gives what it has. Raises what Ray raises."""
     with _connected(capacity, None, False):
-        ray.get(ray.remote(lambda: None).remote(), timeout=60)
+        ray.get(ray.remote(lambda: None).remote(), timeout=STARTS_WITHIN)
         found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         return f"{found['CPU']:g} CPUs"
 
@@ -297,7 +299,7 @@ def _connected(capacity: Capacity, cluster: Cluster | None, verbose: bool) -> It
             else:
                 token.for_own_ray()
                 AuthenticationTokenLoader.instance().reset_cache()  # what this process showed an earlier Ray
-                with _loopback():
+                with _loopback(), _patiently():
                     ray.init(
                         address="local",
                         num_cpus=capacity.cpus * capacity.devices,
@@ -324,6 +326,31 @@ def _loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _patiently() -> Iterator[None]:
+    """Let a Ray take `STARTS_WITHIN` to start: what it asks for its node waits as long for the answer."""
+    once: Callable[..., Any] = services.get_node
+
+    def get_node(*asked: Any) -> Any:
+        ends = time.monotonic() + STARTS_WITHIN
+        while True:
+            try:
+                return once(*asked)
+            except RuntimeError:  # it is not there yet
+                if time.monotonic() >= ends:
+                    raise ConnectionError(
+                        f"a Ray of this machine's own must start within {STARTS_WITHIN:g} s, it did not; "
+                        "run the same command again when the machine is less busy"
+                    ) from None
+                time.sleep(0.1)
+
+    services.get_node = get_node
+    try:
+        yield
+    finally:
+        services.get_node = once
 
 
 @contextmanager

@@ -20,7 +20,7 @@ folds: all
 design: {grid: {x: [1, 2, 3, 4], y: [1, 2, 3]}}
 report: {by: x}
 """
-# a pack for each x, which takes its time
+# a pack for each x, which takes its time, and is held as long as there is a file `hold-x` in the current folder
 SHARES_MODULE = """
 import os, time
 import numpy as np
@@ -48,6 +48,8 @@ class Shares:
 
     def run(self, pack, context):
         time.sleep(float(os.environ.get("TAKES", "0")))
+        while os.path.exists(f"hold-{pack.trials[0].configuration.settings['x']}"):
+            time.sleep(0.02)
         return [self.result(trial) for trial in pack.trials]
 
     def result(self, trial):
@@ -80,6 +82,14 @@ def started(store, takes=0.0, **environment):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TAKES": str(takes)} | environment
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command(store, "--engine", "inline"), env=environment, **pipes)
+
+
+def hold(*packs):
+    """Let these packs, by their x, wait; gives a function that lets them go on."""
+    files = [Path(f"hold-{x}") for x in packs]
+    for file in files:
+        file.touch()
+    return lambda: [file.unlink() for file in files]
 
 
 def ran(store):

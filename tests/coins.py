@@ -1,4 +1,7 @@
-"""A small workload in a folder of its own, as a user has one: a trial tosses, and may take long, raise or die."""
+"""A small workload in a folder of its own, as a user has one: a trial tosses, and may take long, raise or die.
+
+It waits as long as there is a file `hold-SIDE` in the store.
+"""
 
 STUDY = """\
 name: coin
@@ -49,6 +52,8 @@ class Coin:
             if side == "lost":
                 os.kill(os.getpid(), signal.SIGKILL)
             (Path(self.store.root) / "where.txt").write_text(orchestrator.__file__)
+            while (Path(self.store.root) / f"hold-{side}").exists():
+                time.sleep(0.02)
             time.sleep(trial.configuration.settings["takes"])
             facts = {"state": "complete", "synthetic": True, "n_train": 9, "n_test": 1, "seconds": 0.0}
             found.append(TrialResult(trial, accuracy=ACCURACY[side], **facts))

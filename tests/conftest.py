@@ -20,6 +20,13 @@ from idennet_core.streams import generator
 from orchestrator.cli.app import main
 from orchestrator.store import Store
 
+PATIENCE = 120_000  # milliseconds after which a browser hangs
+# what whoever runs the tests has set for a terminal and a store of their own
+for name in (
+    *("COLUMNS", "LINES", "TERM", "LANG", "LC_ALL", "IDENCTL_STORE"),
+    *("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"),
+):
+    os.environ.pop(name, None)
 os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported, by whichever test is first
 
 
@@ -168,7 +175,7 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=PATIENCE)
         yield started
         started.close()
 

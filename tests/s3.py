@@ -1,6 +1,7 @@
 """A server that speaks S3 (moto's), on a real port: what was asked of it can be counted, and it can be taken away."""
 
 import logging
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -25,7 +26,10 @@ class S3:
         self.asked = []  # (method, key, whether it asked for the bytes from the start) of each request
         self.fails = lambda method, key, query: False  # or what it says: "403 Forbidden"
         self.before = lambda method, key: None
-        self.port = 0
+        self.kept = socket.socket()  # keeps the port for this server while it is away
+        self.kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.kept.bind(("127.0.0.1", 0))
+        self.port = self.kept.getsockname()[1]
         self.start()
         self.client = boto3.client(
             "s3",
@@ -53,7 +57,6 @@ class S3:
 
     def start(self):
         self.server = make_server("127.0.0.1", self.port, self, threaded=True)
-        self.port = self.server.server_port
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self):
@@ -61,13 +64,30 @@ class S3:
         self.server.server_close()
 
     @contextmanager
-    def away(self, seconds):
-        """Not reachable for so long from now on; back at the end."""
+    def away(self):
+        """Not reachable; back at the end."""
         self.stop()
-        back = threading.Timer(seconds, self.start)
-        back.start()
-        yield
-        back.join()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextmanager
+    def held(self, wanted):
+        """The first request of which `wanted(method, key)` is so waits to the end, from when the event given is set."""
+        reached, over = threading.Event(), threading.Event()
+
+        def before(method, key):
+            if not reached.is_set() and wanted(method, key):
+                reached.set()
+                over.wait()
+
+        self.before = before
+        try:
+            yield reached
+        finally:
+            self.before = lambda *request: None
+            over.set()
 
     def objects(self, prefix=""):
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
@@ -90,7 +110,7 @@ class S3:
         return counts
 
 
-def until(true, seconds=60.0):
+def until(true, seconds=120.0):
     """Wait until something is so."""
     ends = time.monotonic() + seconds
     while not true():

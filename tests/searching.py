@@ -4,7 +4,8 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
+
+import holding
 
 from orchestrator import runner
 from orchestrator.planning import Capacity
@@ -73,16 +74,22 @@ def run(root, content, listen=lambda event: None):
     return planned_in(root)
 
 
-def started(root, content):
-    """The study running in a process of its own."""
+def started(root, content, batches):
+    """The study in a process of its own, which has been held once it had asked so many batches, with packs to run."""
     arguments = ["study", "run", written(root, content), "--engine", "inline", "--store", root]
     command = [sys.executable, "-m", "orchestrator.cli.app", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=Path(__file__).parent.parent, stderr=subprocess.PIPE, text=True)
+    mark = root.with_name("held")
+    mark.unlink(missing_ok=True)
+    place = rf"/asked/\w+/search/{batches - 1:05}\.json$"
+    environment = holding.environment(root.with_name("holding"), place, mark)
+    process = subprocess.Popen(command, cwd=holding.ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    wait_for(mark.exists, process)
+    return process
 
 
 def wait_for(happened, process=None):
     """Until it has happened, which is before the process ends."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not happened():
         assert process is None or process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline

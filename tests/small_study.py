@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import holding
 import numpy as np
 from chaos import forked
 from conftest import idenctl
@@ -30,7 +31,7 @@ report: {by: id_rate, baselines: [{variant: original}]}
 """
 TRIALS = 12
 ELSEWHERE = {"pack_id", "seconds", "started_at", "finished_at", "host"}  # may differ between two equal runs
-FINISH = 120  # seconds after which a run hangs
+FINISH = 600  # seconds after which a run hangs
 SEARCH = """
 name: small
 question: Does it search?
@@ -78,15 +79,23 @@ def run(store, *options):
 class Forked:
     """The study running without Ray in a process of its own, forked from one that has imported everything.
 
-    It is told what `subprocess.Popen` is told.
+    It is told what `subprocess.Popen` is told. With `place` it has been held there, see `holding`.
     """
 
-    def __init__(self, store):
+    def __init__(self, store, place=None):
         self.folder = store.with_name("forked")
         self.folder.mkdir(exist_ok=True)
         arguments = ("study", "run", store / "study.yaml", "--engine", "inline", "--store", store)
         forked.start_parent()
-        self.process = forked.start(arguments, self.folder, {})
+        if place is None:
+            self.process = forked.start(arguments, self.folder, {})
+        else:
+            given = (arguments, self.folder, {}, None, None, None, False)
+            mark = self.folder / "held"
+            mark.unlink(missing_ok=True)
+            self.process = forked.context.Process(target=holding.run, args=(place, mark, forked._main, given))
+            self.process.start()
+            wait_until(mark.exists, self)
         self.pid, self.kill = self.process.pid, self.process.kill
 
     @property
@@ -109,10 +118,17 @@ class Forked:
         return tuple((self.folder / name).read_text() for name in ("stdout", "stderr"))
 
 
-def start_on_ray(store):
-    """The study running on Ray, in a process of its own."""
+def start_on_ray(store, place=None):
+    """The study running on Ray, in a process of its own; with `place` it, or a worker, has been held there."""
     command = [sys.executable, "-m", "orchestrator.cli.app", "study", "run", store / "study.yaml", "--store", store]
-    return subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    mark = store.with_name("held")
+    environment = holding.environment(store.with_name("holding"), place, mark) if place else None
+    process = subprocess.Popen(
+        [*map(str, command)], stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
+    )
+    if place:
+        wait_until(mark.exists, process)
+    return process
 
 
 def run_on_ray(store):
@@ -129,11 +145,9 @@ def wait_until(happened, process):
         time.sleep(0.01)
 
 
-def reached(store, epoch):
-    def happened():
-        return any(e >= epoch for e, _ in Store(store).checkpointed().values())
-
-    return happened
+def epoch(number):
+    """The place where a pack has kept what it is after so many epochs, and nothing after that."""
+    return rf"/pack-\w+\.{number}\.safetensors$"
 
 
 def tables(store):

@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 
 
-def read_until(reader, wanted, seconds=60):
+def read_until(reader, wanted, seconds=120):
     """Read until it has shown `wanted`."""
     shown, end = b"", time.monotonic() + seconds
     while wanted not in shown:

@@ -11,6 +11,7 @@ from conftest import idenctl
 from s3 import until
 from test_cleaning import aged
 
+from idennet_core import locks
 from orchestrator import record
 from orchestrator.store import Store, at
 
@@ -55,7 +56,7 @@ def test_the_second_run_is_refused_while_the_first_plans_and_changes_nothing(s3,
     Path("shares.py").write_text(SHARES_MODULE + WAITS)
     Path("shares.yaml").write_text(SHARES.replace("shares:Shares", "shares:Waits"))
     first = begin(store)
-    until(Path("planning.txt").exists)
+    until(lambda: Path("planning.txt").is_file() and Path("planning.txt").read_text())
     root = at(store).root
     for name in ("trials/.killed.tmp", "heads/unsent.safetensors"):  # what a run removes, and what it sends
         (root / name).parent.mkdir(exist_ok=True)
@@ -101,6 +102,27 @@ def test_a_run_that_has_not_said_yet_which_process_it_is_cannot_be_stopped(tmp_p
         (tmp_path / "studies/tiny/.lock").write_text("")
         with pytest.raises(ValueError, match="tiny is just beginning or ending; try again"):
             record.stop(store, "tiny")
+
+
+def test_who_is_held_up_while_it_looks_whether_a_study_runs_refuses_no_run(tmp_path):
+    store, ran = Store(tmp_path), threading.Event()
+
+    def run():
+        with record.only_run(store, "tiny"):
+            ran.set()
+
+    with record.only_run(store, "tiny"):
+        pass  # the lock's file is there
+    with (tmp_path / "studies/tiny/.lock").open() as file:
+        assert locks.take(file, shared=True)  # as `record.running` does
+        running = threading.Thread(target=run)
+        running.start()
+        running.join(1.0)  # before this the run was refused
+        assert running.is_alive()
+    running.join()
+    assert ran.is_set()
+    with record.only_run(store, "tiny"), pytest.raises(ValueError, match="is being run by process"):
+        run()
 
 
 def test_who_only_looks_whether_a_study_runs_refuses_no_run(tmp_path):

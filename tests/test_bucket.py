@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
 import pytest
 import searching
-from buckets import ROOT, address, assert_equal, command, kept, node, ran, started
+from buckets import ROOT, address, assert_equal, command, hold, kept, node, ran, started
 from conftest import idenctl
 from s3 import BUCKET, KEYS, until
 from test_store import SETTINGS, make_result, run_at
@@ -174,21 +175,18 @@ def test_killed_at_any_moment_and_run_again_the_rows_are_those_of_an_undisturbed
     moments = random.Random(f"moments of {sent.name}")
     for attempt in range(times):
         store, puts = address(f"{sent.name}-{attempt}".lower()), moments.randrange(1, 16)
-        reached = threading.Event()
         count = iter(range(1000))
 
-        def kill(method, key, count=count, puts=puts, reached=reached):
-            if method == "PUT" and next(count) == puts:
-                reached.set()
+        def the_put(method, key, count=count, puts=puts):
+            return method == "PUT" and next(count) == puts
 
-        s3.before = kill
-        process = started(store)
-        assert reached.wait(60), process.communicate()
-        process.send_signal(sent)
-        _, said = process.communicate(timeout=60)
+        with s3.held(the_put) as reached:
+            process = started(store)
+            assert reached.wait(120), process.communicate()
+            process.send_signal(sent)
+        _, said = process.communicate(timeout=120)
         assert "Traceback" not in said, said
         assert process.returncode == (-9 if sent == signal.SIGKILL else 130), said
-        s3.before = lambda *request: None
         assert ran(store).returncode == 0
         assert_equal(kept(store), undisturbed)
         objects = s3.objects(store.removeprefix(f"s3://{BUCKET}/") + "/trials/")
@@ -210,13 +208,25 @@ def test_what_was_not_sent_when_the_process_died_is_sent_by_the_next_run(s3, und
     assert_equal(kept(address()), undisturbed)
 
 
+def told_while_away(s3, process, go_on):
+    """What a run says whose packs go on while the bucket is away, which it is until it was tried again in vain."""
+    said = ""
+    with s3.away():
+        go_on()
+        while "is not reached" not in said:
+            line = process.stderr.readline()
+            assert line, said
+            said += line
+        time.sleep(5)
+    return said + process.stderr.read()
+
+
 def test_a_bucket_that_is_away_for_a_while_costs_no_row(s3, undisturbed):
-    process = started(address(), takes=0.3)
+    go_on = hold(2, 3, 4)
+    process = started(address())
     until(lambda: s3.objects("p/trials"))
-    with s3.away(8):
-        pass
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    said = told_while_away(s3, process, go_on)
+    assert process.wait(120) == 0, said
     assert said.count("is not reached") == 1, said
     assert f"{address()} is not reached (network connection): trying again for 10 minutes" in said
     assert_equal(kept(address()), undisturbed)
@@ -234,6 +244,20 @@ def test_one_that_stays_away_ends_the_run_with_its_results_kept(s3, shares, undi
     assert again.returncode == 0
     assert_equal(kept(address()), undisturbed)
     assert len(s3.objects("p/trials")) == 4, "no pack ran twice"
+
+
+def test_what_fails_after_it_has_taken_longer_than_one_waits_for_a_bucket_is_tried_again(s3, monkeypatch):
+    place = at(address()).open().bucket
+    real, late, failures = time.monotonic, [0.0], iter([True])
+    monkeypatch.setattr(bucket.time, "monotonic", lambda: real() + late[0])
+
+    def act():
+        late[0] += 2 * bucket.PATIENCE
+        if next(failures, False):
+            raise OSError("AWS Error NETWORK_CONNECTION during PutObject")
+        return "done"
+
+    assert place._call(act) == "done"
 
 
 def test_two_runs_of_a_study_on_two_nodes_do_not_spoil_each_other(s3, undisturbed, shares):
@@ -327,21 +351,20 @@ def test_a_file_is_read_whole_though_it_is_replaced_while_it_is_fetched(s3, shar
 
 @pytest.mark.slow
 def test_on_workers_of_ray_the_rows_are_the_same_and_a_bucket_that_is_away_is_said(s3, undisturbed):
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path.cwd()}", "TAKES": "0.5"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path.cwd()}"}
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    go_on = hold(2, 3, 4)
     process = subprocess.Popen(command(address()), env=environment, **pipes)
-    until(lambda: s3.objects("p/trials"), 120)
-    with s3.away(5):
-        pass
-    _, said = process.communicate(timeout=180)
-    assert process.returncode == 0, said
+    until(lambda: s3.objects("p/trials"), 300)
+    said = told_while_away(s3, process, go_on)
+    assert process.wait(300) == 0, said
     assert said.count(f"{address()} is not reached") == 1, said
     assert_equal(kept(address()), undisturbed)
 
 
 def test_processes_that_used_a_bucket_end_cleanly(s3, shares):
     process = started(address())
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 0
     for word in ("Arrow", "S3", "terminate", "leak", "Traceback"):
         assert word not in said

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from buckets import ROOT, address, assert_equal, kept, node
 from conftest import TINY_STUDY, idenctl
-from s3 import BUCKET, until
+from s3 import BUCKET
 
 from orchestrator.store import at
 
@@ -63,10 +63,15 @@ def test_a_node_goes_on_from_the_checkpoint_of_one_that_is_lost_with_its_disk(
 ):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "orchestrator.cli.app", "study", "run", "tiny.yaml", "--engine", "inline"]
-    process = subprocess.Popen([*command, "--store", address()], env=environment, stderr=subprocess.DEVNULL)
-    until(lambda: data.objects(f"p/checkpoints/{part}-"), 120)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+
+    def after_a_checkpoint(method, key):
+        return method != "GET" and data.objects(f"p/checkpoints/{part}-")
+
+    with data.held(after_a_checkpoint) as reached:
+        process = subprocess.Popen([*command, "--store", address()], env=environment, stderr=subprocess.DEVNULL)
+        assert reached.wait(300)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
     shutil.rmtree(os.environ["XDG_CACHE_HOME"])
     node(monkeypatch, tmp_path, "two")
     left = data.objects(f"p/checkpoints/{part}-")

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from buckets import address, assert_equal, kept, node, ran, started
+from buckets import address, assert_equal, hold, kept, node, ran, started
 from conftest import idenctl
 from s3 import BUCKET, until
 from test_cleaning import MONTH, checkpoint
@@ -194,10 +194,12 @@ def test_a_run_of_this_machine_is_seen_and_one_of_another_loses_nothing(s3, litt
     for key in s3.objects("p/trials") + s3.objects("p/curves") + s3.objects("p/predictions"):
         s3.client.delete_object(Bucket=BUCKET, Key=key)
     shutil.rmtree(at(address()).root)
-    elsewhere = started(address(), takes=1.0, XDG_CACHE_HOME=str(shares / "elsewhere"))
+    go_on = hold(2, 3, 4)
+    elsewhere = started(address(), XDG_CACHE_HOME=str(shares / "elsewhere"))
     until(lambda: s3.objects("p/trials"))
     assert clean("--yes", "--older-than", "1").returncode == 0
     assert elsewhere.poll() is None, "it was at work meanwhile"
+    go_on()
     _, said = elsewhere.communicate(timeout=120)
     assert elsewhere.returncode == 0, said
     assert_equal(kept(address()), expected)

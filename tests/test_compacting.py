@@ -180,26 +180,32 @@ def test_killed_at_random_moments_no_row_is_lost_or_doubled(tmp_path):
 
 
 def test_who_reads_meanwhile_sees_the_same_rows_all_the_time(store):
-    before, over = seen(store), threading.Event()
+    before, enough, over = seen(store), threading.Event(), threading.Event()
     again = [make_result(int(fold), "pruned") for fold in before[0].filter(pl.col("state") != "pruned")["fold"]]
 
     def write():
         try:
-            for _ in range(4):
+            rounds = 0
+            while rounds < 4 or not enough.is_set():
                 for result in again:  # superseded from the start
                     store.write_pack([replace(result, epochs=1)], SETTINGS, run_at(59))
                 cleaning.compact(store)
+                rounds += 1
         finally:
             over.set()
 
     thread = threading.Thread(target=write)
     thread.start()
     reads = 0
-    while not over.is_set():
-        assert same(seen(store), before)
-        reads += 1
-    thread.join()
-    assert reads > 3
+    try:
+        while not over.is_set():
+            assert same(seen(store), before)
+            reads += 1
+            if reads > 3:
+                enough.set()
+    finally:
+        enough.set()
+        thread.join()
     assert len(files(store)["trials"]) == 1
 
 

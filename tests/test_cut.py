@@ -1,5 +1,6 @@
 """Packs that kill their workers or run out of memory: cut in two, and again, down to the trial that does it."""
 
+import itertools
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import conftest
 import harms
@@ -148,6 +150,26 @@ def test_a_worker_that_died_is_told_from_a_node_that_was_lost_and_from_an_error(
 
 
 # on Ray
+
+
+def test_a_ray_that_starts_later_than_it_gives_itself_is_waited_for_and_one_that_never_does_is_named(monkeypatch):
+    from ray._private import services
+
+    answers, now = iter([None] * 400 + ["node"]), itertools.count()
+
+    def get_node(*asked):
+        if (answer := next(answers, None)) is None:
+            raise RuntimeError("not found")
+        return answer
+
+    monkeypatch.setattr(services, "get_node", get_node)
+    clock = SimpleNamespace(monotonic=lambda: next(now) / 4, sleep=lambda seconds: None)
+    monkeypatch.setattr(tune_engine, "time", clock)
+    with tune_engine._patiently():
+        assert services.get_node("address", "id") == "node", "100 s later, where Ray waits 30"
+        with pytest.raises(ConnectionError, match="must start within 120 s, it did not; run the same command again"):
+            services.get_node("address", "id")
+    assert services.get_node is get_node
 
 
 def started(folder, *options):

@@ -12,6 +12,7 @@ from threading import Thread
 
 import pytest
 import typer
+from conftest import PATIENCE
 
 from idennet_core import config
 from orchestrator import rows
@@ -109,6 +110,7 @@ def opened(browser, served):
     """Opens a page as wide as asked; fails where it complains, or asks for anything but the site."""
     said = []
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda sent: said.append(sent.url) if not sent.url.startswith(served) else None)
@@ -144,8 +146,10 @@ def test_formulae_are_drawn_by_the_browser_itself(opened):
 
 
 def test_searching_finds_a_setting_without_the_internet(opened):
+    from playwright.sync_api import expect
+
     page = opened("index.html")
     page.locator(".md-search__input").click()
     page.keyboard.type("bank_seed")
-    page.locator(".md-search-result__item a").first.wait_for()
-    assert "reference/study-file.html" in page.locator(".md-search-result__item a").first.get_attribute("href")
+    first = page.locator(".md-search-result__item a").first  # of each part of the word, until all of it is typed
+    expect(first).to_have_attribute("href", re.compile(r"reference/study-file\.html"), timeout=PATIENCE)

@@ -7,6 +7,7 @@ import signal
 import socket
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,6 @@ from conftest import Killed, run_study
 from optuna.trial import TrialState
 from searching import mirrored, plan, planned_in, started, wait_for
 
-from idennet_core.streams import generator
 from orchestrator import runner
 from orchestrator.progress import PackDone
 from orchestrator.search import mirror
@@ -108,7 +108,7 @@ def test_a_database_that_comes_back_during_a_run_is_caught_up_by_it(postgres, tm
 
     planned = plan(tmp_path, mirrored(postgres.url))
     postgres.stop()
-    with mirror.following(postgres.url, True) as show:
+    with mirror.following(postgres.url, True, limit=120) as show:
         runner.run_packs(planned, planned.search.store, listen, "inline", show=show)
     assert len(ended) > 2
     assert_mirrors(postgres.url, tmp_path)
@@ -116,15 +116,15 @@ def test_a_database_that_comes_back_during_a_run_is_caught_up_by_it(postgres, tm
 
 
 def test_killed_again_and_again_the_mirror_ends_as_the_store_without_a_row_twice(postgres, tmp_path):
-    for least in generator("mirror", "moments of death").integers(1, 9, 2):
+    for batches in (1, 3):
 
-        def running(least=least):
+        def running(least=4 * batches):
             states = (
                 [state for [state] in postgres.rows("select state from trials")] if postgres.table("trials") else []
             )
             return len(states) >= least and "RUNNING" in states
 
-        process = started(tmp_path, mirrored(postgres.url, takes=0.03))
+        process = started(tmp_path, mirrored(postgres.url, takes=0.03), batches)
         wait_for(running, process)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
@@ -179,6 +179,13 @@ def test_the_mirror_in_sqlite_is_what_the_store_has(finished):
     assert_mirrors(f"sqlite:///{finished / 'optuna.db'}", finished)
 
 
+def tell(processes, what):
+    """Send a signal to those that have not ended, as that of a query before ends some time after it."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, what)
+
+
 def test_a_database_that_hangs_between_two_batches_holds_up_nothing_and_is_caught_up(postgres, finished, caplog):
     search = planned_in(finished).search
     with mirror.following(postgres.url, True, limit=0.1) as show:
@@ -187,15 +194,13 @@ def test_a_database_that_hangs_between_two_batches_holds_up_nothing_and_is_caugh
         show(search)
         wait_for(lambda: postgres.table("trials") and len(postgres.rows("select 1 from trials")) == 4)
         processes = [pid for [pid] in postgres.rows("select pid from pg_stat_activity where pid != pg_backend_pid()")]
-        for pid in processes:
-            os.kill(pid, signal.SIGSTOP)
+        tell(processes, signal.SIGSTOP)
         procedure.written = written
         show(search)
-        [thread] = [each for each in threading.enumerate() if each.name == "mirror"]
+        [*_, thread] = [each for each in threading.enumerate() if each.name == "mirror"]
+    tell(processes, signal.SIGCONT)
     assert "does not answer within 0.1 s; the study goes on" in caplog.text
-    for pid in processes:
-        os.kill(pid, signal.SIGCONT)
-    thread.join(60)
+    thread.join(120)
     assert_mirrors(postgres.url, finished)
 
 
@@ -207,7 +212,7 @@ def test_a_database_that_never_answers_holds_up_neither_the_search_nor_its_end(f
         url = f"postgresql://postgres@/postgres?host={folder}"
         with mirror.following(url, True, limit=0.1) as show:
             show(planned_in(finished).search)
-            [thread] = [each for each in threading.enumerate() if each.name == "mirror"]
+            [*_, thread] = [each for each in threading.enumerate() if each.name == "mirror"]
     thread.join()  # its connection ends with the socket
     shutil.rmtree(folder)
     [warning] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]

@@ -4,6 +4,7 @@ import re
 
 import polars as pl
 import pytest
+from conftest import PATIENCE
 from pages import designed, html, predicted
 from searching import NUMBERS, run, text
 from test_page import HOSTILE
@@ -44,6 +45,7 @@ def opened(browser, file):
     def open_(width=1100, scheme="light", **more):
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **more)
         contexts.append(context)
+        context.set_default_timeout(PATIENCE)
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
@@ -230,6 +232,7 @@ def test_it_prints_light_and_unfolded(opened, tmp_path):
 
 def test_without_scripts_everything_is_there_but_the_switch(browser, file):
     context = browser.new_context(java_script_enabled=False, viewport={"width": 1100, "height": 900})
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.goto(file.as_uri())
     assert page.locator(".chart svg:visible").count() == page.locator(".chart").count() > 0

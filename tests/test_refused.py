@@ -30,7 +30,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return coins.written(tmp_path_factory.mktemp("mine"), sides="heads", takes=5.0)
+    return coins.written(tmp_path_factory.mktemp("mine"), sides="heads")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def whose(process):
         try:
             lines.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
             process = Path("/proc") / re.search(r"PPid:\t(\d+)", (process / "status").read_text())[1]
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # the second where it ends while it is read
             break
     return " < ".join(lines)
 
@@ -184,14 +184,24 @@ def call(port, method, token):
     return grpc.StatusCode.OK
 
 
+def held(store):
+    """The file in the store for as long as which the study's trials wait."""
+    store.mkdir()
+    hold = store / "hold-heads"
+    hold.touch()
+    return hold
+
+
 def test_a_study_on_a_cluster_shows_its_token_nowhere(head, folder, tmp_path):
     store = tmp_path / "store"
     line = [sys.executable, "-m", "orchestrator.cli.app", "study", "run", "coin.yaml", "--address", head.address]
     line += ["--store", str(store), "--verbose"]
     environment = head.environment | {"PYTHONPATH": str(ROOT)}
+    hold = held(store)
     process = subprocess.Popen(line, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     wait_until(lambda: process.poll() is not None or (store / "where.txt").exists(), WITHIN)
     commands = {read(path) for path in Path("/proc").glob("[0-9]*/cmdline")}
+    hold.unlink()
     said, _ = process.communicate(timeout=WITHIN)
     assert process.returncode == 0, said.decode()
     assert any(b"gcs_server" in command for command in commands)
@@ -219,9 +229,11 @@ def test_the_ray_of_a_local_study_listens_on_loopback_alone(folder, tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
     line = [sys.executable, "-m", "orchestrator.cli.app", "study", "run", "coin.yaml", "--store", str(tmp_path / "s")]
+    hold = held(tmp_path / "s")
     process = subprocess.Popen(line, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: process.poll() is not None or (tmp_path / "s" / "where.txt").exists(), WITHIN)
     found = [(line, ip) for line, ip, _ in listeners() if str(tmp_path / "s") in line]  # the run, or started by it
+    hold.unlink()
     _, said = process.communicate(timeout=WITHIN)
     assert process.returncode == 0, said
     assert {"gcs_server", "raylet"} <= {Path(line.split()[0]).name for line, _ in found}

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from conftest import changed, idenctl
-from small_study import FINISH, SEARCH, STUDY, TRIALS, Forked, assert_equal_runs, run, tables, wait_until
+from small_study import FINISH, SEARCH, STUDY, TRIALS, Forked, assert_equal_runs, epoch, run, tables
 
 from orchestrator.store import Store
 
@@ -120,8 +120,7 @@ def test_two_studies_that_share_a_cell_train_it_once(store, uninterrupted):
 
 
 def test_a_study_that_is_being_run_is_not_run_twice(store):
-    process = Forked(store)
-    wait_until(lambda: (store / "studies/small/plan.json").exists(), process)
+    process = Forked(store, epoch(1))
     second = run(store)
     assert second.returncode == 2
     assert f"being run by process {process.pid}" in second.stderr

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import small_study
 from conftest import idenctl
 from damage import spoil
 from small_study import (
@@ -18,7 +19,6 @@ from small_study import (
     SEARCH,
     Forked,
     assert_equal_runs,
-    reached,
     run,
     run_on_ray,
     start_on_ray,
@@ -38,8 +38,7 @@ def store(prepared_store, tmp_path):
 
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_killed_inline_and_run_again_equals_uninterrupted(uninterrupted, store, epoch):
-    process = Forked(store)
-    wait_until(reached(store, epoch), process)
+    process = Forked(store, small_study.epoch(epoch))
     process.kill()
     process.wait()
     planned = json.loads(idenctl("study", "plan", store / "study.yaml", "--json", "--store", store).stdout)
@@ -49,8 +48,7 @@ def test_killed_inline_and_run_again_equals_uninterrupted(uninterrupted, store, 
 
 
 def test_killed_and_its_last_checkpoint_damaged_goes_on_from_the_one_before_it_by_itself(uninterrupted, store):
-    process = Forked(store)
-    wait_until(reached(store, 2), process)
+    process = Forked(store, small_study.epoch(2))
     process.kill()
     process.wait()
     last = max(store.glob("checkpoints/pack-*.safetensors"), key=lambda path: int(path.name.split(".")[1]))
@@ -78,8 +76,7 @@ def test_killed_again_and_again_at_any_moment_equals_uninterrupted(uninterrupted
 
 
 def test_the_driver_killed_on_ray_tune_and_run_again_equals_uninterrupted(uninterrupted, store):
-    process = start_on_ray(store)
-    wait_until(reached(store, 1), process)
+    process = start_on_ray(store, small_study.epoch(1))
     process.kill()  # the driver alone: Ray's processes must not go on writing for ever
     process.wait()
     assert run(store).returncode == 0
@@ -88,8 +85,7 @@ def test_the_driver_killed_on_ray_tune_and_run_again_equals_uninterrupted(uninte
 
 @pytest.mark.parametrize("start", [Forked, start_on_ray], ids=["inline", "tune"])
 def test_ctrl_c_says_what_is_safe_and_ends_with_130(uninterrupted, store, start):
-    process = start(store)
-    wait_until(reached(store, 1), process)
+    process = start(store, small_study.epoch(1))
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=FINISH)
     assert process.returncode == 130, said
@@ -131,8 +127,7 @@ def test_a_search_whose_driver_is_killed_on_ray_tune_finds_what_the_uninterrupte
     (store / "study.yaml").write_text(SEARCH)
     shutil.copytree(store, tmp_path / "whole")
     assert run(tmp_path / "whole").returncode == 0
-    process = start_on_ray(store)
-    wait_until(lambda: list(store.glob("studies/small/asked/*/search/00001.json")), process)
+    process = start_on_ray(store, r"/asked/\w+/search/00001\.json$")
     process.kill()
     process.wait()
     status, said = run_on_ray(store)
@@ -149,8 +144,7 @@ def test_a_search_whose_driver_is_killed_on_ray_tune_finds_what_the_uninterrupte
 
 def test_trunks_killed_half_way_are_finished_to_the_same_bits(prepared_store, tmp_path):
     shutil.copytree(prepared_store, tmp_path / "store", ignore=shutil.ignore_patterns("trunks"))
-    process = Forked(tmp_path / "store")
-    wait_until(lambda: list((tmp_path / "store/checkpoints").glob("trunk-*.safetensors")), process)
+    process = Forked(tmp_path / "store", r"/trunk-\w+\.\d+\.safetensors$")
     process.kill()
     process.wait()
     assert idenctl("trunk", "train", tmp_path / "store/study.yaml", "--store", tmp_path / "store").returncode == 0

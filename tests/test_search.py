@@ -7,7 +7,7 @@ import signal
 
 import pytest
 from conftest import Killed
-from searching import SAMPLERS, asked, plan, rows, run, started, text, wait_for
+from searching import SAMPLERS, asked, plan, rows, run, started, text
 
 from idennet_core.ids import content_id
 from idennet_core.streams import generator
@@ -53,8 +53,8 @@ def test_a_driver_killed_with_its_packs_running_comes_to_the_same_answer(tmp_pat
     whole = run(tmp_path / "whole", content)
     again = tmp_path / "again"
     for batches in (1, 2, 3):
-        process = started(again, content)
-        wait_for(lambda batches=batches: len(asked(again)) >= batches, process)
+        process = started(again, content, batches)
+        assert len(asked(again)) == batches
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL

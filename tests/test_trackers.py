@@ -94,7 +94,7 @@ def tune(tmp_path_factory):
     folder = written(tmp_path_factory.mktemp("tune"))
     options = ("--tensorboard", "tb", "--mlflow", f"sqlite:///{folder}/mlflow.db")
     command = [sys.executable, "-m", "orchestrator.cli.app", *COMMAND, *options]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1, done.stderr
     assert "told nothing more" not in done.stderr
     assert "Traceback" not in done.stderr

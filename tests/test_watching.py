@@ -162,10 +162,17 @@ def test_a_search_is_over_when_all_that_it_asked_and_what_it_chose_is_stored(mor
     assert bool(seen.state.pruned) == ("pruning" in more)
 
 
+def hold(folder, side):
+    return folder / "runs" / f"hold-{side}"
+
+
 @pytest.fixture
 def running(tmp_path):
-    """A study of four trials, some seconds each, that another process runs; its folder."""
-    folder = coins.written(tmp_path / "coin", takes=4.0)
+    """A study of two trials of each side, which wait to be let go, that another process runs; its folder."""
+    folder = coins.written(tmp_path / "coin")
+    (folder / "runs").mkdir()
+    for side in ("heads", "tails"):
+        hold(folder, side).touch()
     process = idenctl("study", "run", "coin.yaml", "--engine", "inline", "--store", "runs", cwd=folder)
     while not (folder / "runs" / "studies" / "coin" / "plan.json").is_file():
         assert process.poll() is None, process.stderr.read()
@@ -178,13 +185,16 @@ def running(tmp_path):
 def test_through_a_pipe_lines_are_plain_and_end_with_the_study_and_what_it_found(running):
     folder, process = running
     watch = idenctl("study", "status", "coin", "--watch", "--store", "runs", cwd=folder)
-    said, out = watch.communicate(timeout=FINISH)[::-1]
+    lines = iter(watch.stderr.readline, "")
+    assert next(lines) == "coin (synthetic): 4 trials, 4 to train in this run\n"
+    hold(folder, "heads").unlink()
+    begun = next(line for line in lines if "1 done" in line or "2 done" in line)
+    hold(folder, "tails").unlink()
+    said, out = begun + "".join(lines), watch.stdout.read()
     process.communicate(timeout=FINISH)
-    assert (watch.returncode, process.returncode) == (0, 0), said
+    assert (watch.wait(FINISH), process.returncode) == (0, 0), said
     lines = said.splitlines()
     assert out == ""
-    assert lines[0] == "coin (synthetic): 4 trials, 4 to train in this run"
-    assert any("1 done" in line or "2 done" in line or "3 done" in line for line in lines[1:-3]), said
     assert any(line.startswith("coin (synthetic) finished: trials 4 done") for line in lines)
     assert "found: On SYNTHETIC (drawn) data, Heads is highest" in said
     assert all(line.isprintable() for line in lines)
@@ -207,7 +217,10 @@ def test_ctrl_c_ends_the_watching_alone(running):
     watch.send_signal(signal.SIGINT)
     assert watch.wait(FINISH) == 130
     assert b"Traceback" not in terminals.read_rest(leader)
-    assert process.wait(FINISH) == 0
+    for side in ("heads", "tails"):
+        hold(folder, side).unlink()
+    process.communicate(timeout=FINISH)
+    assert process.returncode == 0
 
 
 GATE = """\
@@ -304,20 +317,17 @@ def test_a_name_that_the_store_does_not_know_and_nobody_runs_is_refused(study):
 
 
 def test_a_study_in_a_bucket_is_watched_on_another_node_to_its_end(s3, shares, monkeypatch):
-    module = shares / "shares.py"
-    until_told = "while not os.path.exists(f'go-{pack.trials[0].configuration.settings[\"x\"]}'): time.sleep(0.05)"
-    module.write_text(changed(module.read_text(), 'time.sleep(float(os.environ.get("TAKES", "0")))', until_told))
+    first, others = buckets.hold(1), buckets.hold(2, 3, 4)
     process = buckets.started(buckets.address())
     try:
         buckets.node(monkeypatch, shares, "two")
         until(lambda: "p/studies/shares/plan.json" in s3.objects("p/studies"), FINISH)
         watch = idenctl("study", "status", "shares", "--watch", "--store", buckets.address())
         assert watch.stderr.readline() == "shares (synthetic): 120 trials, 120 to train in this run\n"
-        (shares / "go-1").touch()
+        first()
         lines = iter(watch.stderr.readline, "")
         assert any(line.startswith("trials 30 done, 90 waiting; packs 1 of 4 done") for line in lines)
-        for x in (2, 3, 4):
-            (shares / f"go-{x}").touch()
+        others()
         said = watch.communicate(timeout=FINISH)[1]
         assert (watch.returncode, process.wait(FINISH)) == (0, 0), said
     finally:

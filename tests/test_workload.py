@@ -314,6 +314,6 @@ def test_workers_of_ray_find_a_workload_in_the_current_folder(here):
     root = str(Path(workload.__file__).parents[1])
     command = [sys.executable, "-m", "orchestrator.cli.app", "study", "run", "coin.yaml", "--store", "runs"]
     environment = os.environ | {"PYTHONPATH": root}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert sorted(Store(here / "runs").trials()["accuracy"]) == [0.25, 0.25, 0.75, 0.75]

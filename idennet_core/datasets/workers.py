@@ -89,8 +89,9 @@ class Workers(Generic[T]):
 
     def _take(self, waiting: deque[Sequence[int]], done: dict[int, T | str]) -> None:
         """Take the next answers, or what became of a process that ended or is taking too long."""
+        now = time.monotonic()  # before the look: who has answered until then is not late
         until = min(worker.since for worker in self._busy) + SECONDS
-        ready = wait([worker.pipe for worker in self._busy], max(0.0, until - time.monotonic()))
+        ready = wait([worker.pipe for worker in self._busy], max(0.0, until - now))
         for worker in list(self._busy):
             if worker.pipe in ready:
                 try:
@@ -100,7 +101,7 @@ class Workers(Generic[T]):
                     continue
                 self._busy.remove(worker)
                 self._idle.append(worker)
-            elif time.monotonic() - worker.since > SECONDS:
+            elif now - worker.since > SECONDS:
                 self._give_up(worker, waiting, done, f"it takes longer than {SECONDS:g} s")
 
     def _give_up(self, worker: _Worker, waiting: deque[Sequence[int]], done: dict[int, T | str], reason: str) -> None:

@@ -112,17 +112,24 @@ class Picture:
 
         Terminals wrap what they show anew when they are made narrower; those that cut it instead lose lines above.
         """
-        width = self.console.width
+        width, lines = self._lines(shown)
         if width < self.width:
             wrapped = sum(max(_length(line) - 1, 0) // width for line in self.lines)
             erased = [(ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)]
             self.console.control(Control(*erased * wrapped))
-        self.width = width
-        self.lines = [_stripped(line) for line in self.console.render_lines(shown, pad=False)]
+        self.width, self.lines = width, lines
         last = len(self.lines) - 1
         return Segments(
             part for n, line in enumerate(self.lines) for part in (line if n == last else [*line, Segment.line()])
         )
+
+    def _lines(self, shown: RenderableType) -> tuple[int, list[list[Segment]]]:
+        """How wide the terminal is, and the lines for it, which are made anew where it is resized meanwhile."""
+        while True:
+            width = self.console.width
+            lines = [_stripped(line) for line in self.console.render_lines(shown, pad=False)]
+            if self.console.width == width:
+                return width, lines
 
 
 def _length(line: list[Segment]) -> int:
