@@ -11,6 +11,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
 
 import ray
 from ray import tune
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # a compiled module
 from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
@@ -52,6 +53,7 @@ from orchestrator.workload import Context, Workload, run_pack
 
 OBJECT_STORE = 256 * 2**20  # bytes: packs and events pass through it, never data
 MOST_RUNNING = 10_000  # packs at once, more than there are devices
+STARTS_WITHIN = 180.0  # seconds for a Ray of its own to start on a busy machine
 HEARD_EVERY = 0.2  # seconds between two looks at what trunks report
 RETRIES = 2  # of a pack whose worker died, from its checkpoint
 # how Ray says that a worker died while its node went on; and that the pack had no part in it
@@ -297,7 +299,7 @@ def _connected(capacity: Capacity, cluster: Cluster | None, verbose: bool) -> It
             else:
                 token.for_own_ray()
                 AuthenticationTokenLoader.instance().reset_cache()  # what this process showed an earlier Ray
-                with _loopback():
+                with _loopback(), _patient():
                     ray.init(
                         address="local",
                         num_cpus=capacity.cpus * capacity.devices,
@@ -324,6 +326,34 @@ def _loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _patient() -> Iterator[None]:
+    """Wait as long for a Ray that starts here as a busy machine needs; by itself it gives up after 30 seconds.
+
+    Raises ConnectionError where it does not come.
+    """
+    ask: Callable[..., Any] = services.get_node
+
+    def get_node(*node: str) -> Any:
+        end = time.monotonic() + STARTS_WITHIN
+        while True:
+            try:
+                return ask(*node)
+            except RuntimeError:  # it is not there yet
+                if time.monotonic() > end:
+                    raise ConnectionError(
+                        f"Ray starts within {STARTS_WITHIN:.0f} s, on this machine it has not; "
+                        "let the machine do less, and run the same command again"
+                    ) from None
+            time.sleep(0.1)
+
+    services.get_node = get_node
+    try:
+        yield
+    finally:
+        services.get_node = ask
 
 
 @contextmanager

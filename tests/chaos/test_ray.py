@@ -12,6 +12,7 @@ from chaos.stage import SHORT, at_stake, last_saved, stream, times
 
 pytestmark = pytest.mark.chaos
 WORKER, RAYLET, HEAD = "ray::ImplicitFunc", "raylet/raylet", "gcs_server"  # words of command lines
+AGENT = "dashboard/agent.py"  # which a raylet waits for
 
 
 def kill_all(command, words):
@@ -82,6 +83,20 @@ def test_the_raylet_or_the_head_killed_ends_the_run_and_the_next_one_goes_on(sta
     environment = {"TMPDIR": str(command.folder / "t")}
     kind = "raylet killed" if words == RAYLET else "head (GCS) killed"
     stage.recover(kind, store, repeated=[repeated], environment=environment, engine="tune")
+
+
+def test_a_ray_that_takes_long_to_start_is_waited_for(stage):
+    store = stage.pretrained()
+    command = stage.run(store, engine="tune")
+    assert command.until(lambda: command.children(AGENT)), command.said
+    found = command.children(AGENT)
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for pid in found:
+            os.kill(pid, number)
+        if number == signal.SIGSTOP:
+            command.until(lambda: False, 40)  # Ray itself gives up after 30 s
+    command.end()
+    stage.survived("Ray slow to start", store, "design", command)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
