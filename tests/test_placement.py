@@ -21,7 +21,7 @@ from orchestrator.cluster.placement import Need, Now, capacity, describe, explai
 from orchestrator.planning import Capacity
 
 ROOT = Path(__file__).parent.parent
-FINISH = 240  # seconds after which a command hangs
+FINISH = 900  # seconds after which a command hangs
 GPU = Machine(8, 1, gpu="A100", gpu_memory=40)
 GROWING = Growth({"spot": (GPU, 4), "demand": (GPU, 4), "cpu": (Machine(4), 8)}, 4, "head")
 FAKE_HEAD = "f" * 51 + "00000"  # the head's id in Ray's provider of fake machines
