@@ -21,7 +21,7 @@ from orchestrator.runner import Plan
 from orchestrator.store import Store, write_json, write_text
 from orchestrator.trial import SELECTED
 
-LOOK = 0.3  # seconds that a look at a lock takes at most, during which it cannot be taken
+LOOK = 0.3  # seconds that a look at a lock mostly takes at most, during which it cannot be taken
 
 
 def freeze(planned: Plan, store: Store, command: Sequence[str]) -> Path:
@@ -99,7 +99,7 @@ def only_run(store: Store, name: str) -> Iterator[None]:
     with _held(store.root / ".lock", alone=False) as holder:
         if holder is not None:
             raise ValueError(f"the store {store} is being cleaned by process {holder}; wait for it")
-        with _held(path, alone=True) as holder:
+        with _held(path, alone=True, looked_at=True) as holder:
             if holder is not None:
                 raise ValueError(f"a study runs once at a time, {name} is being run by process {holder}; wait for it")
             yield
@@ -116,14 +116,16 @@ def alone(store: Store) -> Iterator[None]:
 
 
 @contextmanager
-def _held(path: Path, alone: bool) -> Iterator[str | None]:
+def _held(path: Path, alone: bool, looked_at: bool = False) -> Iterator[str | None]:
     """Hold a lock file, alone or with others; gives None, or where another process has it in the way, which.
+
+    Of one that is held alone or else `looked_at`, nobody who only looks is in the way, however long the look takes.
 
     On a file system without locks there is nothing to hold.
     """
     # the file itself, never what a link in its place leads to: it is emptied
     with open(path, "a+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666)) as file:
-        if not _taken(file, alone):
+        if not _taken(file, alone, looked_at):
             file.seek(0)
             yield file.read().strip()
             return
@@ -134,12 +136,14 @@ def _held(path: Path, alone: bool) -> Iterator[str | None]:
         yield None
 
 
-def _taken(file: IO[str], alone: bool) -> bool:
+def _taken(file: IO[str], alone: bool, looked_at: bool) -> bool:
     """Take a lock, if need be when whoever only looks at it has done so."""
     deadline = time.monotonic() + LOOK
-    while not (taken := locks.take(file, shared=not alone)) and time.monotonic() < deadline:
+    while not locks.take(file, shared=not alone):
+        if time.monotonic() > deadline and (not looked_at or _locked(Path(file.name))):
+            return False
         time.sleep(0.01)
-    return taken
+    return True
 
 
 def running(store: Store, name: str) -> bool | None:
@@ -174,7 +178,8 @@ def stop(store: Store, name: str) -> int:
     if not _holds(process, path):
         raise ValueError(f"{name} is being run by process {process} of another machine; stop it there")
     # as SIGINT, which a shell lets its background processes ignore
-    os.kill(process, signal.SIGTERM)
+    with suppress(ProcessLookupError):  # it has just ended
+        os.kill(process, signal.SIGTERM)
     while _locked(path):
         time.sleep(0.2)
     return process

@@ -11,6 +11,7 @@ from conftest import idenctl
 from s3 import until
 from test_cleaning import aged
 
+from idennet_core import locks
 from orchestrator import record
 from orchestrator.store import Store, at
 
@@ -101,6 +102,19 @@ def test_a_run_that_has_not_said_yet_which_process_it_is_cannot_be_stopped(tmp_p
         (tmp_path / "studies/tiny/.lock").write_text("")
         with pytest.raises(ValueError, match="tiny is just beginning or ending; try again"):
             record.stop(store, "tiny")
+
+
+def test_a_look_that_takes_long_refuses_no_run(tmp_path):
+    store, path = Store(tmp_path), tmp_path / "studies/tiny/.lock"
+    with record.only_run(store, "tiny"):
+        pass
+    with path.open() as file:
+        assert locks.take(file, shared=True)
+        over = threading.Timer(4 * record.LOOK, file.close)
+        over.start()
+        with record.only_run(store, "tiny"):
+            over.join()
+            assert record.running(store, "tiny")
 
 
 def test_who_only_looks_whether_a_study_runs_refuses_no_run(tmp_path):
