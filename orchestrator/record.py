@@ -119,6 +119,8 @@ def alone(store: Store) -> Iterator[None]:
 def _held(path: Path, alone: bool, patience: float = 0.0) -> Iterator[str | None]:
     """Hold a lock file, alone or with others; gives None, or where another process has it in the way, which, in words.
 
+    For so many seconds of patience nobody who only looks is in the way.
+
     On a file system without locks there is nothing to hold.
     """
     # the file itself, never what a link in its place leads to: it is emptied
@@ -175,7 +177,8 @@ def stop(store: Store, name: str) -> int:
     if not _holds(process, path):
         raise ValueError(f"{name} is being run by process {process} of another machine; stop it there")
     # as SIGINT, which a shell lets its background processes ignore
-    os.kill(process, signal.SIGTERM)
+    with suppress(ProcessLookupError):  # it has just ended
+        os.kill(process, signal.SIGTERM)
     while _locked(path):
         time.sleep(0.2)
     return process

@@ -54,7 +54,7 @@ from orchestrator.workload import Context, Workload, run_pack
 OBJECT_STORE = 256 * 2**20  # bytes: packs and events pass through it, never data
 MOST_RUNNING = 10_000  # packs at once, more than there are devices
 HEARD_EVERY = 0.2  # seconds between two looks at what trunks report
-STARTS_WITHIN = 120.0  # seconds, for a Ray of our own; by itself it gives up after 30, which a busy machine takes
+STARTS_WITHIN = 180.0  # seconds, for a Ray of our own; by itself it gives up after 30, which a busy machine takes
 RETRIES = 2  # of a pack whose worker died, from its checkpoint
 # how Ray says that a worker died while its node went on; and that the pack had no part in it
 KILLED = re.compile(r"its worker process has died|the node running low on memory")

@@ -16,8 +16,8 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 TOKEN = "0123456789abcdef" * 4
-STARTS_WITHIN = 100  # seconds
-ATTEMPTS = 3  # to start a Ray on a busy machine
+STARTS_WITHIN = 300  # seconds
+ATTEMPTS = 5  # to start a Ray on a busy machine
 
 
 @dataclass(frozen=True)

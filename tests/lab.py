@@ -110,7 +110,7 @@ class Host:
         enter = ["nsenter", "--target", str(self.pid), *NAMESPACES, f"--wdns={HOME}"]
         return [*enter, "env", "-i", *(f"{key}={value}" for key, value in given.items()), "bash", "-c", line]
 
-    def run(self, line, check=True, timeout=120, **environment):
+    def run(self, line, check=True, timeout=600, **environment):
         """A line of bash that has ended: exit status, and what it printed."""
         command = self.command(line, **environment)
         try:
@@ -193,13 +193,13 @@ class Laboratory:
         if host.process.poll() is None:
             self._wire(f"ip link delete {name}")
             os.kill(host.pid, signal.SIGKILL)
-        host.process.communicate(timeout=30)
+        host.process.communicate(timeout=300)
 
     def close(self):
         """Lose all hosts, the switch and the laboratory's folder."""
         for name in list(self.hosts):
             self.lose(name)
-        self.switch.communicate(timeout=30)
+        self.switch.communicate(timeout=300)
 
     def _wire(self, line):
         subprocess.run(["nsenter", "--target", str(self.switch.pid), "--net", *line.split()], check=True)

@@ -23,7 +23,7 @@ from orchestrator.cluster import shipping
 from orchestrator.store import Store
 
 ROOT = Path(__file__).parent.parent
-FINISH = 240  # seconds after which a command hangs
+FINISH = 900  # seconds after which a command hangs
 ELSEWHERE = {"pack_id", "seconds", "started_at", "finished_at", "host"}  # may differ between two equal runs
 
 
@@ -91,7 +91,7 @@ def test_a_submitted_study_ends_with_the_rows_of_one_that_ran_here_and_takes_onl
 
 @pytest.mark.cluster
 def test_a_job_outlives_who_follows_it_is_refused_twice_and_saves_when_it_is_stopped(laptop, folder, tmp_path):
-    coins.written(folder, sides="heads", takes=600)
+    coins.written(folder, sides="heads", takes=3600)
     following = laptop("study", "submit", "coin.yaml")
     wait_until((tmp_path / "store" / "where.txt").exists, following)
     following.send_signal(signal.SIGINT)
@@ -115,13 +115,18 @@ def test_a_job_outlives_who_follows_it_is_refused_twice_and_saves_when_it_is_sto
 
 
 @pytest.mark.cluster
-def test_a_job_is_watched_from_when_it_is_sent_to_its_end(laptop, folder):
+def test_a_job_is_watched_from_when_it_is_sent_to_its_end(laptop, folder, tmp_path):
     coins.written(folder, takes=5)
+    watched = tmp_path / "watched"
+    waits = f"while 'runtime_resources' in __file__ and not pathlib.Path({str(watched)!r}).exists(): time.sleep(0.1)\n"
+    (folder / "helper.py").write_text(f"import pathlib, time\n{waits}{coins.HELPER}")  # the job, before it has a plan
     status, said = ended(laptop("study", "submit", "coin.yaml", "--no-follow"))
     assert status == 0, said
-    status, said = ended(laptop("study", "status", "coin", "--watch"))
+    watching = laptop("study", "status", "coin", "--watch")
+    assert watching.stdout.readline() == "waiting for a plan of coin …\n"
+    watched.touch()
+    status, said = ended(watching)
     assert status == 0, said
-    assert "waiting for a plan of coin …" in said
     assert "coin (synthetic): 4 trials, 4 to train in this run" in said
     assert "coin (synthetic) finished: trials 4 done" in said
 
@@ -131,7 +136,7 @@ def test_of_two_terminals_that_submit_a_study_at_once_one_is_refused(head, lapto
     monkeypatch.setenv("RAY_AUTH_TOKEN", heads.TOKEN)
     from orchestrator.cluster.jobs import Jobs
 
-    coins.written(folder, sides="heads", takes=600)
+    coins.written(folder, sides="heads", takes=3600)
     jobs = Jobs(head.dashboard)
     before = jobs.by_study()
     both = [laptop("study", "submit", "coin.yaml", "--no-follow") for _ in range(2)]
@@ -345,20 +350,20 @@ def test_stop_ends_a_run_of_this_machine_as_ctrl_c_does(folder, tmp_path, monkey
     assert refused.returncode == 2
     assert "only a study that runs can be stopped" in refused.stderr
     shutil.rmtree(store)
-    coins.written(folder, sides="heads", takes=600)
+    coins.written(folder, sides="heads", takes=3600)
     running = start_here(folder, store, "--engine", "inline")
     wait_until((store / "where.txt").exists, running)
     done = idenctl("study", "stop", "coin", "--store", store)
     assert done.returncode == 0, done.stderr
     assert "to go on: run the same command again" in done.stderr
-    said, _ = running.communicate(timeout=5)
+    said, _ = running.communicate(timeout=FINISH)
     assert running.returncode == 130
     assert "coin: 0 of 2 trials complete" in said
 
 
 @pytest.mark.cluster
 def test_sigterm_ends_a_run_on_tune_as_ctrl_c_does(folder, tmp_path):
-    coins.written(folder, sides="heads", takes=600)
+    coins.written(folder, sides="heads", takes=3600)
     running = start_here(folder, tmp_path / "store")
     wait_until((tmp_path / "store" / "where.txt").exists, running)
     running.terminate()

@@ -21,7 +21,7 @@ from orchestrator.cluster.placement import Need, Now, capacity, describe, explai
 from orchestrator.planning import Capacity
 
 ROOT = Path(__file__).parent.parent
-FINISH = 240  # seconds after which a command hangs
+FINISH = 900  # seconds after which a command hangs
 GPU = Machine(8, 1, gpu="A100", gpu_memory=40)
 GROWING = Growth({"spot": (GPU, 4), "demand": (GPU, 4), "cpu": (Machine(4), 8)}, 4, "head")
 FAKE_HEAD = "f" * 51 + "00000"  # the head's id in Ray's provider of fake machines
@@ -30,7 +30,7 @@ FILE = {
     "max_workers": 2,
     "provider": {
         "type": "external",
-        "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+        "module": "slow_nodes.SlowNodes",
     },
     "head_node_type": "ray.head.default",
     "available_node_types": {
@@ -321,7 +321,7 @@ def test_packs_wait_aloud_for_gpus_that_an_autoscaler_starts_and_run_on_them(wor
         scaling |= {"RAY_enable_autoscaler_v2": "1"} | dict.fromkeys(names, FAKE_HEAD)
     file.write_text(json.dumps(FILE | {"provider": provider}))
     options = ("--num-cpus=0", f"--autoscaling-config={file}")
-    with heads.head(*options, path=(ROOT, workload), port=port, **scaling) as found:
+    with heads.head(*options, path=(ROOT, ROOT / "tests", workload), port=port, **scaling) as found:
         arguments = ("--address", found.address, "--cluster", file, "--store", tmp_path / "store")
         done = idenctl(found, workload, "study", "run", "coin.yaml", *arguments)
     assert done.returncode == 0, done.stderr

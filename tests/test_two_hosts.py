@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import time
+from contextlib import suppress
 
 import polars as pl
 import pytest
@@ -81,22 +82,22 @@ def tables(root):
 def test_a_study_on_two_hosts_ends_with_one_machines_rows_though_one_is_lost_and_leaves_nothing(lab, shared, capsys):
     laptop = lab["laptop"]
     began = time.time()
-    up = laptop.run(f"cd {ROOT} && {IDENCTL} cluster up {FILE} --limit 360", timeout=500)
+    up = laptop.run(f"cd {ROOT} && {IDENCTL} cluster up {FILE} --limit 1500", timeout=1800)
     assert up.stdout == "head 10.77.0.2\nworker 10.77.0.3\n"
     head_up, all_up = RAY_STARTED.search(up.stderr).groups()
     token = laptop.run("stat --format %a ~/.ray/auth_token; cat ~/.ray/auth_token").stdout.split()[1]
     assert lab["worker"].run("stat --format %a ~/.ray/auth_token").stdout == "600\n"
 
     laptop.start(f"exec ray dashboard {FILE}", RAY_AUTH_MODE="token")
-    wait_until(lambda: "127.0.0.1:8265" in laptop.listening(), 30)
+    wait_until(lambda: "127.0.0.1:8265" in laptop.listening(), 300)
     submit = f"{IDENCTL} study submit {SHARED}/hosts.yaml --address http://127.0.0.1:8265 --store {SHARED}/store"
     job = laptop.start(f"{submit} >{SHARED}/said 2>&1")
     try:
-        wait_until(lambda: job.poll() is not None or (stored(shared) and training(lab["worker"])), 900)
+        wait_until(lambda: job.poll() is not None or (stored(shared) and training(lab["worker"])), 1800)
         first = min(stored(shared).values()).timestamp()
         assert job.poll() is None, "the worker is lost in the midst of a pack"
         lab.lose("worker")
-        assert job.wait(240) == 0
+        assert job.wait(1200) == 0
     finally:
         said = (shared / "said").read_text()
         print(said)
@@ -113,7 +114,8 @@ def test_a_study_on_two_hosts_ends_with_one_machines_rows_though_one_is_lost_and
     lab.boot("worker")
     for pid, line in laptop.processes().items():
         if "ray dashboard" in line or line.startswith("ssh"):  # the tunnel keeps a shell on the head
-            os.kill(pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # the end of one is the other's
+                os.kill(pid, signal.SIGTERM)
     down = laptop.run(f"{IDENCTL} cluster down {FILE}")
     assert "nothing of it is left" in down.stderr
     assert not lab["head"].processes()

@@ -19,7 +19,7 @@ def stage(request):
     """Stores and commands; what they mount is seen by them alone and goes with this process."""
     mounts.private()
     forked.start_parent()
-    found = Stage(Path(f"/tmp/ch{os.getpid()}"))  # sockets need a short path
+    found = Stage(Path(f"/tmp/c{os.getpid():x}"))  # a socket's path has 107 bytes, and names of two more processes
     request.config.stash[BOOK] = found.blows
     yield found
     found.close()

@@ -31,13 +31,14 @@ def start_parent():
         forkserver.ensure_running()
 
 
-def start(arguments, folder, environment, operation=None, within=None, longest_file=None, refused=False):
+def start(arguments, folder, environment, operation=None, within=None, halts=None, longest_file=None, refused=False):
     """`idenctl arguments` in `folder`: what it says is in its files `stdout` and `stderr`.
 
     It is killed just before its operation of this number on the files within a folder, or in the middle of the write
-    that would make a file longer than `longest_file` bytes; where that is `refused`, the write fails instead.
+    that would make a file longer than `longest_file` bytes; where that is `refused`, the write fails instead. It stops
+    itself before the first operation after it put a file of the name `halts` in its place, until it is continued.
     """
-    given = (arguments, folder, environment, operation, within, longest_file, refused)
+    given = (arguments, folder, environment, operation, within, halts, longest_file, refused)
     process = context.Process(target=_main, args=given)
     process.start()
     with suppress(ProcessLookupError):  # it has ended
@@ -46,7 +47,7 @@ def start(arguments, folder, environment, operation=None, within=None, longest_f
     return process
 
 
-def _main(arguments, folder, environment, operation, within, longest_file, refused):
+def _main(arguments, folder, environment, operation, within, halts, longest_file, refused):
     assert "chaos.imports" in sys.modules, "the parent has imported nothing"
     os.setsid()
     os.chdir(folder)
@@ -55,7 +56,7 @@ def _main(arguments, folder, environment, operation, within, longest_file, refus
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if within is not None:
-        _count_operations(operation, str(within), folder / "operations")
+        _count_operations(operation, halts, str(within), folder / "operations")
     if longest_file is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN if refused else signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (longest_file, longest_file))
@@ -65,17 +66,21 @@ def _main(arguments, folder, environment, operation, within, longest_file, refus
     main()
 
 
-def _count_operations(deadly, folder, kept):
-    """Count what this process does to the files within the folder, and die before number `deadly` (from 0)."""
-    done = 0
+def _count_operations(deadly, halts, folder, kept):
+    """Count what this process does to the files within the folder, and die before number `deadly` (from 0), or halt."""
+    done, halting = 0, False
     file = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
     def hook(event, arguments):
-        nonlocal done
+        nonlocal done, halts, halting
         writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITES
         if (writes or event in CHANGES) and str(arguments[0]).startswith(folder):
             if done == deadly:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if halting:
+                halts, halting = None, False  # once
+                os.kill(os.getpid(), signal.SIGSTOP)
+            halting = bool(halts) and event == "os.rename" and Path(arguments[1]).match(halts)
             done += 1
             os.pwrite(file, str(done).encode(), 0)
 

@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from chaos import forked, rows
@@ -17,10 +19,12 @@ SHORT = os.environ.get("CHAOS", "full") == "short"
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
 # Ray's minute until a driver without a head gives up is ten seconds in the short suite
 HURRY = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"} if SHORT else {}
-ENDED = 10  # seconds until what a command has started has ended with it
+ENDED = 120  # seconds until what a command has started has ended with it, on a busy machine
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # which tell a head that is gone of a raylet that is gone,
-AGENTS_ENDED = 90  # and give up after a minute
+AGENTS_ENDED = 300  # and give up after a minute
 FINISH = 600  # seconds after which a command hangs
+TRIES = 5  # to strike a run before it ends by itself
+PLAN, CHECKPOINT, ROWS = "studies/*/plan.json", "checkpoints/pack-*.safetensors", "trials/*.parquet"  # where one halts
 MARK = "IDENCTL_CHAOS"  # in the environment of every process of a command
 SAVED = ("checkpoints/[!.]*", "trials/[!.]*", "trunks/[!.]*/trunk.json", "studies/*/asked/*/*/[!.]*")
 
@@ -126,9 +130,11 @@ class Command:
     def until(self, happened, within=FINISH):
         """Wait until it has happened, or the command has ended; gives whether it has happened."""
         deadline = time.monotonic() + within
-        while not (found := bool(happened())) and self.status is None and time.monotonic() < deadline:
+        while True:
+            over = self.status is not None or time.monotonic() > deadline  # asked first: then nothing more happens
+            if (found := bool(happened())) or over:
+                return found
             time.sleep(0.003)
-        return found
 
     def end(self, within=FINISH):
         """Wait for its end; gives the exit status."""
@@ -139,7 +145,19 @@ class Command:
     def kill(self, number):
         """Send it a signal, unless it has ended."""
         if self.status is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it ends just now
+                os.kill(self.pid, number)
+
+    def kill_group(self):
+        """Kill it and its group, and wait for its end; gives whether that is what ended it."""
+        if self.status is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        return self.end() == -signal.SIGKILL
+
+    def halted(self):
+        """Wait until it is stopped, or has ended; gives whether it is stopped."""
+        return self.until(lambda: _state(self.pid) == "T")
 
     @property
     def processes(self):
@@ -175,6 +193,12 @@ class Command:
                 os.kill(pid, 9)
             except ProcessLookupError:
                 continue
+
+
+def _state(pid):
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return ""
 
 
 def _line(pid):
@@ -214,6 +238,29 @@ class Stage:
         """`study run` of one of `STUDIES`, started."""
         arguments = ("study", "run", store / f"{study}.yaml", "--store", store, "--engine", engine, *options)
         return self.idenctl(*arguments, **({"forks": engine == "inline"} | more))
+
+    def halted(self, store, study, halts):
+        """A run that has halted right after it put a file of such a name in its place: it goes on with SIGCONT."""
+        command = self.run(store, study, within=store, halts=halts)
+        assert command.halted(), f"{command.status}: {command.said}"
+        return command
+
+    def at_work(self, *arguments, **more):
+        """A run on Ray that was stopped in the midst of its packs, and its store; what ended before is tried again."""
+        for _ in range(TRIES):
+            command, store = self._begun(*arguments, **more)
+            command.kill(signal.SIGSTOP)
+            if command.halted() and not list(store.glob(ROWS)):  # nor will there be: workers wait until they are heard
+                return command, store
+            command.kill(signal.SIGCONT)
+            assert command.end() == 0, command.said
+        raise AssertionError(f"{TRIES} times it was not stopped before it had rows")
+
+    def _begun(self, study, *options, **more):
+        store = self.pretrained()
+        command = self.run(store, study, *options, engine="tune", **more)
+        command.until(lambda: list(store.glob(CHECKPOINT)))
+        return command, store
 
     def store(self):
         """A new store with drawn faces and the study files, and nothing else."""

@@ -101,10 +101,12 @@ def test_what_is_left_behind_is_seen(stage):
 
 
 def test_a_process_that_outlives_its_command_is_seen(stage):
-    command = stage.run(stage.copy())
-    assert command.until(lambda: command.processes)
+    command = stage.start("sh", "-c", "setsid sleep 600 & sleep 600 &")
     assert command.end() == 0
-    assert command.processes == []
+    assert command.until(lambda: len(command.children("sleep 600")) == 2)
+    assert command.left(within=0) == ["sleep 600 ", "sleep 600 "]
+    command.put_down()
+    assert command.left() == []
 
 
 def test_what_is_saved_is_seen_when_it_is(stage):

@@ -1,8 +1,6 @@
 """Files that are not what was written: cut, or with a bit turned over; a trunk that was copied half."""
 
-import os
 import shutil
-import signal
 
 import pytest
 
@@ -25,11 +23,9 @@ def damage(path, draws):
 def stopped(stage, study):
     """A store whose driver was killed when it had checkpoints of two epochs, and what that cost in seconds."""
     store = stage.pretrained()
-    command = stage.run(store, study)
-    assert command.until(lambda: len(list(store.glob("checkpoints/pack*"))) >= 2)
+    command = stage.halted(store, study, "checkpoints/pack-*.2.safetensors")
     repeated = at_stake(command, store)
-    os.killpg(command.pid, signal.SIGKILL)
-    command.end()
+    assert command.kill_group()
     return store, repeated
 
 
@@ -39,6 +35,7 @@ def test_a_damaged_checkpoint_costs_its_epochs_and_no_bit(stage, study, part):
     store, repeated = stopped(stage, study)
     draws = stream("checkpoint", study, part)
     found = sorted(store.glob("checkpoints/pack*"), key=lambda path: path.stat().st_mtime)
+    assert len(found) == 2
     for path in found[-1:] if part % 2 else found:  # the last, or all
         damage(path, draws)
     stage.recover("damaged checkpoint", store, study, [repeated])
@@ -72,11 +69,9 @@ def test_a_half_written_trunk_is_named_and_trained_again(stage, missing):
 @pytest.mark.parametrize("part", range(times(3, 1)))
 def test_a_damaged_checkpoint_of_a_trunk_costs_its_steps_and_no_bit(stage, part):
     store = stage.store()
-    command = stage.run(store)
-    assert command.until(lambda: list(store.glob("checkpoints/trunk*")))
+    command = stage.halted(store, "design", "checkpoints/trunk-*.safetensors")
     repeated = at_stake(command, store)
-    os.killpg(command.pid, signal.SIGKILL)
-    command.end()
+    assert command.kill_group()
     for path in store.glob("checkpoints/trunk*"):
         damage(path, stream("trunk", part, path.name))
     stage.recover("damaged checkpoint of a trunk", store, repeated=[repeated])

@@ -2,12 +2,13 @@
 
 import os
 import shutil
+import signal
 import time
 
 import pytest
 
 from chaos import mounts
-from chaos.stage import BOTH, at_stake, stream, times
+from chaos.stage import BOTH, CHECKPOINT, at_stake, stream, times
 
 pytestmark = pytest.mark.chaos
 ROOM = 64 * 2**20  # bytes that a study has plenty of
@@ -54,14 +55,15 @@ def test_a_write_that_fails_half_way_fails_the_run_with_the_reason(stage, part):
 @pytest.mark.parametrize("study", BOTH)
 def test_a_store_that_is_read_only_for_a_while_fails_the_run_and_the_next_one_ends_it(stage, study):
     store = stage.pretrained()
-    command = stage.run(store, study)
-    assert command.until(lambda: list(store.glob("checkpoints/pack*")))
+    command = stage.halted(store, study, CHECKPOINT)
     repeated = at_stake(command, store)
     with mounts.read_only(store):
         os.sync()
         refused = stage.run(store, study)
         assert refused.end() == 2
         assert f"a store must be writable, {store} is not" in refused.said
+        command.kill(signal.SIGCONT)
+        command.end()
+        assert "Read-only file system" in in_one_line(command)
         time.sleep(times(20, 2))
-    command.end()
     stage.recover("store read-only", store, study, [repeated])

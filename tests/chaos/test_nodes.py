@@ -3,16 +3,16 @@
 import os
 import secrets
 import signal
-import socket
 import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import heads
 import lab
 import pytest
 
-from chaos.stage import FINISH, SHORT, at_stake, last_saved, times
+from chaos.stage import FINISH, SHORT, TRIES, at_stake, last_saved, times
 
 pytestmark = pytest.mark.chaos
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -24,32 +24,27 @@ class Nodes:
     """A head without cores and two nodes of two cores each, Rays of this machine."""
 
     def __init__(self, stage):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port, client = heads.free_ports(2)
         self.address = f"127.0.0.1:{port}"
         self.stage, self.given = stage, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        self.head = self._begin("--head", f"--port={port}", "--num-cpus=0", DARK)
-        self._await(self.head)
+        self.head = self._begin("--head", f"--port={port}", f"--ray-client-server-port={client}", "--num-cpus=0", DARK)
         self.workers = [self._begin(f"--address={self.address}", "--num-cpus=2") for _ in range(2)]
-        for node in self.workers:
-            self._await(node)
 
     def _begin(self, *arguments):
-        folder = (
-            f"--temp-dir={self.stage.root}/n{len(self.stage.commands)}"  # nodes of one folder take each other's sockets
-        )
-        plain = (folder, "--block", "--disable-usage-stats", "--object-store-memory=100000000")
-        return self.stage.start(RAY, "start", *arguments, *plain, environment=self.given)
+        """A node that has started; `ray start` gives up after 30 seconds, which on a busy machine are too few."""
+        for _ in range(TRIES):
+            # nodes of one folder take each other's sockets
+            folder = f"--temp-dir={self.stage.root}/n{len(self.stage.commands)}"
+            plain = (folder, "--block", "--disable-usage-stats", "--object-store-memory=100000000")
+            node = self.stage.start(RAY, "start", *arguments, *plain, environment=self.given)
+            if node.until(lambda said=node.folder / "here/stdout": "Ray runtime started" in said.read_text()):
+                return node
+            node.put_down()
+        raise AssertionError(node.said)
 
-    def _await(self, node):
-        assert node.until(lambda: "Ray runtime started" in (node.folder / "here/stdout").read_text()), node.said
-
-    def study(self, store):
-        """A study at work on both nodes, which has checkpoints."""
-        command = self.stage.run(store, "design", "--address", self.address, engine="tune", environment=self.given)
-        assert command.until(lambda: list(store.glob("checkpoints/pack*"))), command.said
-        return command
+    def study(self):
+        """A study that was stopped in the midst of its packs, and its store."""
+        return self.stage.at_work("design", "--address", self.address, environment=self.given)
 
     def busy(self):
         """A node that trains, and whose loss is felt."""
@@ -73,11 +68,11 @@ def nodes(stage):
 
 @pytest.mark.parametrize("part", range(times(2, 1)))
 def test_a_node_that_is_lost_has_its_packs_trained_on_another(stage, part):
-    store = stage.pretrained()
     with nodes(stage) as cluster:
-        command = cluster.study(store)
+        command, store = cluster.study()
         repeated, began = at_stake(command, store), time.time()
         cluster.busy().put_down()
+        command.kill(signal.SIGCONT)
         command.until(lambda: last_saved(store) > began)
         recovery = last_saved(store) - began
         command.end()
@@ -86,12 +81,12 @@ def test_a_node_that_is_lost_has_its_packs_trained_on_another(stage, part):
 
 @pytest.mark.parametrize("words", [HEAD] if SHORT else [HEAD, "raylet/raylet"])
 def test_the_head_of_a_cluster_killed_ends_the_run_and_the_next_one_ends_the_study(stage, words):
-    store = stage.pretrained()
     with nodes(stage) as cluster:
-        command = cluster.study(store)
+        command, store = cluster.study()
         repeated = at_stake(command, store)
         for pid in cluster.head.children(words):
             os.kill(pid, signal.SIGKILL)
+        command.kill(signal.SIGCONT)
         command.end()
         assert command.status not in (0, 2), command.said
     environment = {"TMPDIR": str(command.folder / "t")}  # where Ray, which ends the driver, has it leave its folder
@@ -99,9 +94,8 @@ def test_the_head_of_a_cluster_killed_ends_the_run_and_the_next_one_ends_the_stu
 
 
 def test_a_node_that_is_to_be_taken_away_is_drained_and_its_packs_go_on_elsewhere(stage):
-    store = stage.pretrained()
     with nodes(stage) as cluster:
-        command = cluster.study(store)
+        command, store = cluster.study()
         repeated, victim = at_stake(command, store), cluster.busy()
         node_id = node_id_of(victim)
         notice = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the spot instance is taken back")
@@ -111,6 +105,7 @@ def test_a_node_that_is_to_be_taken_away_is_drained_and_its_packs_go_on_elsewher
         assert drained.end() == 0, drained.said
         time.sleep(DRAINED_BY)
         victim.put_down()
+        command.kill(signal.SIGCONT)
         command.end()
     stage.survived("preemption notice, node drained", store, "design", command, [repeated])
 

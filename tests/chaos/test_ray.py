@@ -12,28 +12,32 @@ from chaos.stage import SHORT, at_stake, last_saved, stream, times
 
 pytestmark = pytest.mark.chaos
 WORKER, RAYLET, HEAD = "ray::ImplicitFunc", "raylet/raylet", "gcs_server"  # words of command lines
-
-
-def running(stage, study="design"):
-    """A study at work on Ray, which has checkpoints, and its store."""
-    store = stage.pretrained()
-    command = stage.run(store, study, engine="tune")
-    assert command.until(lambda: list(store.glob("checkpoints/pack*"))), command.said
-    return command, store
+AGENT = "dashboard/agent.py"  # which a raylet waits for
 
 
 def kill_all(command, words):
+    """Kill all of its processes that are called so, and let it go on."""
     found = command.children(words)
     assert found, f"nothing runs that is called {words}"
     for pid in found:
         os.kill(pid, signal.SIGKILL)
+    command.kill(signal.SIGCONT)
+
+
+def later(command, part, *names):
+    """Let it go on, and after a while, at first none, stop it again if it still runs."""
+    if part:
+        command.kill(signal.SIGCONT)
+        command.until(lambda: False, float(stream(*names, part).uniform(0, 2)))
+        command.kill(signal.SIGSTOP)
+        command.halted()
 
 
 @pytest.mark.parametrize("part", range(times(2, 1)))
 @pytest.mark.parametrize("study", ["design"] if SHORT else ["design", "search"])
 def test_the_driver_killed_takes_its_ray_with_it_and_the_next_run_removes_its_folder(stage, study, part):
-    command, store = running(stage, study)
-    command.until(lambda: False, float(stream("driver on Ray", study, part).uniform(0, 3)))
+    command, store = stage.at_work(study)
+    later(command, part, "driver on Ray", study)
     repeated = at_stake(command, store)
     command.kill(signal.SIGKILL)
     command.end()
@@ -44,11 +48,12 @@ def test_the_driver_killed_takes_its_ray_with_it_and_the_next_run_removes_its_fo
 
 @pytest.mark.parametrize("part", range(times(3, 1)))
 def test_a_worker_killed_is_started_again_and_the_run_goes_on(stage, part):
-    command, store = running(stage)
-    command.until(lambda: False, float(stream("worker", part).uniform(0, 2)))
+    command, store = stage.at_work("design")
+    later(command, part, "worker")
     repeated, began = at_stake(command, store), time.time()
-    if command.children(WORKER):  # else the packs are trained
+    if command.children(WORKER) or not part:  # else the packs are trained
         kill_all(command, WORKER)
+    command.kill(signal.SIGCONT)
     command.until(lambda: last_saved(store) > began)
     recovery = last_saved(store) - began
     command.end()
@@ -69,7 +74,7 @@ def test_a_trial_that_kills_its_worker_is_a_row_that_says_so_and_once_it_does_no
 
 @pytest.mark.parametrize("words", [RAYLET, HEAD])
 def test_the_raylet_or_the_head_killed_ends_the_run_and_the_next_one_goes_on(stage, words):
-    command, store = running(stage)
+    command, store = stage.at_work("design")
     repeated = at_stake(command, store)
     kill_all(command, words)
     command.end()
@@ -80,11 +85,26 @@ def test_the_raylet_or_the_head_killed_ends_the_run_and_the_next_one_goes_on(sta
     stage.recover(kind, store, repeated=[repeated], environment=environment, engine="tune")
 
 
+def test_a_ray_that_takes_long_to_start_is_waited_for(stage):
+    store = stage.pretrained()
+    command = stage.run(store, engine="tune")
+    assert command.until(lambda: command.children(AGENT)), command.said
+    found = command.children(AGENT)
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for pid in found:
+            os.kill(pid, number)
+        if number == signal.SIGSTOP:
+            command.until(lambda: False, 40)  # Ray itself gives up after 30 s
+    command.end()
+    stage.survived("Ray slow to start", store, "design", command)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_or_told_to_end_on_ray_it_says_what_is_safe(stage, number):
-    command, store = running(stage)
+    command, store = stage.at_work("design")
     repeated = at_stake(command, store)
     command.kill(number)
+    command.kill(signal.SIGCONT)
     assert command.end() == 130, command.said
     assert "Traceback" not in command.said
     assert "run the same command again" in command.said
@@ -95,12 +115,14 @@ def test_interrupted_or_told_to_end_on_ray_it_says_what_is_safe(stage, number):
 
 @pytest.mark.parametrize("words", [WORKER] if SHORT else [WORKER, RAYLET])
 def test_stopped_for_a_minute_on_ray_the_rows_are_the_same(stage, words):
-    command, store = running(stage)
+    command, store = stage.at_work("design")
     found = command.children(words)
+    assert found, f"nothing runs that is called {words}"
     for number in (signal.SIGSTOP, signal.SIGCONT):
         for pid in found:
             os.kill(pid, number)
         if number == signal.SIGSTOP:
+            command.kill(signal.SIGCONT)
             time.sleep(times(60, 5))
     began = time.time()
     command.end()
