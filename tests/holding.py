@@ -39,9 +39,3 @@ def environment(folder, place, mark):
     (folder / "sitecustomize.py").write_text(text, encoding="utf-8")
     before = filter(None, [os.environ.get("PYTHONPATH")])
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), *before])}
-
-
-def run(place, mark, main, given):
-    """`main(*given)`, held; in a process that was forked for it."""
-    hold(place, mark)
-    main(*given)

@@ -87,16 +87,12 @@ class Forked:
         self.folder.mkdir(exist_ok=True)
         arguments = ("study", "run", store / "study.yaml", "--engine", "inline", "--store", store)
         forked.start_parent()
-        if place is None:
-            self.process = forked.start(arguments, self.folder, {})
-        else:
-            given = (arguments, self.folder, {}, None, None, None, False)
-            mark = self.folder / "held"
-            mark.unlink(missing_ok=True)
-            self.process = forked.context.Process(target=holding.run, args=(place, mark, forked._main, given))
-            self.process.start()
-            wait_until(mark.exists, self)
+        mark = self.folder / "held"
+        mark.unlink(missing_ok=True)
+        self.process = forked.start(arguments, self.folder, {}, held=place and (place, mark))
         self.pid, self.kill = self.process.pid, self.process.kill
+        if place:
+            wait_until(mark.exists, self)
 
     @property
     def returncode(self):

@@ -96,8 +96,7 @@ def test_ctrl_c_says_what_is_safe_and_ends_with_130(uninterrupted, store, start)
 
 
 def test_ctrl_c_pressed_on_while_the_run_ends_says_nothing_more(store):
-    process = start_on_ray(store)
-    wait_until(reached(store, 1), process)
+    process = start_on_ray(store, small_study.epoch(1))
     process.send_signal(signal.SIGINT)
     for line in process.stderr:
         if "run the same command again" in line:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
 
+import holding
 import pytest
 
 TESTS = Path(__file__).parent.parent
@@ -31,14 +32,25 @@ def start_parent():
         forkserver.ensure_running()
 
 
-def start(arguments, folder, environment, operation=None, within=None, halts=None, longest_file=None, refused=False):
+def start(
+    arguments,
+    folder,
+    environment,
+    operation=None,
+    within=None,
+    halts=None,
+    longest_file=None,
+    refused=False,
+    held=None,
+):
     """`idenctl arguments` in `folder`: what it says is in its files `stdout` and `stderr`.
 
     It is killed just before its operation of this number on the files within a folder, or in the middle of the write
     that would make a file longer than `longest_file` bytes; where that is `refused`, the write fails instead. It stops
     itself before the first operation after it put a file of the name `halts` in its place, until it is continued.
+    `held` are a place and a mark of `holding.hold`.
     """
-    given = (arguments, folder, environment, operation, within, halts, longest_file, refused)
+    given = (arguments, folder, environment, operation, within, halts, longest_file, refused, held)
     process = context.Process(target=_main, args=given)
     process.start()
     with suppress(ProcessLookupError):  # it has ended
@@ -47,7 +59,7 @@ def start(arguments, folder, environment, operation=None, within=None, halts=Non
     return process
 
 
-def _main(arguments, folder, environment, operation, within, halts, longest_file, refused):
+def _main(arguments, folder, environment, operation, within, halts, longest_file, refused, held):
     assert "chaos.imports" in sys.modules, "the parent has imported nothing"
     os.setsid()
     os.chdir(folder)
@@ -60,6 +72,8 @@ def _main(arguments, folder, environment, operation, within, halts, longest_file
     if longest_file is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN if refused else signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (longest_file, longest_file))
+    if held is not None:
+        holding.hold(*held)
     from orchestrator.cli.app import main
 
     sys.argv = ["idenctl", *map(str, arguments)]
