@@ -82,8 +82,9 @@ def failures(report: Report, evidence: Evidence) -> Block | None:
         Line(labels.get(cell, cell[:8]), (reason or "no reason told", "none" if fold is None else str(fold), str(seed)))
         for cell, reason, fold, seed in failed.select("configuration_id", "reason", "fold", "seed").iter_rows()
     ][:MOST_FAILURES]
-    count = f"{len(lines)} of {failed.height}" if failed.height > len(lines) else str(failed.height)
-    return Block(f"{count} failed trials, in no number here", report.by, ("reason", "fold", "seed"), tuple(lines))
+    shown = f"{len(lines)} of " if failed.height > len(lines) else ""
+    title = f"{shown}{failed.height} failed {'trial' if failed.height == 1 else 'trials'}, in no number here"
+    return Block(title, report.by, ("reason", "fold", "seed"), tuple(lines))
 
 
 def provenance(report: Report, evidence: Evidence) -> list[tuple[str, str]]:
