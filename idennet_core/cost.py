@@ -6,6 +6,7 @@ from typing import Any
 from idennet_core.config import FACE_SIZE, GROWTH, STEM, STORED_SIZE, layers_per_block
 
 LIBRARIES = 450 * 2**20  # bytes of a process that has loaded what a pack needs
+VIEWS = 14  # of a training picture where it is augmented
 NEARLY = 0.95  # of the best speed
 CONTEXT = 2**30  # bytes of a GPU that its driver and libraries take
 
@@ -70,7 +71,7 @@ def host_bytes(
     settings: Mapping[str, Any], streams: int, outputs: int, pictures: int, members: int, threads: int
 ) -> dict[str, int]:
     """Bytes that a pack takes of a machine at its peak when it trains on `threads` of its cores, by what takes them."""
-    views = 14 if settings["augment"] else 1
+    views = VIEWS if settings["augment"] else 1
     values, statistics = head_values(settings, streams, outputs)
     state = 4 * (2 * values + statistics)
     columns = streams * trunk_width(settings) + 3 * _out_width(settings) + 15 * layers_per_block(settings["depth"])
@@ -87,7 +88,7 @@ def device_bytes(
     settings: Mapping[str, Any], streams: int, outputs: int, pictures: int, members: int, stack: int
 ) -> dict[str, int]:
     """Bytes that a pack takes of a GPU at its peak when it trains in stacks of `stack` members, by what takes them."""
-    views = 14 if settings["augment"] else 1
+    views = VIEWS if settings["augment"] else 1
     values, statistics = head_values(settings, streams, outputs)
     size = 2 if settings.get("precision") == "bf16" else 4
     count, out = layers_per_block(settings["depth"]), _out_width(settings)

@@ -83,6 +83,7 @@ class Idennet:
                     f"the identity loss needs subjects, {study.dataset} has none, got the cell {describe(cell.label)}; "
                     "keep the variants original and f"
                 )
+            _check_batch(settings, data)
             inputs = {"data": data["data_id"], "recipe": str(config.RECIPE)}
             for task in config.tasks(str(settings["variant"])):
                 tasks.add(task)
@@ -269,6 +270,14 @@ def _trunk_recipe(
         rule = f"the {task} trunk needs a data set with two {things} or more, {name} has {found or 'none'}"
         raise ValueError(f"{rule}; set dataset under trunks: {task} to another one")
     return config.trunk_recipe(task, settings, wanted, facts(name)["data_id"])
+
+
+def _check_batch(settings: Mapping[str, Setting], data: Mapping[str, Any]) -> None:
+    """Raise ValueError where a batch is more than all that there is, whatever a fold keeps of it for testing."""
+    most = data["num_faces"] * (cost.VIEWS if settings["augment"] else 1)
+    if int(settings["batch_size"]) > most:
+        reason = f"batch_size must not exceed the training pictures, got {settings['batch_size']}"
+        raise ValueError(f"{reason} where {data['name']} has {most:,} in all; set a smaller batch_size")
 
 
 def _resume(store: Store, pack: Pack, members: "Sequence[Member]") -> list[list[dict[str, Any]]]:

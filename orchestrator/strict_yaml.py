@@ -18,6 +18,11 @@ _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)")
 _WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "true": True, "false": False}
 MAX_CHARACTERS = 2**20  # of a file; the largest study of the project has a few thousand
+HINTS = {  # by what the parser says
+    "mapping values are not allowed here": "quote a text that holds ': '",
+    "found character '\\t'": "indent with spaces",
+    "but found another document": "leave one, without ---",
+}
 _DEEPEST = 20  # levels of a document; a study has seven
 _LARGEST = 2**63  # whole numbers are smaller: columns of results hold 64 bits
 _INVISIBLE = "\n\t\u200c\u200d"  # what may stand in text though it has no shape: lines, and what joins letters
@@ -76,8 +81,8 @@ def read(text: str, source: str, *, numbered: bool = True) -> tuple[Any, dict[Pl
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
-        quote = "; quote a text that holds ': '" if error.problem == "mapping values are not allowed here" else ""
-        raise ValueError(f"{at(error.problem_mark)}: not YAML: {error.problem}{quote}") from None
+        hint = next((f"; {way}" for problem, way in HINTS.items() if problem in str(error.problem)), "")
+        raise ValueError(f"{at(error.problem_mark)}: not YAML: {error.problem}{hint}") from None
     except yaml.reader.ReaderError as error:
         raise ValueError(f"{source}: not YAML: {error.reason}") from None
     return (None if root is None else value(root, ())), places

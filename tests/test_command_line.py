@@ -30,6 +30,8 @@ def test_a_missing_file_exits_with_2_and_only_debug_shows_a_traceback(tmp_path):
         (["data", "synth", "mmi", "--out", "x", "--subjects", "0", "--sheet", "x.bmp"], "--sheet must end in .png"),
         (["study", "run", "x", "--bogus"], "--bogus"),
         (["heatmap", "x", "--out", "x.png", "--people", "0"], "greater than or equal to 1, got '0'; see: idenctl heat"),
+        (["study", "plan", "x", "--price-per-hour", "inf"], "a finite number of at least 0, got inf; give a price"),
+        (["study", "plan", "x" * 5000], f"error: {'x' * 100}...{'x' * 100}: File name too long\n"),
         (["study", "plan", "x", "--price-per-hour", "much"], "unable to parse string as a number, got 'much'; see"),
     ],
 )

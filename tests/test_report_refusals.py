@@ -72,6 +72,9 @@ def test_a_place_that_takes_nothing_is_named_as_it_was_given(runs):
     for place in ("/dev/full", "/proc/report.md"):
         done = report(runs, "oulu_idrate", "--out", place)
         assert done.stderr.startswith(f"error: {place}: "), done.stderr
+    full = report(runs, "oulu_idrate", "--out", "/dev/full")
+    assert full.returncode == 1
+    assert full.stderr.endswith("No space left on device; make room, `idenctl store clean` shows what may go\n")
 
 
 def test_a_study_with_nothing_finished_names_the_command_that_runs_it(runs):

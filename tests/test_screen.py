@@ -1,13 +1,19 @@
 import io
 import itertools
 import re
+import sys
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
+from idennet_core.pretraining import Progress as trunk_at
 from orchestrator import forecast
+from orchestrator.cli import trunk, wording
+from orchestrator.cli.console import plain_console
 from orchestrator.cli.screen import QUIET, REST, news, render, screen, summary
+from orchestrator.costs import Took
 from orchestrator.progress import PackDone, PackFailed, PackStarted, Progress, RunState, Waiting
 
 CELLS = {"t1": "f", "t2": "f", "t3": "id_rate=1", "t4": "id_rate=1", "t5": "id_rate=1"}
@@ -143,6 +149,8 @@ def test_a_failure_is_news_once():
     now = after(PackStarted("p1", ("t1",)))
     event = progress(10, failed={"t1": "the loss is NaN\n\x1b[31mat epoch 3"})
     assert news(now, event) == ["trial t1 (f) failed: the loss is NaN [31mat epoch 3"]
+    (of_a_fold,) = news(replace(now, folds={"t1": 3}), event)
+    assert of_a_fold.startswith("trial t1 (f, fold 3) failed: ")
     assert news(now.apply(event, 1.0), event) == []
     assert news(now, PackFailed("p1", ("t1", "t2"), "out of memory")) == ["pack p1 failed: out of memory"]
 
@@ -239,3 +247,38 @@ def test_what_packs_wait_for_is_said_once_and_shown_until_they_wait_no_more():
     assert reason.reason in text(waiting, 120)
     assert news(waiting, Waiting("")) == []
     assert "GPU" not in text(after(reason, Waiting("")), 120)
+
+
+def test_the_bars_of_trunks_say_all_they_know_in_80_columns_and_nothing_cut_in_40(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for width in ("80", "40"):
+        monkeypatch.setenv("COLUMNS", width)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        recipes = [{"task": task, "dataset": "x", "depth": 40} for task in ("emotion", "identity")]
+        with trunk._progress(recipes) as on_progress:
+            for task in ("emotion", "identity"):
+                on_progress(trunk_at(task, 1033, 2024, 1.83, 0.286))
+        rows = [line for line in sys.stderr.getvalue().splitlines() if "1033" in line]
+        assert rows
+        for row in rows:
+            assert "1033/2024" in row
+            assert "…" not in row
+            assert ("loss 1.83, held-out accuracy 28.6%" in row) == (width == "80")
+
+
+def test_tables_are_ascii_where_the_locale_has_no_more(monkeypatch, capsys):
+    for locale, ascii_alone in (("C", True), ("C.UTF-8", False)):
+        monkeypatch.setenv("LC_ALL", locale)
+        table = Table("study", "trials")
+        table.add_row("first", "30")
+        plain_console().print(table)
+        assert capsys.readouterr().out.isascii() == ascii_alone
+
+
+def test_a_time_that_was_as_predicted_has_no_minus():
+    assert wording.difference([Took("p", 1, 10.0, 9.99, True)]) == "+0%"
+    assert wording.difference([Took("p", 1, 10.0, 9.0, True)]) == "-10%"

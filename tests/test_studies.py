@@ -60,13 +60,13 @@ def noise_store(tmp_path_factory):
         prepared.save(store / "data" / name, name, classes, True, pixels, rows, [], {})
 
     for name, classes in (("oulu-casia", oulu_casia.CLASSES), ("ck+", SEVEN), ("mmi", oulu_casia.CLASSES)):
-        people = [(f"P{i:02}", label) for i in range(12) for label in classes]
+        people = [(f"P{i:02}", label) for i in range(22) for label in classes]  # more pictures than a batch of 128
         save(name, classes, [Face(p, label, f"{p}/{label}", "1", "", f"{p}/{label}") for p, label in people])
     splits = ["train"] * 5 + ["valid", "test"]
     save(
         "ferplus",
         ferplus.CLASSES,
-        [Face("", ferplus.CLASSES[i % 8], "", f"{i:03}", splits[i % 7], str(i)) for i in range(112)],
+        [Face("", ferplus.CLASSES[i % 8], "", f"{i:03}", splits[i % 7], str(i)) for i in range(168)],
     )
     save("casia-webface", (), [Face(f"{i % 4:07}", "", "", f"{i // 4:03}", "", f"{i}") for i in range(64)])
     return store
@@ -246,13 +246,13 @@ def split_store(noise_store, tmp_path_factory):
 def test_without_folds_trials_train_on_the_train_split_and_test_on_the_test_split(split_store):
     trials, predictions = Store(split_store).trials(), Store(split_store).predictions()
     assert trials["fold"].to_list() == [None, None]
-    assert trials.select("n_train", "n_test").unique().row(0) == (80, 16)
+    assert trials.select("n_train", "n_test").unique().row(0) == (120, 24)
     assert trials["sequence_accuracy"].to_list() == [None, None], "the set has no sequences"
     faces = prepared.load(split_store / "data/ferplus")
     tested = set(faces.frame[faces.split == "test"].tolist())
     for _, rows in predictions.group_by("trial_id"):
         assert set(rows["frame"]) == tested
-        assert rows.height == 16
+        assert rows.height == 24
     assert "valid" in faces.split
     frozen = study.load(split_store / "studies/split/study.yaml", rules_of=lambda name: Idennet.rules)
     assert frozen.folds == [None]
@@ -270,14 +270,14 @@ def test_the_report_of_a_study_without_folds_speaks_of_pictures_in_every_format(
         assert done.returncode == 0, done.stderr
         if format in ("terminal", "markdown"):
             said = " ".join(done.stdout.split())
-            assert "percentile bootstrap interval over the 16 test pictures" in said
+            assert "percentile bootstrap interval over the 24 test pictures" in said
             assert "Nadeau" not in said
     report = json.loads(done.stdout)
     right = Store(split_store).trials().select("configuration_id", "accuracy")
     for row in report["rows"]:
         (accuracy,) = right.filter(configuration_id=row["configuration_id"])["accuracy"]
         assert row["accuracy"]["mean"] == pytest.approx(accuracy * 100)
-        assert sum(map(sum, row["confusion"]["frames"])) == 16
+        assert sum(map(sum, row["confusion"]["frames"])) == 24
         assert row["subjects"] == []
 
 
@@ -285,6 +285,11 @@ def test_the_report_of_a_study_without_folds_speaks_of_pictures_in_every_format(
     ("written", "instead_of", "message"),
     [
         ("dataset: oulu-casia", "dataset: ferplus", "oulu-casia has no split test and no split train; set folds: all"),
+        (
+            "epochs: 2, batch_size: 500",
+            "epochs: 2, batch_size: 16",
+            "batch_size must not exceed the training pictures, got 500",
+        ),
         ("folds: all", "folds: none", "folds are made of subjects, ferplus has no subjects; set folds: none"),
         (
             "[original, i]",

@@ -21,7 +21,7 @@ MISTAKES = {
         ),
         ("name: 7", 1, "name should be a valid string, got 7"),
         ("name: [", 2, "not YAML: "),
-        ("\tname: small", 1, "not YAML: "),
+        ("\tname: small", 1, "not YAML: found character '\\t' that cannot start any token; indent with spaces"),
         ("nam: small", 1, "unknown key 'nam'; did you mean 'name'? valid: name, question, workload, dataset"),
         ("<<: {name: x}\nname: small", 1, "unknown key '<<'"),
         ("profile: quick\nname: small", 1, "'profile' is what a frozen study records; remove it"),
@@ -217,7 +217,7 @@ def test_a_mistake_in_a_study_file_exits_with_2_and_that_line(tmp_path, text, ol
         (b"- a\n- b\n", "1: a study is a mapping of keys such as name and design, got ['a', 'b']"),
         (b"\x89PNG", " a study file is UTF-8 text, got the byte 0x89"),
         (b"a: \x01", " not YAML: special characters are not allowed"),
-        (b"a: 1\n---\nb: 2\n", "2: not YAML: "),
+        (b"a: 1\n---\nb: 2\n", "2: not YAML: but found another document; leave one, without ---"),
         (b"a: b: c\n", "1: not YAML: mapping values are not allowed here; quote a text that holds ': '"),
     ],
 )

@@ -53,6 +53,7 @@ examples.show(app)
 
 INTERRUPTED = 130  # the exit status
 LONGEST = 2000  # characters of a message
+LONGEST_NAME = 200  # of a path in it
 TOO_LONG = (errno.ENAMETOOLONG, errno.ELOOP)  # of a path; it can only be the request's
 WRONG_INPUT = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
@@ -166,9 +167,12 @@ def _meant(message: str) -> str:
 
 
 def _text(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    room = "; make room, `idenctl store clean` shows what may go" if error.errno == errno.ENOSPC else ""
+    name = "" if error.filename is None else str(error.filename)
+    name = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME // 2]}...{name[-LONGEST_NAME // 2 :]}"
+    return f"{name}{': ' * bool(name)}{error.strerror}{room}"
 
 
 def _one_line(text: str) -> str:

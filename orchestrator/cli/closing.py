@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.screen import View, plain, written
+from orchestrator.cli.console import View
+from orchestrator.cli.screen import plain, written
 from orchestrator.cli.wording import difference, duration, several
 
 if TYPE_CHECKING:

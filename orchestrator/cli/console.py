@@ -14,7 +14,16 @@ from orchestrator.names import visible
 ASCII = str.maketrans("─├┤●◇◈╸…", "-||ox*-.")
 
 
-class _Plain(Console):
+class View(Console):
+    """A console whose lines are ASCII where the terminal or the locale has no more."""
+
+    @property
+    def encoding(self) -> str:
+        """As the terminal shows it, whatever Python would write."""
+        return "ascii" if has_ascii_alone(self.file) else super().encoding
+
+
+class _Plain(View):
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(visible(text), **options)
 

@@ -23,7 +23,7 @@ Trial = dict[str, Any]  # a row of the store's trials
 
 
 def predict(
-    pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Pictures with a face each.")],
+    pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Pictures with a face each.")],
     trial: Annotated[str | None, typer.Option(metavar="ID", help="The trial whose network to use.")] = None,
     study: Annotated[
         str | None,

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +40,8 @@ def plan(
 
     if price_per_hour is not None and cluster:
         raise ValueError("--price-per-hour and --cluster exclude each other, got both; give one")
+    if price_per_hour is not None and not isfinite(price_per_hour):
+        raise ValueError(f"--price-per-hour is a finite number of at least 0, got {price_per_hour}; give a price")
     place = at(store).open() if calibrate else at(store).check()
     wanted = loaded(file, profile, set_, place)
     planned = runner.plan(wanted, place, machine.this_machine())

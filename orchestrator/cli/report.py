@@ -21,7 +21,7 @@ def report(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME…", help="Studies that were run: NAME or NAME@PROFILE.", autocompletion=completion.studies
+            metavar="NAME", help="Studies that were run: NAME or NAME@PROFILE.", autocompletion=completion.studies
         ),
     ],
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.TERMINAL,

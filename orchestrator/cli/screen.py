@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator import forecast
-from orchestrator.cli.console import has_ascii_alone, in_ascii
+from orchestrator.cli.console import View, in_ascii
 from orchestrator.cli.wording import several
 from orchestrator.progress import (
     Asked,
@@ -39,15 +39,6 @@ LOOKED_EVERY = 5.0  # seconds between two looks at how busy the devices are
 MOST_PACKS = 8  # rows of running packs
 NARROW = 60  # columns under which a running pack says less
 REST = 20.0  # how many times as long as it took to say how far a run is, nothing more is said
-
-
-class View(Console):
-    """A console whose lines are ASCII where the terminal or the locale has no more."""
-
-    @property
-    def encoding(self) -> str:
-        """As the terminal shows it, whatever Python would write."""
-        return "ascii" if has_ascii_alone(self.file) else super().encoding
 
 
 def render(state: RunState, now: float, console: Console, busy: str = "") -> RenderableType:
@@ -169,10 +160,15 @@ def news(before: RunState, event: Event) -> list[str]:
 def failures(before: RunState, failed: Mapping[str, str]) -> list[str]:
     """A line for each trial that had not failed before."""
     return [
-        f"trial {trial_id[:8]} ({before.cells.get(trial_id, 'unknown cell')}) failed: {plain(reason)}"
+        f"trial {trial_id[:8]} ({_place(before, trial_id)}) failed: {plain(reason)}"
         for trial_id, reason in failed.items()
         if trial_id not in before.failed
     ]
+
+
+def _place(state: RunState, trial_id: str) -> str:
+    cell, fold = state.cells.get(trial_id, "unknown cell"), state.folds.get(trial_id)
+    return cell if fold is None else f"{cell}, fold {fold}"
 
 
 class Display:

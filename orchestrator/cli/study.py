@@ -59,7 +59,7 @@ def run(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from orchestrator.sections import masked
 
-    command = ["idenctl", *map(masked, sys.argv[1:])]  # it is stored
+    command = ["idenctl", *(masked(word) for word in sys.argv[1:] if word != "--debug")]  # it is stored
     raise typer.Exit(
         conduct(file, profile, set_, store, engine, address, cluster, verbose, command, tensorboard, mlflow)
     )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Pre-trained feature extractors, the trunks.", no_args_is_help=True)
 QUIET = 20.0  # seconds between plain lines
+MEASURED_WIDTH = 72  # columns from which on there is room for loss and accuracy beside the bars
 
 StoreAddress = Annotated[
     str, typer.Option("--store", envvar="IDENCTL_STORE", help="The store: a folder, or a bucket, s3://BUCKET/PREFIX.")
@@ -143,8 +144,8 @@ def _progress(recipes: Sequence[Mapping[str, Any]]) -> "Iterator[Callable[[Progr
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
+        ProgressColumn,
         TextColumn,
-        TimeElapsedColumn,
         TimeRemainingColumn,
     )
     from rich.progress import Progress as Bars
@@ -165,16 +166,12 @@ def _progress(recipes: Sequence[Mapping[str, Any]]) -> "Iterator[Callable[[Progr
 
         yield say
         return
-    columns = (
-        TextColumn("{task.description:9}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("steps"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[measured]}"),
-    )
-    with Bars(*columns, console=plain_console(stderr=True), transient=True) as bars:
+    console = plain_console(stderr=True)
+    columns: list[ProgressColumn] = [TextColumn("{task.description:9}"), BarColumn(None)]
+    columns += [MofNCompleteColumn(), TimeRemainingColumn(compact=True)]
+    if console.width >= MEASURED_WIDTH:
+        columns.append(TextColumn("{task.fields[measured]}"))
+    with Bars(*columns, console=console, transient=True, expand=True) as bars:
         rows = {str(recipe["task"]): bars.add_task(str(recipe["task"]), total=None, measured="") for recipe in recipes}
         yield lambda progress: bars.update(
             rows[progress.task],

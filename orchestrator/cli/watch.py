@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator import frozen, machine, record, watching
 from orchestrator.cli.closing import closing
-from orchestrator.cli.screen import Display, View, failures, summary, written
+from orchestrator.cli.console import View
+from orchestrator.cli.screen import Display, failures, summary, written
 from orchestrator.cli.wording import several
 
 if TYPE_CHECKING:

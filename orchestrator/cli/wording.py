@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 def difference(times: Sequence["Took"]) -> str:
     """What they took over what they were to take, `+12%`; `-` where one of the two is nothing."""
     predicted, actual = sum(time.predicted for time in times), sum(time.actual or 0 for time in times)
-    return f"{actual / predicted - 1:+.0%}" if predicted and actual else "-"
+    return f"{round(actual / predicted - 1, 2) + 0.0:+.0%}" if predicted and actual else "-"
 
 
 def several(count: int, what: str) -> str:

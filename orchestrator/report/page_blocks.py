@@ -77,7 +77,7 @@ def failures(report: Report, evidence: Evidence) -> list[Block]:
     """The trials that failed, and those that were not run as their pack failed, with the reasons."""
     failed = evidence.trials.filter(state="failed").sort("configuration_id", "fold", "seed")
     trials = [] if failed.is_empty() else failed.select("configuration_id", "fold", "seed", "reason").rows()
-    found = {"failed trials, in no number here": trials, "trials not run, as their pack failed": evidence.not_run}
+    found = {"failed {}, in no number here": trials, "{} not run, as their pack failed": evidence.not_run}
     return [_reasons(title, trials, report) for title, trials in found.items() if trials]
 
 
@@ -87,8 +87,9 @@ def _reasons(title: str, trials: Sequence[NotRun], report: Report) -> Block:
         Line(labels.get(cell, cell[:8]), (reason or "no reason told", "none" if fold is None else str(fold), str(seed)))
         for cell, fold, seed, reason in trials[:MOST_FAILURES]
     )
-    count = f"{len(lines)} of {len(trials)}" if len(trials) > len(lines) else str(len(trials))
-    return Block(f"{count} {title}", report.by, ("reason", "fold", "seed"), lines)
+    shown = f"{len(lines)} of " if len(trials) > len(lines) else ""
+    title = f"{shown}{len(trials)} {title.format('trial' if len(trials) == 1 else 'trials')}"
+    return Block(title, report.by, ("reason", "fold", "seed"), lines)
 
 
 def provenance(report: Report, evidence: Evidence) -> list[tuple[str, str]]:
