@@ -3,6 +3,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -261,6 +262,25 @@ def test_a_set_in_which_nothing_can_be_used_is_refused_with_the_first_reason(tmp
     for command in (("show",), ("prepare", "--store", tmp_path / "store")):
         line = refusal(command[0], "casia-webface", "--root", tmp_path, *command[1:])
         assert "train.rec:0: no record there: it must start with the magic 0xced7230a" in line
+
+
+def test_a_disk_that_is_full_is_named_and_room_is_all_that_a_preparation_needs(drawn, tmp_path):
+    """No file may grow beyond 100 KiB, as on a disk where that much is left; the faces take a megabyte."""
+    prepare = ("prepare", "oulu-casia", "--root", drawn, "--cropped")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100 * 2**10, hard))
+    try:
+        run = data(*prepare, store=tmp_path / "store")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.splitlines()[-1] == (
+        f"error: {tmp_path}/store/data/oulu-casia: File too large; "
+        "what is done is kept: make room there and prepare again, it goes on"
+    )
+    made = json.loads(succeed(*prepare, "--json", store=tmp_path / "store").stdout)
+    other = json.loads(succeed(*prepare, "--json", store=tmp_path / "other").stdout)
+    assert made["data_id"] == other["data_id"]
 
 
 def test_a_picture_that_is_there_under_two_people_or_in_two_splits_is_told(tmp_path):

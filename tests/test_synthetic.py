@@ -306,9 +306,10 @@ def test_yunet_finds_one_face_in_98_of_100_pictures_within_four_pixels(which, re
     [
         ({"name": "lfw"}, r"must be one of oulu-casia, ck\+, mmi, ferplus, casia-webface, but got 'lfw'"),
         ({"subjects": 0}, "subjects must be at least 1, but got 0"),
-        ({"identity_effect": -0.5}, "identity effect must be a finite number of at least 0, but got -0.5"),
+        ({"identity_effect": -0.5}, "identity effect must be a number from 0 to 100, but got -0.5"),
         ({"identity_effect": float("nan")}, "but got nan"),
         ({"identity_effect": float("inf")}, "but got inf"),
+        ({"identity_effect": 1e9}, "but got 1e\\+09"),  # its faces would not fit on any picture
         ({"seed": -1}, "seed must be at least 0, but got -1"),
         ({"processes": 0}, "processes must be at least 1, but got 0"),
         ({"form": "png"}, "the form of oulu-casia must be one of cropped, but got 'png': leave it out"),

@@ -7,7 +7,8 @@ from there, and gives the same bytes as one that was not.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
@@ -98,7 +99,7 @@ def prepare(
         raise PermissionError(f"the store must be writable, but {directory.parent} is not: give another --store")
 
     pictures = sorted(scan.pictures, key=prepared.place_in_order)
-    with Unfinished(directory, mark) as unfinished:
+    with _explained(directory), Unfinished(directory, mark) as unfinished:
         with Workers(lambda number: _face(scan, locate, pictures[number])) as workers:
             for start in range(unfinished.done, len(pictures), BLOCK):
                 block = pictures[start : start + BLOCK]
@@ -116,6 +117,18 @@ def prepare(
                         progress(done, len(pictures))
                 unfinished.append(faces, outcomes)
         return _finish(unfinished, scan, directory, pictures, settings, mark)
+
+
+@contextmanager
+def _explained(directory: Path) -> Iterator[None]:
+    """Say of a write that failed, as on a full disk, where that was and what to do; the system says neither."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        kept = f"{error.strerror}; what is done is kept: make room there and prepare again, it goes on"
+        raise OSError(error.errno, kept, str(directory)) from error
 
 
 def _finish(

@@ -56,8 +56,10 @@ class Unfinished:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._faces.close()
-        self._journal.close()
+        try:
+            self._faces.close()  # tries again what a full disk had no room for
+        finally:
+            self._journal.close()
 
     def append(self, faces: Iterable[NDArray[np.uint8]], outcomes: Iterable[Outcome]) -> None:
         """Add what became of further pictures, and the faces [80, 80] of those that were not skipped."""

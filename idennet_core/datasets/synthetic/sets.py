@@ -23,6 +23,7 @@ from idennet_core.faces.drawing import draw
 
 DRAWING = 2  # raised when the same arguments draw other bytes
 MARK = "SYNTHETIC.json"
+STRONGEST = 100  # identity effect; a face has long ceased to be one there
 
 
 Draw = Callable[[Arguments, Path, int], int]
@@ -118,9 +119,9 @@ def synthesise(
 def _check(arguments: Arguments, processes: int | None) -> None:
     if arguments.subjects < 1:
         raise ValueError(f"subjects must be at least 1, but got {arguments.subjects}: ask for one person or more")
-    if not 0 <= arguments.identity_effect < np.inf:
+    if not 0 <= arguments.identity_effect <= STRONGEST:
         raise ValueError(
-            f"identity effect must be a finite number of at least 0, but got {arguments.identity_effect:g}: "
+            f"identity effect must be a number from 0 to {STRONGEST}, but got {arguments.identity_effect:g}: "
             "0 leaves the facial actions untouched, 1 is the usual effect"
         )
     if arguments.seed < 0:
