@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from idennet_core import config, cost, sealing
 from idennet_core.datasets import prepared
 from idennet_core.datasets.folds import check_splits, fold_of
 from idennet_core.ids import content_id
-from orchestrator import calibration, stacks
+from orchestrator import calibration, checkpoints, stacks
 from orchestrator.design import Cell, describe
 from orchestrator.planning import Estimate
 from orchestrator.progress import Progress
@@ -24,11 +23,9 @@ from orchestrator.store import Store, warn_once
 from orchestrator.study import Study
 from orchestrator.study_rules import Rules, check_data
 from orchestrator.trial import Configuration, Pack, Predictions, Setting, Trial, TrialResult
-from orchestrator.workload import Configured, Context, SetBack
+from orchestrator.workload import Configured, Context
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from idennet_core.network import Trunk
     from idennet_core.training import EpochRecord, Member
 
@@ -154,7 +151,7 @@ class Idennet:
         faces = _faces(self.store, pack.trials[0])
         trunks = [self.trunk(task, pack, faces) for task in config.tasks(settings["variant"])]
         members = self.members(pack, faces, trunks[0].out_width, device)
-        curves = _resume(context.store, pack, members)
+        curves = checkpoints.resume(context.store, pack, members)
         ids = [trial.trial_id for trial in pack.trials]
         heard = {"at": 0.0}
         latest: dict[str, float] = {}
@@ -188,7 +185,7 @@ class Idennet:
                 curves[place].append(asdict(record))
                 latest[ids[place]] = record.test_accuracy
             prune(epoch + 1)
-            _checkpoint(context.store, pack, members, curves, epoch + 1)
+            checkpoints.write(context.store, pack, members, curves, epoch + 1)
             tell(records)
 
         for epoch in range(1, pack.first_epoch + 1):  # rungs that were passed before the checkpoint
@@ -278,69 +275,6 @@ def _check_batch(settings: Mapping[str, Setting], data: Mapping[str, Any]) -> No
     if int(settings["batch_size"]) > most:
         reason = f"batch_size must not exceed the training pictures, got {settings['batch_size']}"
         raise ValueError(f"{reason} where {data['name']} has {most:,} in all; set a smaller batch_size")
-
-
-def _resume(store: Store, pack: Pack, members: "Sequence[Member]") -> list[list[dict[str, Any]]]:
-    """Bring each member to the pack's first epoch; gives the curves so far. Raises `SetBack` where it cannot."""
-    curves: list[list[dict[str, Any]]] = [[] for _ in members]
-    if pack.first_epoch == 0:
-        return curves
-    where = store.checkpointed(pack.rungs)
-    if any(where.get(trial.trial_id, (0,))[0] != pack.first_epoch for trial in pack.trials):
-        raise SetBack("another process has gone on with its trials")
-    loaded = {path: _load(store, path) for path in {where[trial.trial_id][1] for trial in pack.trials}}
-    for place, (trial, member) in enumerate(zip(pack.trials, members, strict=True)):
-        tensors, metadata = loaded[where[trial.trial_id][1]]
-        prefix = f"{trial.trial_id}/"
-        curves[place] = json.loads(metadata["curves"])[trial.trial_id]
-        member.failure = json.loads(metadata["failures"]).get(trial.trial_id)
-        if member.failure is not None:
-            member.release()
-        elif trial.trial_id not in json.loads(metadata.get("left", "[]")):  # it leaves again, at the same rung
-            member.load_state({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-    return curves
-
-
-def _load(store: Store, path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
-    """The checkpoint in a file. Raises `SetBack` where it is gone or damaged; a damaged one is removed."""
-    from idennet_core import checkpoint
-
-    try:
-        return checkpoint.load(store.fetch("checkpoints", path.name))
-    except FileNotFoundError:
-        raise SetBack(f"{path} is gone") from None
-    except sealing.Damaged as damage:
-        store.drop(path)
-        raise SetBack(f"{damage}, removed") from None
-
-
-def _checkpoint(
-    store: Store, pack: Pack, members: "Sequence[Member]", curves: Sequence[list[dict[str, Any]]], epoch: int
-) -> None:
-    """Store all that later epochs depend on; `epoch` is the one to go on with."""
-    from idennet_core import checkpoint
-
-    ids = [trial.trial_id for trial in pack.trials]
-    tensors = {
-        f"{name}/{key}": value
-        for name, member in zip(ids, members, strict=True)
-        if member.active
-        for key, value in member.state().items()
-    }
-    metadata = {
-        "epoch": str(epoch),
-        "written": f"{time.time():.3f}",
-        "trials": json.dumps(ids),
-        "curves": json.dumps(dict(zip(ids, curves, strict=True))),
-        "failures": json.dumps({n: m.failure for n, m in zip(ids, members, strict=True) if m.failure}),
-        "left": json.dumps([n for n, m in zip(ids, members, strict=True) if m.left]),
-        "rungs": pack.rungs.rungs_id if pack.rungs else "",
-    }
-    path = store.checkpoints / f"pack-{pack.pack_id}.{epoch}.safetensors"
-    checkpoint.save(path, tensors, metadata)
-    store.keep(path, later=True)
-    for old in checkpoint.outdated(path):
-        store.drop(old, later=True)
 
 
 def _leaving(

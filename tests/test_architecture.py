@@ -20,6 +20,7 @@ SOURCES = {
 COMMON = {f"idennet_core.{name}" for name in ("streams", "ids", "sealing", "locks", "naming")}
 DOORS = {
     "orchestrator.calibration",
+    "orchestrator.checkpoints",
     "orchestrator.stacks",
     "orchestrator.idennet",
     "orchestrator.cli.completion",
