@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli.options import Json
+
 app = typer.Typer(help="Clusters of machines: check, up, down.", no_args_is_help=True)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A cluster file, such as cluster/gpu.yaml.")]
@@ -16,7 +18,7 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="A cluster file, such
 @app.command()
 def check(
     file: File,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say what is wrong or unsafe in a cluster file, contacting nothing; exit status 2 where something is."""
     from orchestrator.cluster.check import check as check_file

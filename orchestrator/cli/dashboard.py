@@ -8,7 +8,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import typer
 
 from orchestrator.cli import completion
-from orchestrator.cli.trunk import StoreAddress
+from orchestrator.cli.options import StoreAddress
 
 if TYPE_CHECKING:
     from orchestrator.store import Store

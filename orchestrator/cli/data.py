@@ -12,7 +12,7 @@ import typer
 
 from idennet_core.naming import suggest
 from orchestrator.cli import completion
-from orchestrator.cli.trunk import StoreAddress
+from orchestrator.cli.options import Json, StoreAddress
 from orchestrator.names import quoted
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ Root = Annotated[Path, typer.Option(help="The folder that holds the data set.")]
 Manifest = Annotated[
     Path | None, typer.Option(help="For mmi: the sequences to use, a line session/clip (12/S001-002) each.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Votes = Annotated[
     str | None,
     typer.Option(help="ferplus: the file with the votes.", show_default="fer2013new.csv, else label.csv"),

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from orchestrator.cli.trunk import StoreAddress
+from orchestrator.cli.options import Json, StoreAddress
 
 if TYPE_CHECKING:
     from orchestrator.store import Store
@@ -42,7 +42,7 @@ Findings = Iterator[Finding]
 
 def doctor(
     store: StoreAddress = "runs",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Look at Python, torch, devices, Ray, the store, its data and the detector; exit status 1 where one is wrong.
 

@@ -11,8 +11,8 @@ import typer
 from idennet_core.naming import nearest
 from orchestrator.cli import completion
 from orchestrator.cli.network import Trial, find_plan, load_network
+from orchestrator.cli.options import StoreAddress
 from orchestrator.cli.report import check_out, write
-from orchestrator.cli.trunk import StoreAddress
 from orchestrator.names import named, quoted
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import typer
 
 from orchestrator.address import is_address
 from orchestrator.cli import completion
-from orchestrator.cli.plan import StudyFile, loaded
+from orchestrator.cli.options import DASHBOARD, ClusterFile, Profile, Set, StoreAddress, StudyFile
+from orchestrator.cli.plan import loaded
 from orchestrator.cli.report import resolve
-from orchestrator.cli.trunk import DASHBOARD, ClusterFile, Profile, Set, StoreAddress
 
 if TYPE_CHECKING:
     from orchestrator.cluster.jobs import Job, Jobs

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli import completion
+from orchestrator.cli.options import Json, StoreAddress
 from orchestrator.cli.report import check_out, resolve, write
-from orchestrator.cli.trunk import StoreAddress
 from orchestrator.names import named, quoted
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def predict(
     detector: Annotated[Path | None, typer.Option(help="A YuNet ONNX file; else the store's.")] = None,
     cropped: Annotated[bool, typer.Option("--cropped", help="The pictures are cropped faces.")] = False,
     store: StoreAddress = "runs",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say which expression the faces in pictures show; exit status 1 where a picture has none."""
     import numpy as np

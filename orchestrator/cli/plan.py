@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli import completion
-from orchestrator.cli.trunk import Profile, Set, StoreAddress
+from orchestrator.cli.options import Json, Profile, Set, StoreAddress, StudyFile
 from orchestrator.cli.wording import duration, several
 
 if TYPE_CHECKING:
     from orchestrator.runner import Plan
     from orchestrator.store import Store
     from orchestrator.study import Study
-
-StudyFile = Annotated[Path, typer.Argument(metavar="FILE", help="The study file.", autocompletion=completion.files)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 def plan(

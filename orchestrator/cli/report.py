@@ -12,7 +12,7 @@ import typer
 
 from idennet_core.naming import suggest
 from orchestrator.cli import completion
-from orchestrator.cli.trunk import StoreAddress
+from orchestrator.cli.options import StoreAddress
 from orchestrator.names import named
 from orchestrator.report import Format
 

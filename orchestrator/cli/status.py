@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli import completion
-from orchestrator.cli.trunk import DASHBOARD, StoreAddress
+from orchestrator.cli.options import DASHBOARD, Json, StoreAddress
 from orchestrator.cli.wording import difference, duration
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def status(
     ],
     address: Annotated[str | None, DASHBOARD] = None,
     store: StoreAddress = "runs",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Show how it goes on until it ends.")] = False,
 ) -> None:
     """Say how far a study is, and what its trunks and packs took beside what they were to take.

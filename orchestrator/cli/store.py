@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.address import is_address
-from orchestrator.cli.trunk import StoreAddress
+from orchestrator.cli.options import Json, StoreAddress
 from orchestrator.cli.wording import several
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from orchestrator.store import Store
 
 app = typer.Typer(help="Clean a store and make it compact.", no_args_is_help=True)
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 DAY = 24 * 3600.0
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli import jobs, new, plan, status
-from orchestrator.cli.plan import Json, StudyFile, loaded
-from orchestrator.cli.trunk import Address, ClusterFile, Profile, Set, StoreAddress, devices, train_missing
+from orchestrator.cli.options import Address, ClusterFile, Json, Profile, Set, StoreAddress, StudyFile
+from orchestrator.cli.plan import loaded
+from orchestrator.cli.trunk import devices, train_missing
 
 if TYPE_CHECKING:
     from orchestrator.cluster.placement import Cluster

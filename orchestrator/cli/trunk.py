@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli import completion
+from orchestrator.cli.options import Address, ClusterFile, Json, Profile, Set, StoreAddress
 
 if TYPE_CHECKING:
     from idennet_core.pretraining import Progress
@@ -21,23 +22,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Pre-trained feature extractors, the trunks.", no_args_is_help=True)
 QUIET = 20.0  # seconds between plain lines
 MEASURED_WIDTH = 72  # columns from which on there is room for loss and accuracy beside the bars
-
-StoreAddress = Annotated[
-    str, typer.Option("--store", envvar="IDENCTL_STORE", help="The store: a folder, or a bucket, s3://BUCKET/PREFIX.")
-]
-Profile = Annotated[
-    str | None, typer.Option(help="A profile of the study file, such as quick.", autocompletion=completion.profiles)
-]
-Address = Annotated[str | None, typer.Option(help="A running Ray, auto or HOST:PORT; else one on this machine.")]
-DASHBOARD = typer.Option("--address", help="The cluster's dashboard, http://HOST:8265.")
-ClusterFile = Annotated[
-    Path | None,
-    typer.Option("--cluster", help="The cluster file of --address, whose autoscaler can start what it says."),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.", autocompletion=completion.settings),
-]
 
 
 @app.command()
@@ -68,7 +52,7 @@ def train(
 @app.command("list")
 def list_(
     store: StoreAddress = "runs",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: Json = False,
 ) -> None:
     """List the trunks in the store."""
     from orchestrator.store import at
