@@ -167,7 +167,9 @@ def test_the_user_chooses_between_two_sources_of_votes(tmp_path):
         seen[source] = {picture.label for picture in scan.pictures}
     assert seen == {None: {"sadness"}, "fer2013new.csv": {"sadness"}, "label.csv": {"happiness"}}
     (root / "fer2013new.csv").write_text("name,votes\n")
-    assert reasons(ferplus.scan(root, "label.csv").skipped)["fer2013new.csv"].endswith("but has name,votes")
+    assert reasons(ferplus.scan(root, "label.csv").skipped)["fer2013new.csv"].endswith(
+        "but has name,votes: give the publisher's file"
+    )
     with pytest.raises(ValueError, match="must have the columns Usage,Image name,neutral"):
         ferplus.scan(root)
     (root / "fer2013new.csv").unlink()
