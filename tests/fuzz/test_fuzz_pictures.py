@@ -68,7 +68,7 @@ def test_a_hostile_picture_is_a_face_of_the_size_in_its_header_or_has_a_reason(c
             assert sorted(pixels.shape[:2]) == sorted(announced), "the decoder saw another size than the header's"
             return pixels
 
-        found = preparation._face(SimpleNamespace(read=read), None, None)
+        found = preparation._face(SimpleNamespace(read=read), None, SimpleNamespace(source="hostile.png"))
         return found if isinstance(found, str) else found[0].shape
 
     memory = Memory()
