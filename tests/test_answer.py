@@ -108,3 +108,9 @@ def test_a_search_says_on_whom_its_choice_was_judged(tmp_path, more, said):
     assert "chose 2 configurations, none better in all of accuracy and flops; most accurate is " in several
     waiting = replace(report, rows=(), searched=replace(report.searched, chosen=()))
     assert "no answer yet, the search is not over" in answer(waiting)
+
+
+def test_of_cells_that_are_equal_none_is_called_highest():
+    wanted = plan(report={"by": "id_rate", "baselines": []})
+    report = built(wanted, whole(wanted).with_columns(accuracy=pl.lit(0.5)))
+    assert f"all {len(report.rows)} cells have 50.00 %; no baseline is named" in answer(report)

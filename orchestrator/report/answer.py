@@ -76,10 +76,12 @@ def _ranked(rows: list[Row]) -> str:
     best, worst = (of(rows, key=lambda row: row.accuracy.mean or 0.0) for of in (max, min))
     if len(rows) == 1:
         return f"{best.label} has {_percent(best.accuracy)}"
-    return (
-        f"{best.label} is highest with {_percent(best.accuracy)}, {worst.label} lowest with {_percent(worst.accuracy)}"
-        "; no baseline is named, so no difference is tested and none is shown"
-    )
+    if best.accuracy.mean == worst.accuracy.mean:
+        said = f"all {len(rows)} cells have {number(best.accuracy.mean)} %"
+    else:
+        said = f"{best.label} is highest with {_percent(best.accuracy)}, {worst.label} lowest with "
+        said += _percent(worst.accuracy)
+    return f"{said}; no baseline is named, so no difference is tested and none is shown"
 
 
 def _once(rows: list[Row]) -> list[tuple[str, Comparison]]:
