@@ -1,7 +1,7 @@
 """Why packs of a study failed, kept beside its plan until their trials are taken up again; they have no rows."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,16 +23,15 @@ def read(path: Path) -> dict[str, str]:
     return {trial_id: reason for reason, trial_ids in found.items() for trial_id in trial_ids}
 
 
-def standing(store: Store, name: str, stored: Collection[str] | None = None) -> dict[str, str]:
+def standing(store: Store, name: str, stored: Iterable[str] | None = None) -> dict[str, str]:
     """The reasons for which trials of a study have no row, by trial_id. Raises as `read` does.
 
     `stored` are the trials of the store, if they are read already.
     """
     if not (found := read(_path(store, name))):
         return {}
-    if stored is None:
-        stored = set(store.every_trial(["trial_id"])["trial_id"])
-    return {trial_id: reason for trial_id, reason in found.items() if trial_id not in stored}
+    done = set(store.every_trial(["trial_id"])["trial_id"] if stored is None else stored)
+    return {trial_id: reason for trial_id, reason in found.items() if trial_id not in done}
 
 
 def keeping(store: Store, name: str) -> Callable[[Event], None]:

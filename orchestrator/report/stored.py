@@ -59,9 +59,8 @@ def gather(store: Store, plans: Sequence[dict[str, Any]], exact: bool = False) -
     """
     every_trial, found = store.every_trial(), []
     trials = every_trial.filter(pl.col("without").is_null())  # store.trials(), without reading again
-    stored = set(every_trial["trial_id"])
     for plan in plans:
-        plan = plan | {"raised": failures.standing(store, tables.full_name(plan), stored)}
+        plan = plan | {"raised": failures.standing(store, tables.full_name(plan), every_trial["trial_id"])}
         own = tables.chosen(plan, trials)
         predictions = store.predictions(own) if exact or tables.needs_predictions(plan) else None
         if plan.get("search"):
